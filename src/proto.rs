@@ -1,0 +1,19 @@
+//! The protobuf messages of `proto/`, as Rust types. Each module here is one file there.
+#![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+#![allow(clippy::as_conversions, clippy::use_self, clippy::or_fun_call, reason = "generated code")]
+
+pub use package::{Message, rendezvous, wire};
+
+mod package {
+    include!(concat!(env!("OUT_DIR"), "/p2p_node.rs"));
+
+    /// `proto/wire.proto`.
+    pub mod wire {
+        include!(concat!(env!("OUT_DIR"), "/p2p_node.wire.rs"));
+    }
+
+    /// `proto/rendezvous.proto`.
+    pub mod rendezvous {
+        include!(concat!(env!("OUT_DIR"), "/p2p_node.rendezvous.rs"));
+    }
+}
