@@ -8,7 +8,23 @@
 //! The modules at the root of the crate are the vocabulary that those parts share: values without
 //! effects. ARCHITECTURE.md walks through a connection and names the directions that imports may take.
 
+pub mod behaviour;
+pub mod candidate;
 pub mod entropy;
-pub mod lab;
+pub mod failure;
+pub mod identity;
+pub mod offer;
+pub mod probe;
 pub mod proto;
+pub mod sealing;
+pub mod service;
+pub mod ticket;
 pub mod time;
+
+pub mod dht;
+pub mod lab;
+pub mod nat;
+pub mod transport;
+
+pub mod bridge;
+pub mod node;

@@ -1,0 +1,1 @@
+//! Driving a node over stdin and stdout.

@@ -1,0 +1,1 @@
+//! Rendezvous through the BitTorrent mainline DHT.

@@ -1,0 +1,1 @@
+//! Finding a way through NATs: pure but for small shells.

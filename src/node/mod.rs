@@ -1,0 +1,1 @@
+//! The public API: a node, and everything it runs.

@@ -1,0 +1,1 @@
+//! Carrying messages: one socket, one path manager, QUIC, frames.
