@@ -1,0 +1,231 @@
+//! What a node tells its user without being asked.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use crate::{
+    failure::Failure, identity::PeerId, proto::Message, service::ServiceName, ticket::Ticket,
+};
+
+/// How a user names the other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Any server of the node's own service.
+    Service(ServiceName),
+    /// This peer, found by its public record.
+    Peer(PeerId),
+    /// This peer, found by the private record that its ticket leads to.
+    Ticket(Ticket),
+}
+
+/// Something happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node's record is in the DHT: others can find it.
+    Online {
+        /// DHT nodes that hold it.
+        stored_at: usize,
+        /// Endpoints that the record names.
+        addresses: Vec<SocketAddr>,
+        /// Since the node's start.
+        took: Duration,
+    },
+    /// A dial begins.
+    Connecting {
+        /// Whom it is to reach.
+        target: Target,
+    },
+    /// A dial has come one step further.
+    Progress {
+        /// Whom it is to reach.
+        target: Target,
+        /// The peer, once it is known.
+        peer: Option<PeerId>,
+        /// Which step.
+        stage: Stage,
+        /// Since the dial began.
+        elapsed: Duration,
+        /// What was learned, for people.
+        detail: String,
+    },
+    /// A link to a peer is up, in both directions.
+    Connected(Connection),
+    /// A connected peer is reached over another path than before.
+    PathChanged {
+        /// Which peer.
+        peer: PeerId,
+        /// How it is reached now.
+        path: PathReport,
+        /// Round-trip time over it.
+        rtt: Duration,
+    },
+    /// A link is gone.
+    Disconnected {
+        /// To which peer.
+        peer: PeerId,
+        /// Why.
+        failure: Failure,
+        /// Whether the node dials again by itself.
+        will_retry: bool,
+    },
+    /// A message arrived.
+    Message {
+        /// From whom; proved by TLS.
+        peer: PeerId,
+        /// What it says.
+        message: Message,
+    },
+    /// Something is wrong that the user may want to mend; the node goes on.
+    Warning(Failure),
+}
+
+/// A link that is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// To whom; proved by TLS.
+    pub peer: PeerId,
+    /// Who dialled.
+    pub direction: Direction,
+    /// How the peer is reached.
+    pub path: PathReport,
+    /// Round-trip time.
+    pub rtt: Duration,
+    /// From the dial's begin, or from the peer's first packet, to here.
+    pub took: Duration,
+}
+
+/// Who dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// We did.
+    Outgoing,
+    /// The peer did.
+    Incoming,
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathReport {
+    /// What kind of path it is.
+    pub kind: PathKind,
+    /// Our address on it.
+    pub local: SocketAddr,
+    /// The peer's address on it, as we see it.
+    pub remote: SocketAddr,
+}
+
+/// Kinds of paths, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PathKind {
+    /// On one machine.
+    Loopback,
+    /// On one local network.
+    Lan,
+    /// Across the internet, without anybody in between.
+    Direct,
+}
+
+/// The steps of a dial, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Looking the peer's record up.
+    Resolve,
+    /// Finding out where we may be reached ourselves.
+    Gather,
+    /// Telling the peer, through its inbox.
+    Offer,
+    /// Probing.
+    Punch,
+    /// A path is open.
+    Path,
+    /// QUIC and the hello.
+    Link,
+}
+
+/// How a message fared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Who has it.
+    pub peer: PeerId,
+    /// Which message.
+    pub message_id: String,
+    /// From hand-over to the other side's acknowledgement.
+    pub rtt: Duration,
+}
+
+/// A connected peer, as `list` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The link, with its current path and round-trip time.
+    pub connection: Connection,
+    /// How long it has been up.
+    pub connected_for: Duration,
+    /// Messages sent and acknowledged, and received.
+    pub messages: (u64, u64),
+}
+
+/// The node as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who it is.
+    pub peer_id: PeerId,
+    /// Its addresses on its own interfaces.
+    pub local_addresses: Vec<SocketAddr>,
+    /// Its addresses as STUN servers see them.
+    pub public_addresses: Vec<SocketAddr>,
+    /// How its NAT behaves, in a sentence.
+    pub nat: String,
+    /// Whether its record is in the DHT.
+    pub online: bool,
+    /// Since its start.
+    pub uptime: Duration,
+    /// Connected peers.
+    pub peers: usize,
+    /// Datagrams sent and received on all of its sockets, the DHT's included.
+    pub datagrams: (u64, u64),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Peer(peer) => write!(f, "{}", peer.short()),
+            Self::Ticket(ticket) => write!(f, "{}", ticket.peer.short()),
+        }
+    }
+}
+
+impl Target {
+    /// The peer, unless any server of a service will do.
+    pub fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::Service(_) => None,
+            Self::Peer(peer) => Some(*peer),
+            Self::Ticket(ticket) => Some(ticket.peer),
+        }
+    }
+}
+
+impl PathKind {
+    /// As it stands in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::Lan => "lan",
+            Self::Direct => "direct",
+        }
+    }
+}
+
+impl Stage {
+    /// As it stands in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolve => "resolve",
+            Self::Gather => "gather",
+            Self::Offer => "offer",
+            Self::Punch => "punch",
+            Self::Path => "path",
+            Self::Link => "link",
+        }
+    }
+}
