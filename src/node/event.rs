@@ -18,7 +18,7 @@ pub enum Target {
 }
 
 /// Something happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The node's record is in the DHT: others can find it.
     Online {
