@@ -2,13 +2,15 @@
 //! conversation that our probes will belong to.
 //!
 //! An offer is signed by its maker, padded, and sealed to the recipient with a key pair that is used
-//! once (X25519, HKDF, ChaCha20-Poly1305). The same agreement keys the probes, so that the recipient
-//! needs not answer before it probes.
+//! for one dial only (X25519, HKDF, ChaCha20-Poly1305). The same agreement keys the probes, so that the
+//! recipient needs not answer before it probes. A dial that repeats its offer, with fresher addresses,
+//! keeps the key pair and the conversation.
 //!
 //! ```text
-//! ┌────────────────────┬───────────────────────────────────────────────┐
-//! │ ephemeral key (32) │ sealed: protobuf Offer, length-prefixed, padded│
-//! └────────────────────┴───────────────────────────────────────────────┘
+//!  0                    32           44                                              640
+//! ┌────────────────────┬────────────┬────────────────────────────────────────────────┐
+//! │ ephemeral key (32) │ nonce (12) │ sealed: protobuf Offer, length-prefixed, padded │
+//! └────────────────────┴────────────┴────────────────────────────────────────────────┘
 //! ```
 
 use std::time::Duration;
@@ -118,9 +120,14 @@ impl Offer {
             .is_some_and(|proof| admission.verifies(&parts, &proof))
     }
 
-    /// Signs the offer as `identity`, which must be its maker, and seals it to `to`.
-    pub fn seal(&self, identity: &Identity, to: &PeerId, entropy: &mut Entropy) -> SealedOffer {
-        let ephemeral = Ephemeral::generate(entropy);
+    /// Signs the offer as `identity`, which must be its maker, and seals it to `to` with the dial's key pair.
+    pub fn seal(
+        &self,
+        identity: &Identity,
+        to: &PeerId,
+        ephemeral: &Ephemeral,
+        entropy: &mut Entropy,
+    ) -> SealedOffer {
         let shared = ephemeral.agree(to);
         let mut wire = self.to_wire();
         wire.signature = identity
@@ -133,10 +140,11 @@ impl Offer {
             "16 candidates of 18 bytes fit, see SEALED_SIZE"
         );
         plaintext.resize(PLAINTEXT_SIZE, 0);
-        let sealed = sealing_key(&shared, to).seal([0; 12], &ephemeral.public, &plaintext);
+        let nonce: [u8; 12] = entropy.bytes();
+        let sealed = sealing_key(&shared, to).seal(nonce, &ephemeral.public, &plaintext);
         let keys = ProbeKeys::new(&shared, self.conversation, Side::Initiator);
         SealedOffer {
-            bytes: [ephemeral.public.as_slice(), &sealed].concat(),
+            bytes: [ephemeral.public.as_slice(), &nonce, &sealed].concat(),
             keys,
         }
     }
@@ -206,9 +214,12 @@ pub fn open(
     let (ephemeral, sealed) = sealed
         .split_first_chunk::<32>()
         .ok_or(OfferRejected::WrongSize)?;
+    let (nonce, sealed) = sealed
+        .split_first_chunk::<12>()
+        .ok_or(OfferRejected::WrongSize)?;
     let shared = identity.agree(ephemeral);
     let plaintext = sealing_key(&shared, &us)
-        .open([0; 12], ephemeral, sealed)
+        .open(*nonce, ephemeral, sealed)
         .map_err(|_| OfferRejected::NotForUs)?;
     let wire = Wire::decode_length_delimited(plaintext.as_slice())
         .map_err(|_| OfferRejected::Malformed("protobuf"))?;
@@ -230,7 +241,6 @@ pub fn open(
     Ok(OpenedOffer { offer, keys })
 }
 
-/// The ephemeral key is fresh for every offer, so this key is used once and a constant nonce is right.
 fn sealing_key(shared: &Key, to: &PeerId) -> Key {
     Key::derive(
         "p2p-node/1 offer sealing",
@@ -254,7 +264,7 @@ fn signed_bytes(wire: &Wire, to: &PeerId, ephemeral: &[u8; 32]) -> Vec<u8> {
 }
 
 const PROOF_NAME: &[u8] = b"p2p-node/1 offer";
-const PLAINTEXT_SIZE: usize = SEALED_SIZE - 32 - crate::sealing::TAG_SIZE;
+const PLAINTEXT_SIZE: usize = SEALED_SIZE - 32 - 12 - crate::sealing::TAG_SIZE;
 
 #[cfg(test)]
 mod tests {
@@ -289,8 +299,14 @@ mod tests {
         }
     }
 
+    fn seal_as(identity: &Identity) -> SealedOffer {
+        let mut entropy = Entropy::from_seed(1);
+        let ephemeral = Ephemeral::generate(&mut entropy);
+        offer().seal(identity, &bob().peer_id(), &ephemeral, &mut entropy)
+    }
+
     fn sealed() -> SealedOffer {
-        offer().seal(&alice(), &bob().peer_id(), &mut Entropy::from_seed(1))
+        seal_as(&alice())
     }
 
     #[test]
@@ -320,7 +336,7 @@ mod tests {
     #[test]
     fn an_offer_in_somebody_elses_name_is_forged() {
         let mallory = Identity::from_seed([4; 32]);
-        let forged = offer().seal(&mallory, &bob().peer_id(), &mut Entropy::from_seed(1));
+        let forged = seal_as(&mallory);
         assert_eq!(
             open(&forged.bytes, &bob(), NOW).unwrap_err(),
             OfferRejected::Forged

@@ -22,6 +22,10 @@ pub struct Node {
 
 /// What the user asks of the node's task.
 #[derive(Debug)]
+#[allow(
+    missing_docs,
+    reason = "the fields are the arguments of the method that each variant names"
+)]
 pub enum Request {
     /// [`Node::connect`]
     Connect {
