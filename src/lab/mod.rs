@@ -18,3 +18,6 @@ pub use oracle::Verdict;
 pub use socket::LabSocket;
 pub use topology::{HostId, RouterId};
 pub use trace::{Counters, Fate, Row, Trace};
+
+#[cfg(test)]
+mod tests;

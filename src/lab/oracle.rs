@@ -9,8 +9,9 @@
 //!
 //! A **path** is a pair of endpoints that work together: what A sends to `t` reaches B from `s`, and what
 //! B sends to `s` reaches A from `t`. If no path opens, the oracle lets NATs be guessed: a guessed
-//! NAT counts as endpoint-independent, since the other side then knows its next mapping. The least
-//! guessing that opens a path gives the verdict.
+//! NAT counts as endpoint-independent, since the other side then knows its next mapping; but only towards
+//! endpoints that stand still, since nobody sends ahead to an endpoint that arises from what is sent to
+//! it. The least guessing that opens a path gives the verdict.
 //!
 //! The verdict holds for probes that start together, so early datagrams that a NAT would punish
 //! (`punishes_early_inbound`) do not count; loss, downed links and blocked pairs do not either.
@@ -147,10 +148,11 @@ fn effort(of_a: Guess, of_b: Guess) -> Verdict {
 fn path_opens(topology: &Topology, a: (HostId, Guess), b: (HostId, Guess)) -> bool {
     let model = Model::exhausted(topology, a, b);
     model.known_by(a.0).iter().any(|target| {
-        model
-            .arrival(a.0, target)
-            .and_then(|source| model.arrival(b.0, &source))
-            .is_some_and(|seen| seen == *target)
+        model.arrival(a.0, target).is_some_and(|source| {
+            model.arrival(b.0, &source).as_ref() == Some(target)
+                && model.can_foresee(a.0, target)
+                && model.can_foresee(b.0, &source)
+        })
     })
 }
 
@@ -159,6 +161,21 @@ fn path_opens(topology: &Topology, a: (HostId, Guess), b: (HostId, Guess)) -> bo
 struct Endpoint {
     address: IpAddr,
     port: Port,
+}
+
+impl Endpoint {
+    /// Whether it stays the same whatever port its owner sends to.
+    fn stands_still(&self) -> bool {
+        match &self.port {
+            Port::Socket(_) | Port::Server => true,
+            Port::Mapped {
+                inside, remotes, ..
+            } => match remotes {
+                Remotes::Any | Remotes::Address(_) => inside.stands_still(),
+                Remotes::Endpoint(_) => false,
+            },
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -261,6 +278,19 @@ impl<'a> Model<'a> {
     fn known_by(&self, host: HostId) -> &BTreeSet<Endpoint> {
         let [(first, of_first), (_, of_second)] = &self.known;
         if *first == host { of_first } else { of_second }
+    }
+
+    /// Whether the guesses on a host's own side hold towards `target`.
+    ///
+    /// A guess says which endpoint the host will have towards the other's. If that depends on the
+    /// other's port, the host has to send to it before the other does, so that port must not come
+    /// from a mapping that only the other's sending makes.
+    fn can_foresee(&self, host: HostId, target: &Endpoint) -> bool {
+        target.stands_still()
+            || !self.topology.routers_above(host).into_iter().any(|router| {
+                self.guessed.contains(&router)
+                    && self.topology.nat(router).mapping == Mapping::AddressAndPortDependent
+            })
     }
 
     /// The source that a datagram from one side arrives at the other with, in the final state.

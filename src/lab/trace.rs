@@ -178,7 +178,8 @@ impl Digest {
             }
             self.bytes(&endpoint.port().to_le_bytes());
         }
-        self.bytes(&row.length.to_le_bytes());
+        let length = u64::try_from(row.length).unwrap_or(u64::MAX);
+        self.bytes(&length.to_le_bytes());
         self.bytes(&[row.fate.code()]);
     }
 
