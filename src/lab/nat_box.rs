@@ -11,24 +11,19 @@ use std::{
     time::Duration,
 };
 
-use rand::{Rng, rngs::StdRng};
+use rand::rngs::StdRng;
 
 use super::{
-    nat::{Filtering, Mapping, Nat, Ports},
+    nat::{Filtering, Mapping, Nat},
+    port_picker::PortPicker,
     trace::Fate,
 };
-
-/// Ports below are reserved for services, and no NAT hands them out (RFC 4787, section 4.2.2).
-const PORT_MIN: u16 = 1_024;
 
 /// Sessions that a mapping holds: as many as a remote address has ports.
 const SESSIONS_MAX: usize = 65_536;
 
 /// Early datagrams that a punishing NAT remembers.
 const EARLY_MAX: usize = 65_536;
-
-/// Random draws before a free port is searched for one by one.
-const DRAWS_MAX: u32 = 64;
 
 /// A router's tables.
 #[derive(Debug)]
@@ -42,10 +37,7 @@ pub(super) struct NatBox {
     retired: BTreeMap<SocketAddr, Duration>,
     /// Unsolicited datagrams as (outside endpoint, remote), and until when they are remembered.
     early: BTreeMap<(SocketAddr, SocketAddr), Duration>,
-    last_sequential: u16,
-    /// The first port of the block of an inside address.
-    blocks: BTreeMap<IpAddr, u16>,
-    rng: StdRng,
+    ports: PortPicker,
 }
 
 /// What makes two outbound datagrams share a mapping.
@@ -79,7 +71,7 @@ struct Session {
 
 impl NatBox {
     /// A NAT with these public addresses; without one in some family, a firewall for that family.
-    pub(super) fn new(nat: Nat, public: Vec<IpAddr>, mut rng: StdRng) -> Self {
+    pub(super) fn new(nat: Nat, public: Vec<IpAddr>, rng: StdRng) -> Self {
         Self {
             nat,
             public,
@@ -87,9 +79,7 @@ impl NatBox {
             holders: BTreeMap::new(),
             retired: BTreeMap::new(),
             early: BTreeMap::new(),
-            last_sequential: rng.random_range(PORT_MIN..=u16::MAX),
-            blocks: BTreeMap::new(),
-            rng,
+            ports: PortPicker::new(nat.ports, rng),
         }
     }
 
@@ -169,7 +159,7 @@ impl NatBox {
             self.retired.insert(entry.outside, entry.expires);
         }
         self.holders.clear();
-        self.blocks.clear();
+        self.ports.forget_blocks();
         self.early.clear();
     }
 
@@ -195,10 +185,11 @@ impl NatBox {
             None => key.inside,
             Some(address) => self
                 .allocate(key.inside, address, now)
-                .map(|port| SocketAddr::new(address, port))
                 .ok_or(Fate::NatFull)?,
         };
-        self.holders.insert(outside, key);
+        if let Some(expired) = self.holders.insert(outside, key) {
+            self.mappings.remove(&expired);
+        }
         self.mappings.insert(
             key,
             Entry {
@@ -208,6 +199,24 @@ impl NatBox {
             },
         );
         Ok(outside)
+    }
+
+    /// An endpoint for a new mapping. One whose holder has expired is free.
+    fn allocate(
+        &mut self,
+        inside: SocketAddr,
+        address: IpAddr,
+        now: Duration,
+    ) -> Option<SocketAddr> {
+        let (retired, holders, mappings) = (&self.retired, &self.holders, &self.mappings);
+        let is_free = |port| {
+            let outside = SocketAddr::new(address, port);
+            let resting = retired.get(&outside).is_some_and(|&until| now < until);
+            let holder = holders.get(&outside).and_then(|key| mappings.get(key));
+            !resting && holder.is_none_or(|entry| now >= entry.expires)
+        };
+        let port = self.ports.pick(inside, is_free)?;
+        Some(SocketAddr::new(address, port))
     }
 
     fn remove(&mut self, key: Key) {
@@ -265,93 +274,6 @@ impl NatBox {
         Ok(key.inside)
     }
 
-    /// A free port on `address` for a new mapping of `inside`.
-    fn allocate(&mut self, inside: SocketAddr, address: IpAddr, now: Duration) -> Option<u16> {
-        match self.nat.ports {
-            Ports::Preserving => {
-                let first = inside.port().max(PORT_MIN);
-                self.first_free(address, PortRange::ALL, first, 1, now)
-            }
-            Ports::Sequential { step } => {
-                let step = step.max(1);
-                let first = PortRange::ALL.after(self.last_sequential, step);
-                let port = self.first_free(address, PortRange::ALL, first, step, now)?;
-                self.last_sequential = port;
-                Some(port)
-            }
-            Ports::Block { size } => {
-                let block = self.block(inside.ip(), size.max(1))?;
-                self.random_free(address, block, now)
-            }
-            Ports::Random => self.random_free(address, PortRange::ALL, now),
-        }
-    }
-
-    /// The block of an inside address, drawn among those that nobody has yet.
-    fn block(&mut self, inside: IpAddr, size: u16) -> Option<PortRange> {
-        let first = match self.blocks.get(&inside) {
-            Some(&first) => first,
-            None => {
-                let mut free: Vec<u16> = (PORT_MIN..=u16::MAX - (size - 1))
-                    .step_by(size.into())
-                    .collect();
-                free.retain(|first| !self.blocks.values().any(|taken| taken == first));
-                let drawn = self.rng.random_range(0..free.len().max(1));
-                let first = *free.get(drawn)?;
-                self.blocks.insert(inside, first);
-                first
-            }
-        };
-        Some(PortRange {
-            first,
-            last: first + (size - 1),
-        })
-    }
-
-    fn random_free(&mut self, address: IpAddr, range: PortRange, now: Duration) -> Option<u16> {
-        for _ in 0..DRAWS_MAX {
-            let port = self.rng.random_range(range.first..=range.last);
-            if self.is_free(SocketAddr::new(address, port), now) {
-                return Some(port);
-            }
-        }
-        let first = self.rng.random_range(range.first..=range.last);
-        self.first_free(address, range, first, 1, now)
-    }
-
-    fn first_free(
-        &mut self,
-        address: IpAddr,
-        range: PortRange,
-        first: u16,
-        step: u16,
-        now: Duration,
-    ) -> Option<u16> {
-        let mut port = first;
-        for _ in range.first..=range.last {
-            if self.is_free(SocketAddr::new(address, port), now) {
-                return Some(port);
-            }
-            port = range.after(port, step);
-        }
-        None
-    }
-
-    /// Whether a new mapping may take this endpoint; an expired holder gives it up.
-    fn is_free(&mut self, outside: SocketAddr, now: Duration) -> bool {
-        if self.retired.get(&outside).is_some_and(|&until| now < until) {
-            return false;
-        }
-        let Some(&holder) = self.holders.get(&outside) else {
-            return true;
-        };
-        let lives = self.is_alive(holder, now);
-        if !lives {
-            self.remove(holder);
-        }
-        !lives
-    }
-
     fn is_alive(&self, key: Key, now: Duration) -> bool {
         self.mappings
             .get(&key)
@@ -381,28 +303,6 @@ impl Session {
             nat.unreplied_lifetime
         };
         self.last_outbound + lifetime
-    }
-}
-
-/// Ports from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug)]
-struct PortRange {
-    first: u16,
-    last: u16,
-}
-
-impl PortRange {
-    const ALL: Self = Self {
-        first: PORT_MIN,
-        last: u16::MAX,
-    };
-
-    /// The port `step` after `port`; past the end it goes on at the first.
-    fn after(self, port: u16, step: u16) -> u16 {
-        match port.checked_add(step) {
-            Some(next) if next <= self.last => next,
-            Some(_) | None => self.first,
-        }
     }
 }
 

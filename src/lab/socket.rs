@@ -63,7 +63,7 @@ impl LabSocket {
 
     /// Its endpoint: an address of the host, the first one unless it is bound to another, and its port.
     pub fn local_endpoint(&self) -> SocketAddr {
-        let state = self.internet.shared().lock();
+        let state = self.internet.lock();
         let binding = state
             .network
             .sockets
@@ -108,7 +108,7 @@ impl LabSocket {
         cx: &Context<'_>,
         read: impl FnOnce(&mut Receive<'_>) -> Option<T>,
     ) -> Poll<T> {
-        let mut state = self.internet.shared().lock();
+        let mut state = self.internet.lock();
         let sockets = &mut state.network.sockets;
         let mut receive = |wanted: &dyn Fn(&Arrival) -> bool| {
             sockets.peek(self.id).filter(|next| wanted(next))?;
@@ -138,7 +138,7 @@ impl fmt::Debug for LabSocket {
 
 impl Drop for LabSocket {
     fn drop(&mut self) {
-        let mut state = self.internet.shared().lock();
+        let mut state = self.internet.lock();
         state.network.sockets.close(self.id);
         state.readers.remove(&self.id);
     }

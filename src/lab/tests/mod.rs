@@ -3,6 +3,7 @@
 mod nat;
 mod oracle;
 mod quinn;
+mod socket;
 mod world;
 
 use std::{future::Future, net::SocketAddr};

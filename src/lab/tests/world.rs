@@ -6,7 +6,12 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::time::timeout;
 
 use super::{at, in_virtual_time};
-use crate::lab::{Fate, Filtering, Host, Internet, LabSocket, Nat, Ports, Seed, network::Network};
+use crate::lab::{
+    Fate, Filtering, Host, Internet, LabSocket, Nat, Ports, Seed, Verdict,
+    network::Network,
+    sockets::{Binding, SocketId},
+    topology::Place,
+};
 
 fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -80,11 +85,10 @@ fn a_restart_of_the_nat_shows_another_port_and_a_new_address_another_address() {
         let home = world.router(Nat::home(), "203.0.113.1");
         let alice = home.host("192.168.1.2").bind(5000);
         let mut seen_from = Vec::new();
-        for change in [
-            Box::new(|| {}) as Box<dyn Fn()>,
-            Box::new(|| home.forget_mappings()),
-            Box::new(|| home.change_public_address("203.0.113.99")),
-        ] {
+        let changes: [&dyn Fn(); 3] = [&|| {}, &|| home.forget_mappings(), &|| {
+            home.change_public_address("203.0.113.99")
+        }];
+        for change in changes {
             change();
             alice.send_to(at("198.51.100.7:3478"), b"hello");
             seen_from.push(hear(&server).await.unwrap().1);
@@ -295,13 +299,7 @@ fn a_hundred_thousand_datagrams_move_fast() {
     assert_eq!(received, 100_000);
 }
 
-fn crowd(
-    network: &mut Network,
-) -> (
-    crate::lab::sockets::SocketId,
-    Vec<crate::lab::sockets::SocketId>,
-) {
-    use crate::lab::{sockets::Binding, topology::Place};
+fn crowd(network: &mut Network) -> (SocketId, Vec<SocketId>) {
     let bind = |network: &mut Network, place, address: [u8; 4]| {
         let host = network.add_host(place, vec![address.into()]);
         network.sockets.bind(Binding {
@@ -321,6 +319,36 @@ fn crowd(
         }
     }
     (server, senders)
+}
+
+#[test]
+fn a_world_knows_its_verdicts_as_it_stands() {
+    in_virtual_time(async {
+        let world = Internet::new(Seed(1));
+        let home = world.router(Nat::home(), "203.0.113.1");
+        let office = world.router(Nat::symmetric(Ports::Random), "203.0.113.2");
+        let (alice, bob) = (home.host("192.168.1.2"), office.host("10.0.0.2"));
+        assert_eq!(world.verdict(&alice, &bob), Verdict::NeedsBirthday);
+        bob.move_behind(&home, "192.168.1.3");
+        assert_eq!(world.verdict(&alice, &bob), Verdict::Plain);
+    });
+}
+
+#[test]
+fn the_lab_runs_in_real_time_too() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = Internet::new(Seed(1));
+        let server = world.host("198.51.100.7").bind(1);
+        let client = world.host("198.51.100.8").bind(1);
+        client.send_to(server.local_endpoint(), b"hello");
+        assert_eq!(hear(&server).await, said("hello", "198.51.100.8:1"));
+        assert!(world.elapsed() >= ms(30));
+    });
 }
 
 #[test]
