@@ -74,9 +74,11 @@ impl Shared {
         }
     }
 
-    /// Changes a node's link.
+    /// Changes a node's link. The change is made on a copy, since it may look at the world itself.
     pub(super) fn change_link(&self, node: Node, change: impl FnOnce(&mut Link)) {
-        change(&mut self.lock().network.wire(node).link);
+        let mut link = self.lock().network.wire(node).link;
+        change(&mut link);
+        self.lock().network.wire(node).link = link;
     }
 
     /// Moves what is due and wakes who got something. Returns when to come back.
@@ -89,6 +91,7 @@ impl Shared {
             wake.extend(state.readers.remove(&socket).unwrap_or_default());
         }
         let next = state.network.poll_timeout();
+        // Waking, or dropping, a waker can drop a task that holds a socket, which needs the lock.
         drop(state);
         wake.into_iter().for_each(Waker::wake);
         next.map(|at| self.started + at)

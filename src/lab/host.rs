@@ -37,13 +37,10 @@ impl Host {
     /// Adds an address.
     #[must_use]
     pub fn address(self, address: impl Address) -> Self {
-        {
-            let network = &mut self.internet.lock().network;
-            let mut addresses = network.topology.addresses(self.id).to_vec();
-            addresses.push(address.to_ip());
-            let place = network.topology.host_place(self.id);
-            network.topology.move_host(self.id, place, addresses);
-        }
+        let mut addresses = self.addresses();
+        addresses.push(address.to_ip());
+        let place = self.internet.lock().network.topology.host_place(self.id);
+        self.move_to(place, addresses);
         self
     }
 
@@ -80,12 +77,12 @@ impl Host {
     /// Gives it another address on the public internet instead of those it has. Its sockets move along,
     /// except those that are bound to one address.
     pub fn move_to_public(&self, address: impl Address) {
-        self.move_to_place(Place::Public, address.to_ip());
+        self.move_to(Place::Public, vec![address.to_ip()]);
     }
 
     /// Moves it behind a router, with one new address.
     pub fn move_behind(&self, router: &Router, address: impl Address) {
-        self.move_to_place(Place::Behind(router.id), address.to_ip());
+        self.move_to(Place::Behind(router.id), vec![address.to_ip()]);
     }
 
     /// Opens a socket on all its addresses. Port 0 takes the lowest free one from 49152 on.
@@ -132,9 +129,9 @@ impl Host {
         Arc::new(LabSocket::new(self.internet.clone(), socket))
     }
 
-    fn move_to_place(&self, place: Place, address: IpAddr) {
-        let network = &mut self.internet.lock().network;
-        network.topology.move_host(self.id, place, vec![address]);
+    fn move_to(&self, place: Place, addresses: Vec<IpAddr>) {
+        let topology = &mut self.internet.lock().network.topology;
+        topology.move_host(self.id, place, addresses);
     }
 
     const fn node(&self) -> Node {

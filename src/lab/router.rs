@@ -1,5 +1,7 @@
 //! The handle to one simulated router.
 
+use std::net::IpAddr;
+
 use super::{
     host::Host,
     internet::{Address, Internet},
@@ -32,13 +34,16 @@ impl Router {
     /// one.
     #[must_use]
     pub fn public(self, address: impl Address) -> Self {
-        {
-            let network = &mut self.internet.lock().network;
-            let mut public = network.topology.public(self.id).to_vec();
-            public.push(address.to_ip());
-            network.set_public(self.id, public);
-        }
+        let mut public = self.public_addresses();
+        public.push(address.to_ip());
+        self.internet.lock().network.set_public(self.id, public);
         self
+    }
+
+    /// Its public addresses; none if it is only a firewall.
+    pub fn public_addresses(&self) -> Vec<IpAddr> {
+        let state = self.internet.lock();
+        state.network.topology.public(self.id).to_vec()
     }
 
     /// Sets the one-way delay of its link to the outside.
@@ -74,8 +79,8 @@ impl Router {
 
     /// Gives it another public address instead of those it has, and with that new mappings.
     pub fn change_public_address(&self, address: impl Address) {
-        let network = &mut self.internet.lock().network;
-        network.set_public(self.id, vec![address.to_ip()]);
+        let public = vec![address.to_ip()];
+        self.internet.lock().network.set_public(self.id, public);
     }
 
     const fn inside(&self) -> Place {

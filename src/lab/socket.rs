@@ -61,20 +61,25 @@ impl LabSocket {
         (arrival.bytes, arrival.source)
     }
 
-    /// Its endpoint: an address of the host, the first one unless it is bound to another, and its port.
+    /// Its endpoint: the address that it is bound to, or else the first of the host, and its port.
     pub fn local_endpoint(&self) -> SocketAddr {
+        let endpoints = self.local_endpoints();
+        let first = endpoints.first().copied();
+        first.expect("a host has an address from the start, and moves to another")
+    }
+
+    /// All endpoints that it listens on now.
+    pub fn local_endpoints(&self) -> Vec<SocketAddr> {
         let state = self.internet.lock();
         let binding = state
             .network
             .sockets
             .binding(self.id)
             .expect("a socket is open until it is dropped");
-        let first = state.network.topology.addresses(binding.host).first();
-        let address = binding.address.or_else(|| first.copied());
-        SocketAddr::new(
-            address.expect("a host has an address from the start, and moves to another"),
-            binding.port,
-        )
+        let of_host = state.network.topology.addresses(binding.host).to_vec();
+        let addresses = binding.address.map_or(of_host, |bound| vec![bound]);
+        let endpoint = |address| SocketAddr::new(address, binding.port);
+        addresses.into_iter().map(endpoint).collect()
     }
 
     /// Sets how many datagrams of one source may come in one receive buffer; 1 turns this off. quinn
@@ -140,7 +145,10 @@ impl Drop for LabSocket {
     fn drop(&mut self) {
         let mut state = self.internet.lock();
         state.network.sockets.close(self.id);
-        state.readers.remove(&self.id);
+        let readers = state.readers.remove(&self.id);
+        // A waker can be the last of its task, and the task hold another socket.
+        drop(state);
+        drop(readers);
     }
 }
 

@@ -151,7 +151,7 @@ impl Topology {
         self.tables.get(&place)?.get(&address).copied()
     }
 
-    /// The networks of a host and of the routers in front of it, the host's first.
+    /// The routers between a host and the public internet, the nearest first.
     pub(super) fn routers_above(&self, host: HostId) -> Vec<RouterId> {
         let mut routers = Vec::new();
         let mut place = self.host_place(host);

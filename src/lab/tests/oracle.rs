@@ -290,6 +290,24 @@ fn the_oracle_is_right_for_two_homes_behind_one_carrier() {
     }
 }
 
+/// The one that is closer to the carrier is reached at its host address by the other.
+#[test]
+fn the_oracle_is_right_for_a_home_and_a_host_behind_one_carrier() {
+    let nats = every_nat(&[Ports::Preserving]);
+    for carrier in &nats {
+        for home in &nats {
+            let mut network = Network::new(7);
+            let shared = network.add_router(Place::Public, *carrier, vec![ip("203.0.113.1")]);
+            let place = Place::Behind(shared);
+            let home_router = network.add_router(place, *home, vec![ip("100.64.0.1")]);
+            let alice = network.add_host(Place::Behind(home_router), vec![ip("10.1.0.1")]);
+            let bob = network.add_host(place, vec![ip("100.64.0.2")]);
+            let story = format!("{carrier:?}\n{home:?}");
+            assert!(check(&mut network, alice, bob, &story));
+        }
+    }
+}
+
 #[test]
 fn neighbours_on_one_lan_always_meet() {
     for nat in every_nat(&[Ports::Preserving, Ports::Random]) {
