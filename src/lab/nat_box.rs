@@ -130,9 +130,8 @@ impl NatBox {
             return Ok(outside);
         }
         let passed = self.pass_inbound(outside, remote, now);
-        if passed.is_err() && self.nat.punishes_early_inbound && self.early.len() < EARLY_MAX {
-            self.early
-                .insert((outside, remote), now + self.nat.unreplied_lifetime);
+        if passed.is_err() && self.nat.punishes_early_inbound {
+            self.remember_early(outside, remote, now);
         }
         passed
     }
@@ -167,6 +166,16 @@ impl NatBox {
     pub(super) fn set_public(&mut self, public: Vec<IpAddr>) {
         self.forget_mappings();
         self.public = public;
+    }
+
+    fn remember_early(&mut self, outside: SocketAddr, remote: SocketAddr, now: Duration) {
+        if self.early.len() >= EARLY_MAX {
+            self.early.retain(|_, until| now < *until);
+        }
+        if self.early.len() < EARLY_MAX {
+            let until = now + self.nat.unreplied_lifetime;
+            self.early.insert((outside, remote), until);
+        }
     }
 
     /// The outside endpoint of a mapping, which is made if there is none that lives.
@@ -235,7 +244,12 @@ impl NatBox {
         let nat = self.nat;
         let entry = self.mappings.get_mut(&key).ok_or(Fate::NoMapping)?;
         if entry.sessions.len() >= SESSIONS_MAX && !entry.sessions.contains_key(&remote) {
-            return Err(Fate::NatFull);
+            entry
+                .sessions
+                .retain(|_, session| now < session.expires(&nat));
+            if entry.sessions.len() >= SESSIONS_MAX {
+                return Err(Fate::NatFull);
+            }
         }
         let replied = entry
             .sessions

@@ -236,6 +236,42 @@ fn a_datagram_that_came_too_early_costs_its_sender_the_known_port() {
     }
 }
 
+/// Distinct remote endpoints.
+fn remotes(count: u32) -> impl Iterator<Item = SocketAddr> {
+    (0..count).map(|n| SocketAddr::new(std::net::Ipv4Addr::from_bits(n).into(), 1))
+}
+
+#[test]
+fn a_mapping_serves_so_many_remotes_at_once_and_no_more() {
+    let mut nat = nat_box(Nat::home());
+    let inside = at("192.168.1.2:5000");
+    for remote in remotes(65_536) {
+        nat.handle_outbound(inside, remote, START).unwrap();
+    }
+    let one_more = at("198.51.100.7:1");
+    let full = nat.handle_outbound(inside, one_more, secs(119));
+    assert_eq!(full, Err(Fate::NatFull));
+    nat.handle_outbound(inside, at("0.0.0.0:1"), secs(119))
+        .unwrap();
+    let room = nat.handle_outbound(inside, one_more, secs(120));
+    assert_eq!(room, Ok(at("203.0.113.1:5000")));
+}
+
+#[test]
+fn a_punishing_nat_remembers_so_many_early_datagrams_and_no_more() {
+    let mut nat = nat_box(Nat::linux());
+    let (inside, outside) = (at("192.168.1.2:5000"), at("203.0.113.1:5000"));
+    let one_more = at("198.51.100.7:1");
+    for remote in remotes(65_536).chain([one_more]) {
+        let early = nat.handle_inbound(outside, remote, START);
+        assert_eq!(early, Err(Fate::NoMapping));
+    }
+    let unpunished = nat.handle_outbound(inside, one_more, secs(1));
+    assert_eq!(unpunished, Ok(outside));
+    let punished = nat.handle_outbound(inside, at("0.0.0.0:1"), secs(1));
+    assert_eq!(punished, Ok(at("203.0.113.1:5001")));
+}
+
 #[test]
 fn forgotten_mappings_come_back_on_other_ports() {
     for ports in [
