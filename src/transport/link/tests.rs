@@ -1,0 +1,96 @@
+//! Links between two nodes on a simulated wire, 50 ms one way, in virtual time.
+
+mod coming_up;
+mod ending;
+mod hostile;
+mod messages;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinHandle, time::Instant};
+
+use super::{
+    Caller, Dial, Link, LinkError,
+    sim::{Network, address, identity},
+};
+use crate::{
+    proto::Message,
+    sealing::Key,
+    transport::{admission::Admission, quic::Endpoint},
+};
+
+/// Alice dials, Bob accepts.
+const ALICE: u8 = 1;
+const BOB: u8 = 2;
+
+struct World {
+    network: Arc<Network>,
+    alice: Endpoint,
+    bob: Endpoint,
+    start: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let network = Network::new();
+        let (alice, bob) = (network.node(ALICE), network.node(BOB));
+        Self {
+            network,
+            alice,
+            bob,
+            start: Instant::now(),
+        }
+    }
+
+    /// Bob lets in the next caller; gives the outcome and when it was known.
+    fn bob_accepts(&self, caller: Caller) -> JoinHandle<(Result<Link, LinkError>, u128)> {
+        let (bob, start) = (self.bob.clone(), self.start);
+        tokio::spawn(async move {
+            let arrival = bob.arrival().await.unwrap();
+            let link = Link::accept(&bob, arrival, caller).await;
+            (link, start.elapsed().as_millis())
+        })
+    }
+
+    async fn alice_dials(&self, dial: Dial) -> (Result<Link, LinkError>, u128) {
+        let link = Link::dial(&self.alice, dial).await;
+        (link, self.start.elapsed().as_millis())
+    }
+
+    /// Two linked peers.
+    async fn linked() -> (Self, Link, Link) {
+        let world = Self::new();
+        let accepting = world.bob_accepts(anyone());
+        let (alice, _) = world.alice_dials(dial(BOB, &[])).await;
+        let (bob, _) = accepting.await.unwrap();
+        (world, alice.unwrap(), bob.unwrap())
+    }
+}
+
+fn anyone() -> Caller {
+    Caller::Unknown(Admission::Anyone)
+}
+
+/// To Bob's address, expecting `peer` there.
+fn dial(peer: u8, keys: &[Key]) -> Dial {
+    Dial {
+        address: address(BOB),
+        peer: identity(peer).peer_id(),
+        initial_rtt: Duration::from_millis(100),
+        keys: keys.to_vec(),
+        deadline: in_seconds(10),
+    }
+}
+
+fn in_seconds(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+fn message(id: impl ToString, size: usize) -> Message {
+    let pattern = (0..251_u8).cycle().take(size);
+    Message {
+        id: id.to_string(),
+        payload: pattern.collect(),
+        ..Message::default()
+    }
+}

@@ -1,0 +1,114 @@
+//! How links end, and what becomes of messages on their way.
+
+use super::*;
+use crate::transport::link::{DeliveryUnknown, Loss, SendError};
+
+fn unknown(cause: LinkError) -> Result<(), DeliveryUnknown> {
+    Err(DeliveryUnknown { cause })
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_peer_falls_silent_its_unacknowledged_messages_are_unknown() {
+    let (world, alice, bob) = World::linked().await;
+    let delivered = alice.send(message(1, 5)).unwrap();
+    bob.receive().await.unwrap();
+    assert_eq!(delivered.await, Ok(()));
+    world.network.unplug(BOB);
+    let lost: Vec<_> = (2..2_000)
+        .filter_map(|id| alice.send(message(id, 5)).ok())
+        .collect();
+    assert!(lost.len() > 1_000);
+    let silence = LinkError::Lost(Loss::Silence);
+    for receipt in lost {
+        assert_eq!(receipt.await, unknown(silence.clone()));
+    }
+    assert_eq!(alice.receive().await, Err(silence.clone()));
+    assert_eq!(alice.send(message(9, 5)).err(), Some(SendError::Ended));
+    assert_eq!(alice.ping().await, Err(silence));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_twenty_seconds_is_survived() {
+    let (world, alice, bob) = World::linked().await;
+    // The worst moment: just before a keep-alive was due.
+    tokio::time::sleep(Duration::from_millis(9_900)).await;
+    world.network.unplug(BOB);
+    let receipt = alice.send(message(1, 5)).unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    world.network.plug_in(BOB);
+    assert_eq!(bob.receive().await, Ok(message(1, 5)));
+    assert_eq!(receipt.await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_link_lives_on() {
+    let (_world, alice, bob) = World::linked().await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!((alice.ended(), bob.ended()), (None, None));
+    assert_eq!(alice.ping().await, Ok(Duration::from_millis(100)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_was_restarted_is_noticed_after_one_round_trip() {
+    let (world, alice, bob) = World::linked().await;
+    world.network.unplug(BOB);
+    drop(bob);
+    world.bob.close();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _restarted = world.network.node(BOB);
+    world.network.plug_in(BOB);
+    let restarted_at = Instant::now();
+    let receipt = alice.send(message(1, 5)).unwrap();
+    assert_eq!(receipt.await, unknown(LinkError::Lost(Loss::Restarted)));
+    assert_eq!(restarted_at.elapsed().as_millis(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_link_ends_at_once_on_both_sides() {
+    let (_world, alice, bob) = World::linked().await;
+    let receipt = bob.send(message(1, 5)).unwrap();
+    drop(bob);
+    assert_eq!(receipt.await, unknown(LinkError::Closed));
+    let closed = LinkError::ClosedByPeer {
+        reason: String::new(),
+    };
+    assert_eq!(alice.closed().await, closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_in_peace_delivers_what_is_queued_first() {
+    let (_world, alice, bob) = World::linked().await;
+    let receipts: Vec<_> = (0..500)
+        .map(|id| alice.send(message(id, 10_000)).unwrap())
+        .collect();
+    let consumer = tokio::spawn(async move {
+        let mut count = 0;
+        loop {
+            match bob.receive().await {
+                Ok(_) => count += 1,
+                Err(end) => return (count, end),
+            }
+        }
+    });
+    alice.close("enough for today", in_seconds(30)).await;
+    for receipt in receipts {
+        assert_eq!(receipt.await, Ok(()));
+    }
+    assert_eq!(alice.ended(), Some(LinkError::Closed));
+    let farewell = LinkError::ClosedByPeer {
+        reason: "enough for today".to_owned(),
+    };
+    assert_eq!(consumer.await.unwrap(), (500, farewell));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_gives_up_at_its_deadline_when_the_consumer_stands_still() {
+    let (_world, alice, bob) = World::linked().await;
+    let receipt = alice.send(message(1, 5)).unwrap();
+    let start = Instant::now();
+    alice.close("", in_seconds(3)).await;
+    assert_eq!(start.elapsed().as_secs(), 3);
+    assert_eq!(receipt.await, unknown(LinkError::Closed));
+    assert_eq!(bob.receive().await, Ok(message(1, 5)), "it had arrived");
+    assert!(bob.receive().await.is_err());
+}

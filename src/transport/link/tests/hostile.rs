@@ -1,0 +1,227 @@
+//! Peers that do not keep to the protocol: each ends its own link, with a reason, and nothing more.
+
+use bytes::BytesMut;
+use quinn::{ConnectionError, SendStream};
+
+use super::*;
+use crate::{
+    entropy::Entropy,
+    proto::wire::{Ack, Control, Hello, Ping, Sequenced, Welcome},
+    transport::{
+        frame::{Frame, encode},
+        link::{Loss, wire::control},
+        tls::Pin,
+    },
+};
+
+/// A dialler who got through TLS and then does as it likes.
+struct Stranger {
+    world: World,
+    connection: quinn::Connection,
+    accepting: JoinHandle<(Result<Link, LinkError>, u128)>,
+}
+
+impl Stranger {
+    async fn new() -> Self {
+        let world = World::new();
+        let accepting = world.bob_accepts(anyone());
+        let pin = Pin::new(identity(BOB).peer_id());
+        let rtt = Duration::from_millis(100);
+        let connecting = world.alice.connect(address(BOB), pin, rtt).unwrap();
+        let connection = connecting.await.unwrap();
+        Self {
+            world,
+            connection,
+            accepting,
+        }
+    }
+
+    async fn stream(&self, bytes: &[u8]) -> SendStream {
+        let mut stream = self.connection.open_uni().await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream
+    }
+
+    /// Opens a control stream and sends `frames` on it.
+    async fn says(&self, frames: &[Control]) -> SendStream {
+        self.stream(&[&[1], bytes_of(frames).as_slice()].concat())
+            .await
+    }
+
+    /// Says hello, so that Bob is linked.
+    async fn linked() -> (Self, Link, SendStream) {
+        let mut stranger = Self::new().await;
+        let stream = stranger.says(&[hello(1)]).await;
+        let (bob, _) = (&mut stranger.accepting).await.unwrap();
+        (stranger, bob.unwrap(), stream)
+    }
+
+    /// What Bob makes of it, and the number and reason that he closes with.
+    async fn outcome(self) -> (Result<Link, LinkError>, u64, String) {
+        let (number, reason) = closed_with(&self.connection).await;
+        (self.accepting.await.unwrap().0, number, reason)
+    }
+}
+
+fn hello(version: u32) -> Control {
+    control(Hello {
+        version,
+        ..Hello::default()
+    })
+}
+
+fn bytes_of<M: Frame>(frames: &[M]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    for frame in frames {
+        encode(frame, &mut bytes).unwrap();
+    }
+    bytes.to_vec()
+}
+
+async fn closed_with(connection: &quinn::Connection) -> (u64, String) {
+    match connection.closed().await {
+        ConnectionError::ApplicationClosed(close) => (
+            close.error_code.into_inner(),
+            String::from_utf8(close.reason.to_vec()).unwrap(),
+        ),
+        other => panic!("{other}"),
+    }
+}
+
+fn violation(what: &str) -> LinkError {
+    LinkError::Lost(Loss::Violation(what.to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialler_without_a_hello_is_no_link_and_its_messages_are_not_handed_on() {
+    let stranger = Stranger::new().await;
+    let early = Sequenced {
+        sequence: 1,
+        message: Some(message("early", 5)),
+    };
+    let _control = stranger.stream(&[1]).await;
+    let _messages = stranger
+        .stream(&[&[2], bytes_of(&[early]).as_slice()].concat())
+        .await;
+    let start = stranger.world.start;
+    let (bob, number, _) = stranger.outcome().await;
+    assert_eq!(bob.err(), Some(LinkError::TimedOut));
+    assert_eq!((number, start.elapsed().as_secs()), (5, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_version_is_named_on_both_sides() {
+    let stranger = Stranger::new().await;
+    let _control = stranger.says(&[hello(7)]).await;
+    let (bob, number, reason) = stranger.outcome().await;
+    assert_eq!(
+        bob.err(),
+        Some(LinkError::VersionMismatch { theirs: Some(7) })
+    );
+    assert_eq!((number, reason.as_str()), (3, "1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialler_learns_that_the_acceptor_speaks_another_version() {
+    let world = World::new();
+    let bob = world.bob.clone();
+    tokio::spawn(async move {
+        let arrival = bob.arrival().await.unwrap();
+        let connection = arrival.incoming.accept().unwrap().await.unwrap();
+        let mut stream = connection.open_uni().await.unwrap();
+        let bytes = [&[1], bytes_of(&[hello(2)]).as_slice()].concat();
+        stream.write_all(&bytes).await.unwrap();
+        connection.closed().await;
+    });
+    let (alice, _) = world.alice_dials(dial(BOB, &[])).await;
+    assert_eq!(
+        alice.err(),
+        Some(LinkError::VersionMismatch { theirs: Some(2) })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_bytes_on_the_control_stream_are_an_error_and_no_more() {
+    let mut entropy = Entropy::from_seed(1);
+    for _ in 0..50 {
+        let stranger = Stranger::new().await;
+        let noise: [u8; 200] = entropy.bytes();
+        let mut stream = stranger.stream(&[&[1], noise.as_slice()].concat()).await;
+        stream.finish().unwrap();
+        let (bob, number, reason) = stranger.outcome().await;
+        let error = bob.err().unwrap();
+        assert_eq!((error, number), (violation(&reason), 4));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_an_unknown_kind_ends_the_handshake() {
+    let stranger = Stranger::new().await;
+    let _stream = stranger.stream(&[9]).await;
+    let (bob, number, _) = stranger.outcome().await;
+    let error = violation("a stream of kind 9 where 1 was next");
+    assert_eq!((bob.err(), number), (Some(error), 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_oversized_frame_ends_the_link_by_its_length_alone() {
+    let (stranger, bob, _control) = Stranger::linked().await;
+    let mut length = BytesMut::new();
+    prost::encoding::encode_varint(1 << 30, &mut length);
+    let _messages = stranger.stream(&[&[2], length.as_ref()].concat()).await;
+    let what = "a frame of 1073741824 bytes where 16908288 are allowed";
+    assert_eq!(bob.closed().await, violation(what));
+    assert_eq!(
+        closed_with(&stranger.connection).await,
+        (4, what.to_owned())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn control_frames_at_the_wrong_time_end_the_link() {
+    let cases = [
+        (hello(1), "a second hello or welcome"),
+        (control(Welcome {}), "a second hello or welcome"),
+        (
+            control(Ack { delivered: 3 }),
+            "an ack of message 3 where 0 were sent",
+        ),
+    ];
+    for (frame, what) in cases {
+        let (_stranger, bob, mut control_stream) = Stranger::linked().await;
+        control_stream.write_all(&bytes_of(&[frame])).await.unwrap();
+        assert_eq!(bob.closed().await, violation(what));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_out_of_sequence_ends_the_link() {
+    let (stranger, bob, _control) = Stranger::linked().await;
+    let frame = |sequence| Sequenced {
+        sequence,
+        message: Some(message(sequence, 5)),
+    };
+    let frames = bytes_of(&[frame(1), frame(3)]);
+    let _messages = stranger.stream(&[&[2], frames.as_slice()].concat()).await;
+    assert_eq!(bob.receive().await, Ok(message(1, 5)));
+    let end = bob.receive().await;
+    assert_eq!(end, Err(violation("message 3 where 2 was next")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_pings_is_answered_with_measure_and_the_link_lives() {
+    let (_stranger, bob, mut control_stream) = Stranger::linked().await;
+    let pings: Vec<_> = (0..20_000).map(|number| control(Ping { number })).collect();
+    control_stream.write_all(&bytes_of(&pings)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bob.ended(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_of_frame_from_the_future_is_passed_over() {
+    let (_stranger, bob, mut control_stream) = Stranger::linked().await;
+    // Field 15, length-delimited, two bytes.
+    control_stream.write_all(&[4, 0x7a, 2, 1, 2]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bob.ended(), None);
+}
