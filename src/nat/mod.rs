@@ -2,3 +2,16 @@
 //! arguments, and what is to be done comes out as values.
 
 pub mod stun;
+pub mod stun_client;
+pub mod stun_server;
+
+#[cfg(test)]
+mod story {
+    use std::time::Instant;
+
+    /// Some moment for a test to count from: only differences matter.
+    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made up")]
+    pub(super) fn moment() -> Instant {
+        Instant::now()
+    }
+}
