@@ -16,6 +16,7 @@ use std::{
 use crate::{
     behaviour::{Dependence, NatBehaviour, PortAllocation},
     datagram::{Family, SocketIndex},
+    nat::distance::Distance,
 };
 
 /// Ports of one step: the largest distance between consecutive mappings that we still call sequential.
@@ -147,16 +148,14 @@ fn consider(family: Family, observations: &[Observation]) -> Evidence {
     }
 }
 
-/// Whether `ip` belongs to a network behind NATs: private (RFC 1918, RFC 4193), shared by a carrier's
-/// subscribers (RFC 6598), of one link, or of this host.
+/// Whether `ip` belongs to a network behind NATs: a private one, or that of a carrier's subscribers
+/// (RFC 6598).
 fn is_inner(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let shared = matches!(ip.octets(), [100, second, ..] if second & 0xC0 == 0x40);
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared
-        }
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
-    }
+    let is_shared = match ip.to_canonical() {
+        IpAddr::V4(ip) => matches!(ip.octets(), [100, second, ..] if second & 0xC0 == 0x40),
+        IpAddr::V6(_) => false,
+    };
+    is_shared || Distance::of(ip) != Distance::Internet
 }
 
 fn by_socket(observations: &[Observation]) -> BTreeMap<SocketIndex, Vec<Observation>> {

@@ -1,7 +1,10 @@
 //! Finding a way through NATs. Everything here is pure: time, entropy and datagrams come in as
 //! arguments, and what is to be done comes out as values.
 
+pub mod distance;
 pub mod inference;
+pub mod punch;
+mod rate;
 pub mod stun;
 pub mod stun_client;
 pub mod stun_server;

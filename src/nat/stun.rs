@@ -211,6 +211,10 @@ fn refusal(message: &Stun<'_>) -> Result<Refusal, DecodeError> {
     Ok(Refusal { code })
 }
 
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may add variants"
+)]
 fn decode_error(error: StunParseError) -> DecodeError {
     match error {
         StunParseError::NotStun => DecodeError::NotStun,

@@ -306,12 +306,12 @@ mod tests {
             let (mut requests, mut others, mut now) = (vec![], vec![], self.start);
             loop {
                 for output in self.outputs() {
-                    match output {
+                    match &output {
                         Output::Transmit(datagram) => {
                             let elapsed = (now - self.start).as_millis();
-                            requests.push((transaction_of(&datagram), elapsed));
+                            requests.push((transaction_of(datagram), elapsed));
                         }
-                        other => others.push(other),
+                        Output::Answered(_) | Output::Failed { .. } => others.push(output),
                     }
                 }
                 match self.client.poll_timeout() {

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::nat::stun::{self, Request};
+use crate::nat::{
+    rate::{Bucket, Limit},
+    stun::{self, Request},
+};
 
 /// Answers in one burst, and one second, to one source.
 ///
@@ -113,37 +116,6 @@ impl Source {
             IpAddr::V4(ip) => IpAddr::V4(ip),
             IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
         })
-    }
-}
-
-/// `burst` at once, and one more each `interval`.
-#[derive(Clone, Copy, Debug)]
-struct Limit {
-    burst: u32,
-    interval: Duration,
-}
-
-/// A token bucket as the one moment at which it will be full again (the generic cell rate algorithm).
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    full_at: Option<Instant>,
-}
-
-impl Bucket {
-    fn is_full(self, now: Instant) -> bool {
-        self.full_at.is_none_or(|full_at| full_at <= now)
-    }
-
-    fn has_room(self, limit: Limit, now: Instant) -> bool {
-        let missing = self
-            .full_at
-            .map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        missing <= limit.interval * limit.burst.saturating_sub(1)
-    }
-
-    fn take(&mut self, limit: Limit, now: Instant) {
-        let from = self.full_at.map_or(now, |full_at| full_at.max(now));
-        self.full_at = Some(from + limit.interval);
     }
 }
 
