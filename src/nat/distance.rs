@@ -32,6 +32,15 @@ impl Distance {
     }
 }
 
+/// Whether `ip` is of the range that carriers share out to subscribers behind their NATs (RFC 6598).
+/// Overlay networks use it too.
+pub fn is_shared(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => matches!(ip.octets(), [100, second, ..] if second & 0xC0 == 0x40),
+        IpAddr::V6(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +61,9 @@ mod tests {
         for (text, distance) in nearest_first {
             assert_eq!(Distance::of(text.parse().unwrap()), distance, "{text}");
         }
+        let shared = ["100.64.0.1", "100.127.255.255", "::ffff:100.64.0.1"];
+        assert!(shared.iter().all(|ip| is_shared(ip.parse().unwrap())));
+        assert!(!is_shared("100.128.0.1".parse().unwrap()));
         assert!(nearest_first.is_sorted_by_key(|(_, distance)| *distance));
     }
 }

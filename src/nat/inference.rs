@@ -16,7 +16,7 @@ use std::{
 use crate::{
     behaviour::{Dependence, NatBehaviour, PortAllocation},
     datagram::{Family, SocketIndex},
-    nat::distance::Distance,
+    nat::distance::{Distance, is_shared},
 };
 
 /// Ports of one step: the largest distance between consecutive mappings that we still call sequential.
@@ -148,14 +148,9 @@ fn consider(family: Family, observations: &[Observation]) -> Evidence {
     }
 }
 
-/// Whether `ip` belongs to a network behind NATs: a private one, or that of a carrier's subscribers
-/// (RFC 6598).
+/// Whether `ip` belongs to a network behind NATs: a private one, or that of a carrier's subscribers.
 fn is_inner(ip: IpAddr) -> bool {
-    let is_shared = match ip.to_canonical() {
-        IpAddr::V4(ip) => matches!(ip.octets(), [100, second, ..] if second & 0xC0 == 0x40),
-        IpAddr::V6(_) => false,
-    };
-    is_shared || Distance::of(ip) != Distance::Internet
+    is_shared(ip) || Distance::of(ip) != Distance::Internet
 }
 
 fn by_socket(observations: &[Observation]) -> BTreeMap<SocketIndex, Vec<Observation>> {

@@ -2,6 +2,7 @@
 //! arguments, and what is to be done comes out as values.
 
 pub mod distance;
+pub mod gather;
 pub mod inference;
 pub mod punch;
 mod rate;
