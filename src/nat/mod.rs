@@ -1,6 +1,7 @@
 //! Finding a way through NATs. Everything here is pure: time, entropy and datagrams come in as
 //! arguments, and what is to be done comes out as values.
 
+pub mod discovery;
 pub mod distance;
 pub mod gather;
 pub mod inference;
