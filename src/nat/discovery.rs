@@ -8,6 +8,9 @@
 //! servers that failed: 0.1 a second for two sockets. With no server answering at all it is five
 //! datagrams a minute for each socket.
 
+mod report;
+mod servers;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -15,26 +18,24 @@ use std::{
 };
 
 use crate::{
-    behaviour::{NatBehaviour, PortAllocation},
     candidate::canonical,
     datagram::{BoundSocket, Datagram, Family, SocketIndex},
     entropy::Entropy,
     nat::{
-        inference::{Inferred, Observation, infer},
+        inference::{Observation, infer},
         stun::Response,
-        stun_client::{self, Answer, QUERIES_MAX, StunClient},
+        stun_client::{self, Answer, StunClient},
     },
+};
+
+use self::{report::Summary, servers::choose_addresses};
+pub use self::{
+    report::{Report, Stage},
+    servers::SERVERS_MAX,
 };
 
 /// Sockets that are asked about.
 pub const SOCKETS_MAX: usize = 4;
-
-/// Server addresses that are asked, so that a whole round is under way at once.
-pub const SERVERS_MAX: usize = QUERIES_MAX / SOCKETS_MAX;
-
-/// Addresses of one family behind one server's name that are asked: a second one tells whether the
-/// mapping depends on the address.
-const ADDRESSES_PER_NAME_MAX: usize = 2;
 
 /// Time between two signs of life through one mapping: 20 s, and up to 5 s more by chance, so that nodes
 /// do not fall in step. Linux forgets a UDP flow after 30 s.
@@ -84,7 +85,7 @@ pub enum Output {
     /// To be sent.
     Transmit(Datagram),
     /// There is something new to know. The first one comes with the first answer of a round.
-    Report(Report),
+    Report(Box<Report>),
     /// A server sees a socket elsewhere than before: the NAT gave it another mapping, or the network is
     /// another one. A round follows.
     Changed {
@@ -104,26 +105,6 @@ pub enum Output {
     },
 }
 
-/// What is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Of IPv4, if a server answered over it.
-    pub v4: Option<Inferred>,
-    /// Of IPv6, likewise.
-    pub v6: Option<Inferred>,
-    /// Whether more is to come.
-    pub stage: Stage,
-}
-
-/// Whether more is to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Servers are being asked; 3 s at most.
-    Asking,
-    /// All have answered or failed.
-    Complete,
-}
-
 #[derive(Debug)]
 struct Round {
     began: Instant,
@@ -141,38 +122,6 @@ struct Timers {
     rechecks: u32,
     /// Retries lately.
     retries: u32,
-}
-
-/// The part of a report whose change is worth another one.
-#[derive(Debug, PartialEq, Eq)]
-struct Summary {
-    stage: Stage,
-    advertised: Vec<SocketAddr>,
-    behaviours: [Option<(NatBehaviour, Option<PortAllocation>)>; 2],
-}
-
-impl Report {
-    /// Our endpoints as the internet sees them, worth telling a peer, best first.
-    pub fn advertised(&self) -> Vec<SocketAddr> {
-        let families = [&self.v4, &self.v6];
-        let known = families.into_iter().flatten();
-        known.flat_map(Inferred::advertised).collect()
-    }
-
-    /// What peers are told of our NATs: those of IPv4 if there is any, because IPv6 mostly has none.
-    pub fn behaviour(&self) -> NatBehaviour {
-        let known = self.v4.as_ref().or(self.v6.as_ref());
-        known.map_or_else(NatBehaviour::default, |inferred| inferred.behaviour)
-    }
-
-    fn summary(&self) -> Summary {
-        let behaviour = |inferred: &Inferred| (inferred.behaviour, inferred.allocation);
-        Summary {
-            stage: self.stage,
-            advertised: self.advertised(),
-            behaviours: [&self.v4, &self.v6].map(|family| family.as_ref().map(behaviour)),
-        }
-    }
 }
 
 impl Discovery {
@@ -534,7 +483,7 @@ impl Discovery {
         let is_nothing = summary.advertised.is_empty() && self.reported.is_none();
         if !is_nothing && self.reported.as_ref() != Some(&summary) {
             self.reported = Some(summary);
-            self.outputs.push_back(Output::Report(report));
+            self.outputs.push_back(Output::Report(Box::new(report)));
         }
     }
 }
@@ -542,25 +491,6 @@ impl Discovery {
 fn keepalive_wait(entropy: &mut Entropy) -> Duration {
     let jitter = u64::try_from(entropy.below(KEEPALIVE_JITTER_MS)).unwrap_or_default();
     KEEPALIVE + Duration::from_millis(jitter)
-}
-
-fn choose_addresses(servers: &[(String, Vec<SocketAddr>)]) -> Vec<(String, SocketAddr)> {
-    let mut chosen: Vec<(String, SocketAddr)> = vec![];
-    for (name, addresses) in servers {
-        for family in [Family::V4, Family::V6] {
-            let of_family = addresses
-                .iter()
-                .map(|address| canonical(*address))
-                .filter(|address| Family::of(address.ip()) == family);
-            for address in of_family.take(ADDRESSES_PER_NAME_MAX) {
-                if !chosen.iter().any(|(_, known)| *known == address) {
-                    chosen.push((name.clone(), address));
-                }
-            }
-        }
-    }
-    chosen.truncate(SERVERS_MAX);
-    chosen
 }
 
 #[cfg(test)]

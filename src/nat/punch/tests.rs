@@ -1,6 +1,8 @@
 //! Two peers, each behind a NAT of its own, in a network of one page: enough to say which pairs of NATs
 //! plain probes open, how fast, and at what cost.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
