@@ -312,7 +312,7 @@ impl Discovery {
             }
             // A retry was answered: the network is back.
             None if was_silent => self.begin_round(now, entropy),
-            None => {}
+            None => self.plan_retry(now),
         }
         self.report();
     }

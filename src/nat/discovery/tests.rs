@@ -285,6 +285,23 @@ fn when_the_server_that_keeps_the_mapping_falls_silent_another_takes_over() {
 }
 
 #[test]
+fn a_server_that_was_down_at_first_completes_the_inference_when_it_is_up() {
+    let mut world = World::new();
+    world.silent = [server(2), server(3)].into();
+    world.begin();
+    world.run_for(10);
+    let expected = [
+        "40: Asking [198.51.100.9:4000] unknown",
+        "3000: Complete [198.51.100.9:4000] unknown",
+    ];
+    assert_eq!(world.told(), expected);
+    world.silent.clear();
+    world.run_for(120);
+    let expected = ["63040: Complete [198.51.100.9:4000] endpoint-independent"];
+    assert_eq!(world.told(), expected);
+}
+
+#[test]
 fn when_all_fall_silent_the_endpoint_is_withdrawn() {
     let mut world = World::new();
     world.begin();
