@@ -1,1 +1,23 @@
-//! Finding a way through NATs: pure but for small shells.
+//! Finding a way through NATs. Everything here is pure: time, entropy and datagrams come in as
+//! arguments, and what is to be done comes out as values.
+
+pub mod discovery;
+pub mod distance;
+pub mod gather;
+pub mod inference;
+pub mod punch;
+mod rate;
+pub mod stun;
+pub mod stun_client;
+pub mod stun_server;
+
+#[cfg(test)]
+mod story {
+    use std::time::Instant;
+
+    /// Some moment for a test to count from: only differences matter.
+    #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made up")]
+    pub(super) fn moment() -> Instant {
+        Instant::now()
+    }
+}

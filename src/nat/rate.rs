@@ -1,0 +1,64 @@
+//! Says whether one more may happen now: a token bucket.
+
+use std::time::{Duration, Instant};
+
+/// `burst` at once, and one more each `interval`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    pub(super) burst: u32,
+    pub(super) interval: Duration,
+}
+
+/// A token bucket, kept as the one moment at which it will be full again (the generic cell rate
+/// algorithm).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bucket {
+    full_at: Option<Instant>,
+}
+
+impl Bucket {
+    /// Whether nothing would change if the bucket were forgotten.
+    pub(super) fn is_full(self, now: Instant) -> bool {
+        self.full_at.is_none_or(|full_at| full_at <= now)
+    }
+
+    /// Whether one more may happen now.
+    pub(super) fn has_room(self, limit: Limit, now: Instant) -> bool {
+        let missing = self
+            .full_at
+            .map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        missing <= limit.interval * limit.burst.saturating_sub(1)
+    }
+
+    /// Counts one that happens now.
+    pub(super) fn take(&mut self, limit: Limit, now: Instant) {
+        let from = self.full_at.map_or(now, |full_at| full_at.max(now));
+        self.full_at = Some(from + limit.interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat::story::moment;
+
+    #[test]
+    fn a_burst_passes_and_then_one_each_interval() {
+        let limit = Limit {
+            burst: 3,
+            interval: Duration::from_millis(10),
+        };
+        let (mut bucket, start) = (Bucket::default(), moment());
+        let mut passed = vec![];
+        for millis in [0, 0, 0, 0, 9, 10, 10, 100, 100, 100, 100] {
+            let now = start + Duration::from_millis(millis);
+            if bucket.has_room(limit, now) {
+                bucket.take(limit, now);
+                passed.push(millis);
+            }
+        }
+        assert_eq!(passed, [0, 0, 0, 10, 100, 100, 100]);
+        assert!(!bucket.is_full(start + Duration::from_millis(129)));
+        assert!(bucket.is_full(start + Duration::from_millis(130)));
+    }
+}
