@@ -10,6 +10,7 @@
 
 pub mod behaviour;
 pub mod candidate;
+pub mod datagram;
 pub mod entropy;
 pub mod failure;
 pub mod identity;
