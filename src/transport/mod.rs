@@ -1,4 +1,9 @@
 //! Carrying messages: one socket, one path manager, QUIC, frames.
 
 pub mod demux;
+pub mod path_table;
+mod quic_header;
+mod route;
+mod routes;
+pub mod traffic;
 pub mod udp;
