@@ -5,5 +5,7 @@ pub mod path_table;
 mod quic_header;
 mod route;
 mod routes;
+mod slot;
+pub mod socket_set;
 pub mod traffic;
 pub mod udp;

@@ -289,18 +289,26 @@ impl PathTable {
         }
     }
 
-    /// Counts what was sent to a virtual address.
-    pub fn count_sent(&mut self, virtual_address: SocketAddr, volume: Volume, now: Instant) {
+    /// Counts what was sent to a virtual address. Says whether [`PathTable::take_unanswered`] has news.
+    pub fn count_sent(
+        &mut self,
+        virtual_address: SocketAddr,
+        volume: Volume,
+        now: Instant,
+    ) -> bool {
         let Some(id) = self.route_of(virtual_address) else {
-            return;
+            return false;
         };
         let Some(route) = self.routes.get_mut(id) else {
-            return;
+            return false;
         };
-        if route.traffic.count_sent(volume, now) == Sent::First && route.watch == Watch::On {
+        let first = route.traffic.count_sent(volume, now) == Sent::First;
+        let news = first && route.watch == Watch::On;
+        if news {
             route.watch = Watch::Off;
             self.unanswered.insert(id);
         }
+        news
     }
 
     /// Whom a datagram that came by `path` is from.
@@ -411,7 +419,7 @@ impl Family {
 
 /// `address` as the table knows it: IPv4 as such, and no flow label. A link-local address keeps its
 /// scope.
-fn normal(address: SocketAddr) -> SocketAddr {
+pub(super) fn normal(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => canonical(address),
         SocketAddr::V6(mut v6) => {

@@ -94,7 +94,10 @@ pub fn bind_plain(address: SocketAddr) -> Result<tokio::net::UdpSocket, BindErro
 /// A UDP socket as quinn wants it.
 pub struct UdpSocket {
     io: tokio::net::UdpSocket,
-    state: UdpSocketState,
+    batches: UdpSocketState,
+    /// Single datagrams have a state of their own. They go to addresses that strangers named, and one
+    /// that the kernel finds invalid makes quinn-udp give up segmentation offload for good.
+    singles: UdpSocketState,
 }
 
 impl UdpSocket {
@@ -105,9 +108,11 @@ impl UdpSocket {
     /// When the address cannot be bound.
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let wrap = |socket: std::net::UdpSocket| {
-            let state = UdpSocketState::new((&socket).into())?;
-            let io = tokio::net::UdpSocket::from_std(socket)?;
-            Ok(Self { io, state })
+            Ok(Self {
+                batches: UdpSocketState::new((&socket).into())?,
+                singles: UdpSocketState::new((&socket).into())?,
+                io: tokio::net::UdpSocket::from_std(socket)?,
+            })
         };
         open(address)
             .and_then(wrap)
@@ -124,9 +129,12 @@ impl AsyncUdpSocket for UdpSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.io.try_io(Interest::WRITABLE, || {
-            self.state.send((&self.io).into(), transmit)
-        })
+        let state = match transmit.segment_size {
+            Some(_) => &self.batches,
+            None => &self.singles,
+        };
+        let send = || state.send((&self.io).into(), transmit);
+        self.io.try_io(Interest::WRITABLE, send)
     }
 
     /// Errors are passed on: only the set of sockets knows how not to spin on them.
@@ -139,7 +147,7 @@ impl AsyncUdpSocket for UdpSocket {
         loop {
             ready!(self.io.poll_recv_ready(cx))?;
             let received = self.io.try_io(Interest::READABLE, || {
-                self.state.recv((&self.io).into(), buffers, metas)
+                self.batches.recv((&self.io).into(), buffers, metas)
             });
             match received {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -153,15 +161,15 @@ impl AsyncUdpSocket for UdpSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.batches.max_gso_segments()
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.state.gro_segments()
+        self.batches.gro_segments()
     }
 
     fn may_fragment(&self) -> bool {
-        self.state.may_fragment()
+        self.batches.may_fragment()
     }
 }
 
