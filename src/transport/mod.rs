@@ -9,3 +9,4 @@ mod slot;
 pub mod socket_set;
 pub mod traffic;
 pub mod udp;
+pub mod upkeep;

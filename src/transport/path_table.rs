@@ -253,6 +253,15 @@ impl PathTable {
         Some(read.traffic)
     }
 
+    /// Notes that the peer answered by other means than QUIC: nothing that was sent is unanswered.
+    pub fn note_answered(&mut self, route: RouteId, now: Instant) {
+        if let Some(answered) = self.routes.get_mut(route) {
+            answered.traffic.heard_at = Some(now);
+            answered.traffic.unanswered_since = None;
+            answered.watch = Watch::On;
+        }
+    }
+
     /// The routes that sent something unanswered since their traffic was read.
     pub fn take_unanswered(&mut self) -> BTreeSet<RouteId> {
         std::mem::take(&mut self.unanswered)

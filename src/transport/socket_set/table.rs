@@ -90,6 +90,11 @@ impl SocketSet {
         lock(&self.state).table.traffic(route)
     }
 
+    /// See [`super::super::path_table::PathTable::note_answered`].
+    pub fn note_answered(&self, route: RouteId) {
+        lock(&self.state).table.note_answered(route, now());
+    }
+
     /// Waits until routes send something that is unanswered; tells of each route once after each
     /// [`SocketSet::traffic`] that had nothing unanswered. For one task only.
     pub async fn next_unanswered(&self) -> BTreeSet<RouteId> {
