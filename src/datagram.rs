@@ -1,10 +1,13 @@
 //! Datagrams, and the names of the sockets and paths that they take.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Names one UDP socket of this node; the owner of the sockets hands the numbers out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SocketIndex(pub u8);
+pub struct SocketIndex(pub u16);
 
 /// A UDP socket of this node, as far as pure code needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +46,12 @@ pub enum Family {
     V4,
     /// IPv6.
     V6,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by socket {}", self.remote, self.socket.0)
+    }
 }
 
 impl Family {

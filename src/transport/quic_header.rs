@@ -1,0 +1,163 @@
+//! The little of a QUIC packet that anybody can read (RFC 8999): enough to let a stranger's first
+//! packet in and to tell two connections of one peer apart.
+
+/// A connection id, as it stands on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ConnectionId {
+    size: u8,
+    bytes: [u8; CONNECTION_ID_SIZE_MAX],
+}
+
+/// The connection ids of a packet with a long header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LongHeader {
+    /// Its receiver's id; in a client's first packets a random one.
+    pub(super) destination: ConnectionId,
+    /// Its sender's id: what the receiver will put into its own packets.
+    pub(super) source: ConnectionId,
+}
+
+impl ConnectionId {
+    fn new(slice: &[u8]) -> Option<Self> {
+        let mut bytes = [0; CONNECTION_ID_SIZE_MAX];
+        bytes.get_mut(..slice.len())?.copy_from_slice(slice);
+        Some(Self {
+            size: u8::try_from(slice.len()).ok()?,
+            bytes,
+        })
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.size)).unwrap_or_default()
+    }
+
+    /// Whether `datagram` starts with a packet to this connection id.
+    pub(super) fn receives(&self, datagram: &[u8]) -> bool {
+        let Some((&first, rest)) = datagram.split_first() else {
+            return false;
+        };
+        if first & LONG_FORM != 0 {
+            return LongHeader::read(datagram).is_some_and(|header| header.destination == *self);
+        }
+        // A short header does not say how long the id is; the empty one would match everything.
+        self.size >= CONNECTION_ID_SIZE_MIN && rest.starts_with(self.as_slice())
+    }
+}
+
+impl LongHeader {
+    /// The header that `datagram` starts with; `None` if it is a short one or broken.
+    pub(super) fn read(datagram: &[u8]) -> Option<Self> {
+        let (&first, rest) = datagram.split_first()?;
+        let (_version, rest) = rest.split_first_chunk::<4>()?;
+        let (destination, rest) = read_connection_id(rest)?;
+        let (source, _) = read_connection_id(rest)?;
+        (first & LONG_FORM != 0).then_some(Self {
+            destination,
+            source,
+        })
+    }
+
+    /// The header of a client's Initial packet of QUIC version 1, the only packet with which a
+    /// connection can begin.
+    pub(super) fn read_first(datagram: &[u8]) -> Option<Self> {
+        let (&first, rest) = datagram.split_first()?;
+        let version = rest.first_chunk::<4>()?;
+        let initial = first & TYPE_MASK == INITIAL && *version == VERSION_1;
+        // RFC 9000, section 14.1: a server discards an Initial in a datagram of less than 1,200 bytes.
+        (initial && datagram.len() >= INITIAL_DATAGRAM_SIZE_MIN)
+            .then(|| Self::read(datagram))
+            .flatten()
+    }
+}
+
+fn read_connection_id(bytes: &[u8]) -> Option<(ConnectionId, &[u8])> {
+    let (&size, rest) = bytes.split_first()?;
+    let (id, rest) = rest.split_at_checked(usize::from(size))?;
+    Some((ConnectionId::new(id)?, rest))
+}
+
+/// RFC 9000, section 17.2: version 1 allows no longer ones.
+const CONNECTION_ID_SIZE_MAX: usize = 20;
+
+/// Shorter ids are not looked for in short headers: by chance they are found in other packets too.
+const CONNECTION_ID_SIZE_MIN: u8 = 4;
+
+const LONG_FORM: u8 = 0x80;
+
+/// Form, fixed bit and packet type of RFC 9000, section 17.2.2.
+const TYPE_MASK: u8 = 0xF0;
+const INITIAL: u8 = 0xC0;
+
+const VERSION_1: [u8; 4] = [0, 0, 0, 1];
+
+const INITIAL_DATAGRAM_SIZE_MIN: usize = 1200;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The first datagram of a client that dials.
+    pub(in super::super) fn initial(destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
+        long(0xC3, destination, source)
+    }
+
+    /// A datagram that starts with a Handshake packet.
+    pub(in super::super) fn handshake(destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
+        long(0xE3, destination, source)
+    }
+
+    /// A datagram of an established connection.
+    pub(in super::super) fn short(destination: [u8; 8]) -> Vec<u8> {
+        [&[0x43], destination.as_slice(), &[7; 100]].concat()
+    }
+
+    fn long(first: u8, destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
+        let mut datagram = vec![first, 0, 0, 0, 1, 8];
+        datagram.extend(destination);
+        datagram.push(8);
+        datagram.extend(source);
+        datagram.resize(1200, 0);
+        datagram
+    }
+
+    fn id(bytes: [u8; 8]) -> ConnectionId {
+        ConnectionId::new(&bytes).unwrap()
+    }
+
+    #[test]
+    fn only_an_initial_of_version_1_and_full_size_begins_a_connection() {
+        let first = initial([1; 8], [2; 8]);
+        let header = LongHeader {
+            destination: id([1; 8]),
+            source: id([2; 8]),
+        };
+        assert_eq!(LongHeader::read_first(&first), Some(header));
+        assert_eq!(LongHeader::read_first(&first[..1199]), None);
+        assert_eq!(LongHeader::read_first(&handshake([1; 8], [2; 8])), None);
+        assert_eq!(LongHeader::read_first(&short([1; 8])), None);
+        let mut other_version = first;
+        other_version[4] = 2;
+        assert_eq!(LongHeader::read_first(&other_version), None);
+    }
+
+    #[test]
+    fn a_packet_is_received_by_its_destination_only() {
+        for datagram in [handshake([1; 8], [2; 8]), short([1; 8])] {
+            assert!(id([1; 8]).receives(&datagram));
+            assert!(!id([2; 8]).receives(&datagram));
+        }
+        assert!(!ConnectionId::new(&[]).unwrap().receives(&short([1; 8])));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken_calmly(bytes in prop::collection::vec(any::<u8>(), 0..1300)) {
+            let _ = LongHeader::read_first(&bytes);
+            if let Some(header) = LongHeader::read(&bytes) {
+                prop_assert!(header.destination.receives(&bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Which route owns which virtual address and which path: four maps that never disagree.
+//!
+//! The [path table](super::path_table) decides what should belong to whom; this keeps the books.
+
+use std::collections::BTreeMap;
+
+use super::{
+    path_table::TooManyRoutes,
+    quic_header::ConnectionId,
+    route::{Address, Outlet, Route, RouteId, Standing, VirtualAddress},
+};
+use crate::datagram::{Path, SocketIndex};
+
+/// All routes, with indexes by everything that a datagram may show.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    routes: BTreeMap<RouteId, Route>,
+    addresses: BTreeMap<VirtualAddress, RouteId>,
+    paths: BTreeMap<Path, Owner>,
+    /// How strangers called us in the first packets of their connections.
+    first_ids: BTreeMap<ConnectionId, VirtualAddress>,
+    last_address: u64,
+    strangers: usize,
+}
+
+/// Whose a path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) route: RouteId,
+    /// The virtual address that its datagrams come from, if they do not say otherwise.
+    pub(super) address: VirtualAddress,
+}
+
+impl Routes {
+    /// Makes a route with a virtual address of its own.
+    pub(super) fn open(
+        &mut self,
+        standing: Standing,
+        first_id: Option<ConnectionId>,
+        outlet: Outlet,
+    ) -> Result<Owner, TooManyRoutes> {
+        if self.routes.len() >= ROUTES_MAX {
+            return Err(TooManyRoutes);
+        }
+        self.last_address += 1;
+        let route = RouteId(self.last_address);
+        let address = VirtualAddress(self.last_address);
+        if standing == Standing::Stranger {
+            self.strangers += 1;
+        }
+        if let Some(first_id) = first_id {
+            self.first_ids.insert(first_id, address);
+        }
+        self.addresses.insert(address, route);
+        self.routes.insert(
+            route,
+            Route::new(standing, Address::new(address, first_id), outlet),
+        );
+        Ok(Owner { route, address })
+    }
+
+    /// Forgets a route with all that it owns.
+    pub(super) fn close(&mut self, route: RouteId) {
+        let Some(closed) = self.take(route) else {
+            return;
+        };
+        for address in closed.addresses {
+            self.forget_address(&address);
+        }
+        for path in closed.paths {
+            self.paths.remove(&path);
+        }
+    }
+
+    pub(super) fn get(&self, route: RouteId) -> Option<&Route> {
+        self.routes.get(&route)
+    }
+
+    pub(super) fn get_mut(&mut self, route: RouteId) -> Option<&mut Route> {
+        self.routes.get_mut(&route)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
+        self.routes.iter().map(|(&id, route)| (id, route))
+    }
+
+    pub(super) fn strangers(&self) -> usize {
+        self.strangers
+    }
+
+    pub(super) fn by_address(&self, address: VirtualAddress) -> Option<RouteId> {
+        self.addresses.get(&address).copied()
+    }
+
+    pub(super) fn by_path(&self, path: Path) -> Option<Owner> {
+        self.paths.get(&path).copied()
+    }
+
+    /// The stranger, or the peer that was one, that began a connection with this id.
+    pub(super) fn by_first_id(&self, first_id: ConnectionId) -> Option<Owner> {
+        let address = *self.first_ids.get(&first_id)?;
+        let route = self.by_address(address)?;
+        Some(Owner { route, address })
+    }
+
+    /// Makes a stranger a peer.
+    pub(super) fn promote(&mut self, route: RouteId) {
+        if let Some(promoted) = self.routes.get_mut(&route)
+            && promoted.standing == Standing::Stranger
+        {
+            promoted.standing = Standing::Peer;
+            self.strangers -= 1;
+        }
+    }
+
+    /// Gives `path` to the route, from whomever has it; with it, all that a stranger has.
+    pub(super) fn give_path(&mut self, route: RouteId, path: Path) {
+        let Some(address) = self.get(route).map(Route::primary) else {
+            return;
+        };
+        match self.by_path(path) {
+            Some(owner) if owner.route == route => {}
+            Some(owner) => match self.get(owner.route).map(|other| other.standing) {
+                Some(Standing::Stranger) => self.absorb(owner.route, route),
+                Some(Standing::Peer) | None => {
+                    self.take_path(owner.route, path);
+                    self.insert_path(Owner { route, address }, path);
+                }
+            },
+            None => self.insert_path(Owner { route, address }, path),
+        }
+    }
+
+    /// Takes `path` from the route, if it has it.
+    pub(super) fn take_path(&mut self, route: RouteId, path: Path) {
+        if let Some(robbed) = self.routes.get_mut(&route) {
+            robbed.paths.retain(|own| *own != path);
+        }
+        if self.by_path(path).is_some_and(|owner| owner.route == route) {
+            self.paths.remove(&path);
+        }
+    }
+
+    /// Forgets all paths over a socket.
+    pub(super) fn take_paths_over(&mut self, socket: SocketIndex) {
+        self.paths.retain(|path, _| path.socket != socket);
+        for route in self.routes.values_mut() {
+            route.paths.retain(|path| path.socket != socket);
+            if route.best().is_some_and(|best| best.socket == socket) {
+                route.outlet = Outlet::searching();
+            }
+        }
+    }
+
+    /// Gives `path`, which nobody has, to `owner`; if that has too many, it loses the oldest.
+    pub(super) fn insert_path(&mut self, owner: Owner, path: Path) {
+        let Some(route) = self.routes.get_mut(&owner.route) else {
+            return;
+        };
+        if route.paths.len() >= PATHS_PER_ROUTE_MAX {
+            let best = route.best();
+            let oldest = route.paths.iter().position(|own| Some(*own) != best);
+            let oldest = oldest.expect("of sixteen paths one at most is the best");
+            self.paths.remove(&route.paths.remove(oldest));
+        }
+        route.paths.push(path);
+        self.paths.insert(path, owner);
+    }
+
+    /// Moves the addresses and paths of a route to another and forgets it.
+    pub(super) fn absorb(&mut self, absorbed: RouteId, into: RouteId) {
+        if absorbed == into || !self.routes.contains_key(&into) {
+            return;
+        }
+        let Some(old) = self.take(absorbed) else {
+            return;
+        };
+        for path in old.paths {
+            if let Some(Owner { address, .. }) = self.paths.remove(&path) {
+                let owner = Owner {
+                    route: into,
+                    address,
+                };
+                self.insert_path(owner, path);
+            }
+        }
+        for own in &old.addresses {
+            self.addresses.insert(own.address, into);
+        }
+        let Some(grown) = self.routes.get_mut(&into) else {
+            return;
+        };
+        grown.traffic.heard_at = grown.traffic.heard_at.max(old.traffic.heard_at);
+        grown.addresses.extend(old.addresses);
+        while let Some(dropped) = self.get_mut(into).and_then(Route::drop_excess_address) {
+            self.forget_address(&dropped);
+            self.label_paths(into, Some(dropped.address));
+        }
+    }
+
+    /// Makes `primary` the address that the route's paths map to, if the route has it.
+    pub(super) fn set_primary(&mut self, route: RouteId, primary: VirtualAddress) {
+        if self.by_address(primary) == Some(route)
+            && let Some(changed) = self.get_mut(route)
+        {
+            changed.addresses.sort_by_key(|own| own.address != primary);
+            self.label_paths(route, None);
+        }
+    }
+
+    /// Maps paths to the primary address: those that map to `from`, or all.
+    fn label_paths(&mut self, route: RouteId, from: Option<VirtualAddress>) {
+        let Some(labelled) = self.routes.get(&route) else {
+            return;
+        };
+        for path in &labelled.paths {
+            if let Some(owner) = self.paths.get_mut(path)
+                && from.is_none_or(|from| owner.address == from)
+            {
+                owner.address = labelled.primary();
+            }
+        }
+    }
+
+    fn take(&mut self, route: RouteId) -> Option<Route> {
+        let taken = self.routes.remove(&route)?;
+        if taken.standing == Standing::Stranger {
+            self.strangers -= 1;
+        }
+        Some(taken)
+    }
+
+    fn forget_address(&mut self, address: &Address) {
+        self.addresses.remove(&address.address);
+        if let Some(first_id) = address.first_id {
+            self.first_ids.remove(&first_id);
+        }
+    }
+}
+
+/// Routes at a time: peers that we know, and strangers. With the datagrams that may wait a route has
+/// at most 8 kB, so this bounds the table to 32 MB.
+pub(super) const ROUTES_MAX: usize = 4096;
+
+/// Paths by which one peer's datagrams may come: double what upkeep keeps an eye on.
+const PATHS_PER_ROUTE_MAX: usize = 16;
+
+#[cfg(test)]
+impl Routes {
+    /// Panics unless the maps say the same.
+    pub(super) fn assert_consistent(&self) {
+        let (mut paths, mut addresses, mut first_ids) = (0, 0, 0);
+        for (id, route) in self.iter() {
+            assert!((1..=2).contains(&route.addresses.len()), "{route:?}");
+            assert!(route.paths.len() <= PATHS_PER_ROUTE_MAX, "{route:?}");
+            for path in &route.paths {
+                let owner = self.by_path(*path).unwrap();
+                assert_eq!(owner.route, id);
+                let mut own = route.addresses.iter();
+                assert!(own.any(|own| own.address == owner.address), "{owner:?}");
+            }
+            for own in &route.addresses {
+                assert_eq!(self.by_address(own.address), Some(id));
+                if let Some(first_id) = own.first_id {
+                    assert_eq!(self.by_first_id(first_id).unwrap().address, own.address);
+                    first_ids += 1;
+                }
+            }
+            paths += route.paths.len();
+            addresses += route.addresses.len();
+        }
+        let counts = (self.paths.len(), self.addresses.len(), self.first_ids.len());
+        assert_eq!(counts, (paths, addresses, first_ids));
+        let strangers = self
+            .iter()
+            .filter(|(_, route)| route.standing == Standing::Stranger);
+        assert_eq!(self.strangers, strangers.count());
+    }
+}
