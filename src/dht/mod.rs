@@ -1,1 +1,12 @@
 //! Rendezvous through the BitTorrent mainline DHT.
+//!
+//! [`rendezvous`] is the trait that the rest of the program uses, [`mainline`] fulfils it on the real
+//! network and [`memory`] in virtual time. What is stored lies where [`location`] says, under keys that
+//! [`blinding`] makes, as [`item`]s; [`record`] and [`service_record`] are what they hold and
+//! [`publication`] says when they are renewed.
+
+pub mod blinding;
+pub mod item;
+pub mod location;
+pub mod record;
+pub mod service_record;
