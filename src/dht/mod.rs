@@ -7,6 +7,9 @@
 
 pub mod blinding;
 pub mod item;
+pub mod krpc;
 pub mod location;
+pub mod memory;
 pub mod record;
+pub mod rendezvous;
 pub mod service_record;
