@@ -6,10 +6,15 @@
 //! [`publication`] says when they are renewed.
 
 pub mod blinding;
+pub mod courier;
 pub mod item;
 pub mod krpc;
 pub mod location;
 pub mod memory;
+pub mod neighbourhood;
+pub mod polling;
+pub mod putting;
 pub mod record;
 pub mod rendezvous;
+pub mod roster;
 pub mod service_record;
