@@ -37,6 +37,9 @@ pub const BURST: u32 = 64;
 /// See [`BURST`].
 pub const BURST_REFILL: Duration = Duration::from_millis(50);
 
+/// How long a lookup may take before we take it for lost.
+pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// Between two lookups of the closest nodes of a watched target; answers to polls name new nodes, too.
 pub const LOOKUP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Between lookups of a watched target while nobody near it is known.
@@ -112,8 +115,22 @@ struct Place {
 #[derive(Clone, Copy, Debug)]
 enum Lookup {
     Never,
-    Running,
+    Running { until: Instant },
     Ended { next: Instant },
+}
+
+impl Lookup {
+    fn is_running(self, now: Instant) -> bool {
+        matches!(self, Self::Running { until } if now < until)
+    }
+
+    fn is_due(self, now: Instant) -> bool {
+        match self {
+            Self::Never => true,
+            Self::Running { until } => until <= now,
+            Self::Ended { next } => next <= now,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,7 +172,9 @@ impl Courier {
 
     /// Somebody looks for what lies at `location`; mainline's lookup was started already.
     pub fn handle_get(&mut self, location: Location, now: Instant) {
-        self.place(location, now).lookup = Lookup::Running;
+        self.place(location, now).lookup = Lookup::Running {
+            until: now + LOOKUP_TIME_MAX,
+        };
         let Some(place) = self.places.get(&location.target) else {
             return;
         };
@@ -175,7 +194,7 @@ impl Courier {
     /// Something will be put at `location` soon.
     pub fn handle_prepare(&mut self, location: Location, now: Instant) {
         if self.place(location, now).neighbourhood.writable(now) < PREPARED_NODES {
-            self.look_up(location.target);
+            self.look_up(location.target, now);
         }
     }
 
@@ -374,12 +393,14 @@ impl Courier {
         }
     }
 
-    fn look_up(&mut self, target: Target) {
+    fn look_up(&mut self, target: Target, now: Instant) {
         let Some(place) = self.places.get_mut(&target) else {
             return;
         };
-        if !matches!(place.lookup, Lookup::Running) {
-            place.lookup = Lookup::Running;
+        if !place.lookup.is_running(now) {
+            place.lookup = Lookup::Running {
+                until: now + LOOKUP_TIME_MAX,
+            };
             self.outputs.push_back(Output::LookUp(place.location));
         }
     }
@@ -391,15 +412,11 @@ impl Courier {
         let due = self.polling.in_turn().into_iter().find(|target| {
             self.places
                 .get(target)
-                .is_some_and(|place| match place.lookup {
-                    Lookup::Never => true,
-                    Lookup::Running => false,
-                    Lookup::Ended { next } => next <= now,
-                })
+                .is_some_and(|place| place.lookup.is_due(now))
         });
         if let Some(target) = due {
             self.next_lookup = now + LOOKUP_SPACING;
-            self.look_up(target);
+            self.look_up(target, now);
         }
     }
 
@@ -528,7 +545,7 @@ impl Courier {
         let Some(place) = self.places.get(&target) else {
             return false;
         };
-        let looking_up = matches!(place.lookup, Lookup::Running);
+        let looking_up = place.lookup.is_running(now);
         let mut waiting = looking_up;
         let (mut to_send, mut to_ask) = (Vec::new(), Vec::new());
         let closest = place

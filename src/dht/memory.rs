@@ -137,7 +137,7 @@ impl Rendezvous for MemoryDht {
             };
             let _ = end_sender.send(LookupEnd { answered });
         });
-        Lookup::new(items, end, task)
+        Lookup::new(items, end, Some(task))
     }
 
     fn put(&self, item: Item, cas: Option<i64>) -> Boxed<Result<Stored, PutError>> {
@@ -186,7 +186,7 @@ impl Rendezvous for MemoryDht {
                 tokio::time::sleep_until(next).await;
             }
         });
-        Watch::new(items, task)
+        Watch::new(items, Some(task))
     }
 
     fn known(&self, at: Target) -> Option<Item> {

@@ -7,14 +7,20 @@
 
 pub mod blinding;
 pub mod courier;
+mod driver;
+pub mod inbox;
 pub mod item;
+mod keeper;
 pub mod krpc;
 pub mod location;
+pub mod mainline;
 pub mod memory;
 pub mod neighbourhood;
 pub mod polling;
+pub mod publication;
 pub mod putting;
 pub mod record;
 pub mod rendezvous;
 pub mod roster;
 pub mod service_record;
+pub mod testnet;

@@ -19,7 +19,7 @@ pub const POLL_INTERVAL: Duration = Duration::from_millis(125);
 
 /// How long all slots of an inbox are looked at closely after something was found in one of them:
 /// diallers that come together take the other slots.
-pub const BUSY: Duration = Duration::from_secs(30);
+pub const BUSY: Duration = Duration::from_secs(10);
 
 /// Names one watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,7 +117,7 @@ impl Polling {
             Some(match location.purpose {
                 Purpose::ServiceSlot(0) => 6,
                 Purpose::PeerSlot(0) => 4,
-                Purpose::ServiceSlot(_) | Purpose::PeerSlot(_) if busy => 4,
+                Purpose::ServiceSlot(_) | Purpose::PeerSlot(_) if busy => 2,
                 Purpose::ServiceSlot(_) | Purpose::PeerSlot(_) | Purpose::Record => 1,
             })
         });
@@ -169,8 +169,8 @@ mod tests {
         let (mut polling, now) = (Polling::default(), Instant::now());
         polling.add(WatchId(1), inbox());
         polling.found(Target([1; 20]), 7, now);
-        let expected = BTreeMap::from([(1, 30), (2, 20), (3, 20)]);
-        assert_eq!(looks(&mut polling, 70, now), expected);
+        let expected = BTreeMap::from([(1, 60), (2, 20), (3, 20)]);
+        assert_eq!(looks(&mut polling, 100, now), expected);
         let expected = BTreeMap::from([(1, 60), (2, 10), (3, 10)]);
         assert_eq!(looks(&mut polling, 80, now + BUSY), expected);
     }

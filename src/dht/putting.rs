@@ -14,9 +14,9 @@ use super::{
 
 /// Nodes that an item is sent to.
 ///
-/// Readers ask the closest eight that they know; with twice as many, both sides may differ in what they
-/// know.
-pub const WRITE_NODES: usize = 16;
+/// Readers ask the closest eight that they know; with half as many more, both sides may differ in what
+/// they know.
+pub const WRITE_NODES: usize = 12;
 
 /// Nodes that must have stored an item before we say that it is stored while others have not answered.
 pub const STORED_ENOUGH: usize = 8;

@@ -55,7 +55,7 @@ pub const ABSENT: i64 = 0;
 pub struct Lookup {
     items: mpsc::Receiver<Item>,
     end: oneshot::Receiver<LookupEnd>,
-    _task: Task,
+    _task: Option<Task>,
 }
 
 /// How a lookup ended.
@@ -66,8 +66,12 @@ pub struct LookupEnd {
 }
 
 impl Lookup {
-    /// A lookup whose `task` sends the items that are found and says at the end how it went.
-    pub fn new(items: mpsc::Receiver<Item>, end: oneshot::Receiver<LookupEnd>, task: Task) -> Self {
+    /// A lookup that `task`, if there is one of its own, sends found items to and says how it went.
+    pub fn new(
+        items: mpsc::Receiver<Item>,
+        end: oneshot::Receiver<LookupEnd>,
+        task: Option<Task>,
+    ) -> Self {
         Self {
             items,
             end,
@@ -102,12 +106,12 @@ impl Lookup {
 #[derive(Debug)]
 pub struct Watch {
     items: mpsc::Receiver<(Location, Item)>,
-    _task: Task,
+    _task: Option<Task>,
 }
 
 impl Watch {
-    /// A watch whose `task` sends what is found.
-    pub fn new(items: mpsc::Receiver<(Location, Item)>, task: Task) -> Self {
+    /// A watch that `task`, if there is one of its own, sends found items to.
+    pub fn new(items: mpsc::Receiver<(Location, Item)>, task: Option<Task>) -> Self {
         Self { items, _task: task }
     }
 
