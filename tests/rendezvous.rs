@@ -125,7 +125,8 @@ async fn an_offer_is_seen_within_half_a_second_after_its_put() {
         let (stored, took) = put.await.unwrap();
         stored.unwrap();
         puts.push(took);
-        sleep(Duration::from_millis(1200)).await;
+        // Out of step with the polls.
+        sleep(Duration::from_millis(1000 + 37 * seq.unsigned_abs())).await;
     }
     println!("puts {puts:?}\nsights {sights:?}");
     println!(

@@ -220,7 +220,7 @@ impl Courier {
         if self.polling.in_turn().is_empty() {
             self.next_poll = now;
         }
-        self.polling.add(id, locations);
+        self.polling.add(id, locations, &mut self.entropy);
         self.look_up_watched(now);
     }
 
@@ -434,7 +434,7 @@ impl Courier {
             let (roster, entropy) = (&self.roster, &mut self.entropy);
             if let Some(node) = place.neighbourhood.next_to_ask(roster, entropy, now) {
                 let known = place.newest.as_ref().map(Item::seq);
-                self.polling.looked(target, now);
+                self.polling.looked(target, &mut self.entropy, now);
                 self.send_get(target, node, known, now);
                 return;
             }

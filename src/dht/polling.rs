@@ -2,7 +2,8 @@
 //!
 //! Stride scheduling: every location has a *pass* that grows by the inverse of its weight whenever it is
 //! looked at, and the least pass is next. So a location of weight 4 is looked at four times as often as
-//! one of weight 1, whatever else is watched.
+//! one of weight 1, whatever else is watched. Chance spreads the passes: otherwise all rare locations
+//! would be due together, and the frequent ones unwatched meanwhile.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use super::location::{Location, Purpose, Target};
+use crate::entropy::Entropy;
 
 /// Between two looks at watched locations, over all of them: eight queries a second.
 ///
@@ -41,10 +43,12 @@ struct Watched {
 
 impl Polling {
     /// Watches `locations`.
-    pub fn add(&mut self, id: WatchId, locations: Vec<Location>) {
+    pub fn add(&mut self, id: WatchId, locations: Vec<Location>, entropy: &mut Entropy) {
         let least = self.passes.values().min().copied().unwrap_or_default();
         for location in &locations {
-            self.passes.entry(location.target).or_insert(least);
+            let phase =
+                least.saturating_add(entropy.number() % (STRIDE / weight(location.purpose)));
+            self.passes.entry(location.target).or_insert(phase);
         }
         let locations = locations
             .into_iter()
@@ -87,10 +91,12 @@ impl Polling {
     }
 
     /// `target` was looked at.
-    pub fn looked(&mut self, target: Target, now: Instant) {
-        let weight = self.weight(target, now);
+    pub fn looked(&mut self, target: Target, entropy: &mut Entropy, now: Instant) {
+        let stride = STRIDE / self.weight(target, now);
+        // A quarter more or less.
+        let stride = stride * 3 / 4 + entropy.number() % (stride / 2);
         if let Some(pass) = self.passes.get_mut(&target) {
-            *pass = pass.saturating_add(STRIDE / weight);
+            *pass = pass.saturating_add(stride);
         }
     }
 
@@ -114,19 +120,34 @@ impl Polling {
         let weights = self.watches.values().filter_map(|watched| {
             let (location, _) = watched.locations.get(&target)?;
             let busy = watched.busy_until.is_some_and(|until| now < until);
-            Some(match location.purpose {
-                Purpose::ServiceSlot(0) => 6,
-                Purpose::PeerSlot(0) => 4,
-                Purpose::ServiceSlot(_) | Purpose::PeerSlot(_) if busy => 2,
-                Purpose::ServiceSlot(_) | Purpose::PeerSlot(_) | Purpose::Record => 1,
+            let weight = weight(location.purpose);
+            Some(if busy {
+                weight.max(BUSY_WEIGHT)
+            } else {
+                weight
             })
         });
         weights.max().unwrap_or(1)
     }
 }
 
-/// Divisible by every weight.
-const STRIDE: u64 = 12;
+/// How often a location is looked at, compared with others.
+///
+/// With the inboxes of a service, a peer id and a ticket watched, of 8 queries a second the first slot
+/// of the service gets 2.4, those of the peer 1.6 each, and every other slot 0.4.
+fn weight(purpose: Purpose) -> u64 {
+    match purpose {
+        Purpose::ServiceSlot(0) => 6,
+        Purpose::PeerSlot(0) => 4,
+        Purpose::ServiceSlot(_) | Purpose::PeerSlot(_) | Purpose::Record => 1,
+    }
+}
+
+/// The least weight of a slot whose inbox is in use.
+const BUSY_WEIGHT: u64 = 2;
+
+/// Large, so that chance can divide it finely.
+const STRIDE: u64 = 12_000;
 
 #[cfg(test)]
 mod tests {
@@ -140,14 +161,26 @@ mod tests {
         }
     }
 
-    fn looks(polling: &mut Polling, count: usize, now: Instant) -> BTreeMap<u8, usize> {
-        let mut looks = BTreeMap::new();
+    /// How often each location is looked at in `count` looks.
+    fn looks(polling: &mut Polling, count: usize, now: Instant) -> Vec<usize> {
+        let mut entropy = Entropy::from_seed(2);
+        let mut looks: BTreeMap<Target, usize> = BTreeMap::new();
         for _ in 0..count {
             let target = polling.in_turn()[0];
-            polling.looked(target, now);
-            *looks.entry(target.0[0]).or_default() += 1;
+            polling.looked(target, &mut entropy, now);
+            *looks.entry(target).or_default() += 1;
         }
-        looks
+        looks.into_values().collect()
+    }
+
+    fn assert_close(looks: &[usize], expected: &[usize]) {
+        assert_eq!(looks.len(), expected.len());
+        let close =
+            |(looks, expected): (&usize, &usize)| looks.abs_diff(*expected) <= expected / 10;
+        assert!(
+            looks.iter().zip(expected).all(close),
+            "{looks:?} {expected:?}"
+        );
     }
 
     fn inbox() -> Vec<Location> {
@@ -159,29 +192,26 @@ mod tests {
     #[test]
     fn the_first_slot_of_a_service_is_looked_at_most() {
         let mut polling = Polling::default();
-        polling.add(WatchId(1), inbox());
-        let expected = BTreeMap::from([(1, 60), (2, 10), (3, 10)]);
-        assert_eq!(looks(&mut polling, 80, Instant::now()), expected);
+        polling.add(WatchId(1), inbox(), &mut Entropy::from_seed(1));
+        assert_close(&looks(&mut polling, 800, Instant::now()), &[600, 100, 100]);
     }
 
     #[test]
     fn when_one_slot_is_used_the_others_are_watched_closely_for_a_while() {
         let (mut polling, now) = (Polling::default(), Instant::now());
-        polling.add(WatchId(1), inbox());
+        polling.add(WatchId(1), inbox(), &mut Entropy::from_seed(1));
         polling.found(Target([1; 20]), 7, now);
-        let expected = BTreeMap::from([(1, 60), (2, 20), (3, 20)]);
-        assert_eq!(looks(&mut polling, 100, now), expected);
-        let expected = BTreeMap::from([(1, 60), (2, 10), (3, 10)]);
-        assert_eq!(looks(&mut polling, 80, now + BUSY), expected);
+        assert_close(&looks(&mut polling, 1000, now), &[600, 200, 200]);
+        assert_close(&looks(&mut polling, 800, now + BUSY), &[600, 100, 100]);
     }
 
     #[test]
     fn every_watch_is_told_of_an_item_once() {
         let (mut polling, now) = (Polling::default(), Instant::now());
-        let slot = location(1, Purpose::PeerSlot(0));
-        polling.add(WatchId(1), vec![slot]);
+        let (slot, mut entropy) = (location(1, Purpose::PeerSlot(0)), Entropy::from_seed(1));
+        polling.add(WatchId(1), vec![slot], &mut entropy);
         assert_eq!(polling.found(slot.target, 7, now), [(WatchId(1), slot)]);
-        polling.add(WatchId(2), vec![slot]);
+        polling.add(WatchId(2), vec![slot], &mut entropy);
         assert_eq!(polling.found(slot.target, 7, now), [(WatchId(2), slot)]);
         assert_eq!(polling.found(slot.target, 6, now), []);
         polling.remove(WatchId(1));
