@@ -51,6 +51,9 @@ pub const LOOKUP_SPACING: Duration = Duration::from_secs(1);
 /// Targets that something is known of: a dial needs some ten.
 pub const PLACES_MAX: usize = 128;
 
+/// How long a lookup that found fewer nodes than wanted is taken to have found all there are.
+const LOOKUP_FRESH: Duration = Duration::from_secs(60);
+
 /// Closest nodes that are read from directly while mainline's lookup runs.
 const DIRECT_READS: usize = 4;
 
@@ -116,7 +119,7 @@ struct Place {
 enum Lookup {
     Never,
     Running { until: Instant },
-    Ended { next: Instant },
+    Ended { at: Instant, next: Instant },
 }
 
 impl Lookup {
@@ -124,11 +127,15 @@ impl Lookup {
         matches!(self, Self::Running { until } if now < until)
     }
 
+    fn ended_within(self, span: Duration, now: Instant) -> bool {
+        matches!(self, Self::Ended { at, .. } if now.saturating_duration_since(at) <= span)
+    }
+
     fn is_due(self, now: Instant) -> bool {
         match self {
             Self::Never => true,
             Self::Running { until } => until <= now,
-            Self::Ended { next } => next <= now,
+            Self::Ended { next, .. } => next <= now,
         }
     }
 }
@@ -193,7 +200,11 @@ impl Courier {
 
     /// Something will be put at `location` soon.
     pub fn handle_prepare(&mut self, location: Location, now: Instant) {
-        if self.place(location, now).neighbourhood.writable(now) < PREPARED_NODES {
+        let place = self.place(location, now);
+        let writable = place.neighbourhood.writable(now);
+        // A small DHT has no more to be found.
+        let all_there_are = writable > 0 && place.lookup.ended_within(LOOKUP_FRESH, now);
+        if writable < PREPARED_NODES && !all_there_are {
             self.look_up(location.target, now);
         }
     }
@@ -244,7 +255,10 @@ impl Courier {
         } else {
             LOOKUP_INTERVAL
         };
-        place.lookup = Lookup::Ended { next: now + wait };
+        place.lookup = Lookup::Ended {
+            at: now,
+            next: now + wait,
+        };
         for (contact, token) in nodes {
             self.roster.met(contact);
             place.neighbourhood.answered(contact, token, now);
@@ -446,9 +460,9 @@ impl Courier {
             id: answer.id,
             address: query.to,
         };
-        self.roster.answered(contact, now);
         match query.purpose {
             Errand::Put(id) => {
+                self.roster.answered(contact, now);
                 if let Some(put) = self.puts.get_mut(&id) {
                     put.note(query.to, Response::Stored);
                 }
@@ -457,45 +471,26 @@ impl Courier {
                 let Some(place) = self.places.get_mut(&target) else {
                     return;
                 };
+                let Ok(item) = verify(place.location.public_key, answer.seq, answer.value) else {
+                    self.counters.forged += 1;
+                    self.roster.misbehaved(query.to, now);
+                    return;
+                };
+                self.roster.answered(contact, now);
                 place.neighbourhood.answered(contact, answer.token, now);
                 for contact in answer.nodes.into_iter().filter(has_an_honest_id) {
                     place.neighbourhood.learn(contact);
                 }
-                let key = place.location.public_key;
-                match (answer.value, answer.seq) {
-                    (Some(value), Some(seq)) => self.handle_value(query, key, seq, value, now),
-                    (Some(_), None) | (None, _) => {}
+                if let Some(item) = item {
+                    self.handle_item(item, now);
                 }
             }
         }
     }
 
-    fn handle_value(
-        &mut self,
-        query: InFlight,
-        public_key: [u8; 32],
-        seq: i64,
-        returned: ReturnedValue,
-        now: Instant,
-    ) {
-        let ReturnedValue {
-            value, signature, ..
-        } = returned;
-        let expected = returned.public_key == public_key;
-        let item = expected
-            .then(|| Item::verified(public_key, seq, value, signature))
-            .flatten();
-        let Some(item) = item else {
-            self.counters.forged += 1;
-            self.roster.failed(query.to, query.sent_at, now);
-            return;
-        };
-        self.handle_item(item, now);
-    }
-
     fn handle_refusal(&mut self, query: InFlight, code: i64, now: Instant) {
         match query.purpose {
-            Errand::Get(_) => self.roster.failed(query.to, query.sent_at, now),
+            Errand::Get(_) => self.roster.misbehaved(query.to, now),
             Errand::Put(id) => {
                 let Some(put) = self.puts.get_mut(&id) else {
                     return;
@@ -670,6 +665,26 @@ impl Courier {
     }
 }
 
+/// The item that a node returned, if it did, or an error if nobody signed it with `public_key`.
+fn verify(
+    public_key: [u8; 32],
+    seq: Option<i64>,
+    returned: Option<ReturnedValue>,
+) -> Result<Option<Item>, ()> {
+    let (
+        Some(seq),
+        Some(ReturnedValue {
+            value, signature, ..
+        }),
+    ) = (seq, returned)
+    else {
+        return Ok(None);
+    };
+    Item::verified(public_key, seq, value, signature)
+        .map(Some)
+        .ok_or(())
+}
+
 /// BEP 42: whether a node's id fits its address, so that nobody can choose to be closest to a target.
 ///
 /// Only hearsay is held to it; what mainline's lookup returns was judged there.
@@ -697,3 +712,6 @@ impl Burst {
         allowed
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,13 +82,18 @@ impl Roster {
         self.last_answer = Some(now);
     }
 
-    /// `node` did not answer a query of `sent_at`, or answered with nonsense.
+    /// `node` did not answer a query of `sent_at`.
     ///
     /// It counts only if some node answered since: otherwise it is our network that is silent.
     pub fn failed(&mut self, node: SocketAddrV4, sent_at: Instant, now: Instant) {
         if self.last_answer.is_none_or(|at| at < sent_at) {
             return;
         }
+        self.misbehaved(node, now);
+    }
+
+    /// `node` answered with a refusal to be read from, or with a forgery.
+    pub fn misbehaved(&mut self, node: SocketAddrV4, now: Instant) {
         if let Some(standing) = self.nodes.get_mut(&node) {
             standing.failures = standing.failures.saturating_add(1);
             if standing.failures >= FAILURES_MAX {
