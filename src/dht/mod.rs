@@ -1,1 +1,26 @@
 //! Rendezvous through the BitTorrent mainline DHT.
+//!
+//! [`rendezvous`] is the trait that the rest of the program uses, [`mainline`] fulfils it on the real
+//! network and [`memory`] in virtual time. What is stored lies where [`location`] says, under keys that
+//! [`blinding`] makes, as [`item`]s; [`record`] and [`service_record`] are what they hold and
+//! [`publication`] says when they are renewed.
+
+pub mod blinding;
+pub mod courier;
+mod driver;
+pub mod inbox;
+pub mod item;
+mod keeper;
+pub mod krpc;
+pub mod location;
+pub mod mainline;
+pub mod memory;
+pub mod neighbourhood;
+pub mod polling;
+pub mod publication;
+pub mod putting;
+pub mod record;
+pub mod rendezvous;
+pub mod roster;
+pub mod service_record;
+pub mod testnet;

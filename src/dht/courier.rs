@@ -1,0 +1,717 @@
+//! What is asked of which node, and when: the machine behind our own socket.
+//!
+//! mainline finds the nodes closest to a target; from then on they are asked directly. The courier keeps
+//! what is known of every target in use (its closest nodes, their leave to write, the newest item), and
+//! does three things with it: it sends items, reads what was asked for, and polls what is watched. All
+//! of it obeys [`Roster`]'s one query a second to any node, and each has a budget.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddrV4,
+    time::{Duration, Instant},
+};
+
+use super::{
+    item::Item,
+    krpc::{self, Answer, Contact, NotAReply, Query, Reply, ReturnedValue, TransactionId},
+    location::{Location, Target},
+    neighbourhood::{Neighbourhood, READ_NODES},
+    polling::{POLL_INTERVAL, Polling, WatchId},
+    putting::{PROTOCOL_ERROR, Putting, Response, WRITE_NODES},
+    rendezvous::{Counters, Health, PutError, Stored},
+    roster::Roster,
+};
+use crate::entropy::Entropy;
+
+/// How long an answer is waited for before its node counts as silent.
+///
+/// Nodes on the other side of the earth answer within 300 ms; late answers are still taken.
+pub const ANSWER_TIME: Duration = Duration::from_millis(500);
+
+/// How long a late answer is still taken.
+pub const LATE_ANSWER_TIME: Duration = Duration::from_secs(3);
+
+/// Queries to more than polling at once, and how often one more is allowed: bounds what many dials at
+/// the same time may cost to a burst and 20 a second.
+pub const BURST: u32 = 64;
+/// See [`BURST`].
+pub const BURST_REFILL: Duration = Duration::from_millis(50);
+
+/// How long a lookup may take before we take it for lost.
+pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Between two lookups of the closest nodes of a watched target; answers to polls name new nodes, too.
+pub const LOOKUP_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// Between lookups of a watched target while nobody near it is known.
+pub const LOOKUP_RETRY: Duration = Duration::from_secs(5);
+/// Between lookups for the sake of watching, over all targets: each is a query and a ping of mainline's
+/// to some twenty nodes, in a small DHT always to the same.
+pub const LOOKUP_SPACING: Duration = Duration::from_secs(1);
+
+/// Targets that something is known of: a dial needs some ten.
+pub const PLACES_MAX: usize = 128;
+
+/// How long a lookup that found fewer nodes than wanted is taken to have found all there are.
+const LOOKUP_FRESH: Duration = Duration::from_secs(60);
+
+/// Closest nodes that are read from directly while mainline's lookup runs.
+const DIRECT_READS: usize = 4;
+
+/// Nodes that must have given leave to write before a target counts as prepared.
+const PREPARED_NODES: usize = 8;
+
+/// Between two looks at a put that waits for nodes that may not be asked yet.
+const PUT_CHECK: Duration = Duration::from_millis(100);
+
+/// Names one put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PutId(pub u64);
+
+/// What the shell has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send a datagram.
+    Send {
+        /// Whereto.
+        to: SocketAddrV4,
+        /// What.
+        datagram: Vec<u8>,
+    },
+    /// Find the nodes closest to a location; [`Courier::handle_neighbours`] awaits the end.
+    LookUp(Location),
+    /// An item was found, possibly again.
+    Found(Item),
+    /// An item was found that this watch was not told of.
+    Noticed(WatchId, Location, Item),
+    /// A put came to its end.
+    PutEnded(PutId, Result<Stored, PutError>),
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Courier {
+    id: [u8; 20],
+    entropy: Entropy,
+    roster: Roster,
+    places: BTreeMap<Target, Place>,
+    polling: Polling,
+    puts: BTreeMap<PutId, Putting>,
+    in_flight: BTreeMap<TransactionId, InFlight>,
+    burst: Burst,
+    next_poll: Instant,
+    next_lookup: Instant,
+    next_put_check: Option<Instant>,
+    outputs: VecDeque<Output>,
+    counters: Counters,
+}
+
+/// A target in use.
+#[derive(Debug)]
+struct Place {
+    location: Location,
+    neighbourhood: Neighbourhood,
+    newest: Option<Item>,
+    lookup: Lookup,
+    used_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Lookup {
+    Never,
+    Running { until: Instant },
+    Ended { at: Instant, next: Instant },
+}
+
+impl Lookup {
+    fn is_running(self, now: Instant) -> bool {
+        matches!(self, Self::Running { until } if now < until)
+    }
+
+    fn ended_within(self, span: Duration, now: Instant) -> bool {
+        matches!(self, Self::Ended { at, .. } if now.saturating_duration_since(at) <= span)
+    }
+
+    fn is_due(self, now: Instant) -> bool {
+        match self {
+            Self::Never => true,
+            Self::Running { until } => until <= now,
+            Self::Ended { next, .. } => next <= now,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    to: SocketAddrV4,
+    sent_at: Instant,
+    late: bool,
+    purpose: Errand,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Errand {
+    Get(Target),
+    Put(PutId),
+}
+
+impl Courier {
+    /// A courier that knows nobody yet.
+    pub fn new(mut entropy: Entropy, now: Instant) -> Self {
+        Self {
+            id: entropy.bytes(),
+            entropy,
+            roster: Roster::default(),
+            places: BTreeMap::new(),
+            polling: Polling::default(),
+            puts: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            burst: Burst {
+                left: BURST,
+                refilled_at: now,
+            },
+            next_poll: now,
+            next_lookup: now,
+            next_put_check: None,
+            outputs: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Somebody looks for what lies at `location`; mainline's lookup was started already.
+    pub fn handle_get(&mut self, location: Location, now: Instant) {
+        self.place(location, now).lookup = Lookup::Running {
+            until: now + LOOKUP_TIME_MAX,
+        };
+        let Some(place) = self.places.get(&location.target) else {
+            return;
+        };
+        let closest = place
+            .neighbourhood
+            .closest(&self.roster, now)
+            .take(DIRECT_READS);
+        let askable = closest.filter(|node| self.roster.may_ask(node.address, now));
+        let nodes: Vec<SocketAddrV4> = askable.map(|node| node.address).collect();
+        for node in nodes {
+            if self.burst.take(now) {
+                self.send_get(location.target, node, None, now);
+            }
+        }
+    }
+
+    /// Something will be put at `location` soon.
+    pub fn handle_prepare(&mut self, location: Location, now: Instant) {
+        let place = self.place(location, now);
+        let writable = place.neighbourhood.writable(now);
+        // A small DHT has no more to be found.
+        let all_there_are = writable > 0 && place.lookup.ended_within(LOOKUP_FRESH, now);
+        if writable < PREPARED_NODES && !all_there_are {
+            self.look_up(location.target, now);
+        }
+    }
+
+    /// Puts `item`, which is small enough, at `location`.
+    pub fn handle_put(
+        &mut self,
+        id: PutId,
+        location: Location,
+        item: Item,
+        cas: Option<i64>,
+        now: Instant,
+    ) {
+        self.handle_prepare(location, now);
+        self.puts.insert(id, Putting::new(item, cas, now));
+        self.advance_puts(now);
+    }
+
+    /// Watches `locations`.
+    pub fn handle_watch(&mut self, id: WatchId, locations: Vec<Location>, now: Instant) {
+        for location in &locations {
+            self.place(*location, now);
+        }
+        if self.polling.in_turn().is_empty() {
+            self.next_poll = now;
+        }
+        self.polling.add(id, locations, &mut self.entropy);
+        self.look_up_watched(now);
+    }
+
+    /// Nobody watches any more.
+    pub fn handle_unwatch(&mut self, id: WatchId) {
+        self.polling.remove(id);
+    }
+
+    /// A lookup of mainline ended: the closest nodes that answered it, with their leave to write.
+    pub fn handle_neighbours(
+        &mut self,
+        target: Target,
+        nodes: Vec<(Contact, Option<Vec<u8>>)>,
+        now: Instant,
+    ) {
+        let Some(place) = self.places.get_mut(&target) else {
+            return;
+        };
+        let wait = if nodes.is_empty() {
+            LOOKUP_RETRY
+        } else {
+            LOOKUP_INTERVAL
+        };
+        place.lookup = Lookup::Ended {
+            at: now,
+            next: now + wait,
+        };
+        for (contact, token) in nodes {
+            self.roster.met(contact);
+            place.neighbourhood.answered(contact, token, now);
+        }
+        self.advance_puts(now);
+    }
+
+    /// A lookup of mainline found `item`.
+    pub fn handle_item(&mut self, item: Item, now: Instant) {
+        let Some(place) = self.places.get_mut(&item.target()) else {
+            return;
+        };
+        let newer = place
+            .newest
+            .as_ref()
+            .is_none_or(|newest| newest.seq() < item.seq());
+        if newer {
+            place.newest = Some(item.clone());
+        }
+        for (id, location) in self.polling.found(item.target(), item.seq(), now) {
+            self.outputs
+                .push_back(Output::Noticed(id, location, item.clone()));
+        }
+        self.outputs.push_back(Output::Found(item));
+    }
+
+    /// Our address may be another one now: no token holds, and nobody is to blame for silence.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        self.roster.forgive();
+        self.in_flight.clear();
+        for place in self.places.values_mut() {
+            place.neighbourhood.drop_tokens();
+            place.lookup = Lookup::Never;
+        }
+        self.next_lookup = now;
+    }
+
+    /// A datagram came.
+    pub fn handle_datagram(&mut self, from: SocketAddrV4, datagram: &[u8], now: Instant) {
+        self.counters.received += 1;
+        match krpc::decode(datagram) {
+            Ok(Reply::Answer {
+                transaction,
+                answer,
+            }) => {
+                if let Some(query) = self.take_in_flight(transaction, from) {
+                    self.handle_answer(query, *answer, now);
+                }
+            }
+            Ok(Reply::Error { transaction, code }) => {
+                if let Some(query) = self.take_in_flight(transaction, from) {
+                    self.counters.errors += 1;
+                    self.handle_refusal(query, code, now);
+                }
+            }
+            Err(NotAReply::Malformed) => self.counters.malformed += 1,
+            Err(NotAReply::Query) => self.counters.unexpected += 1,
+            Err(NotAReply::Oversized(_)) => self.counters.forged += 1,
+        }
+        self.advance_puts(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.expire_queries(now);
+        self.advance_puts(now);
+        self.look_up_watched(now);
+        self.poll_watched(now);
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Courier::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let expiries = self.in_flight.values().map(|query| {
+            query.sent_at
+                + if query.late {
+                    LATE_ANSWER_TIME
+                } else {
+                    ANSWER_TIME
+                }
+        });
+        let watching = !self.polling.in_turn().is_empty();
+        let deadlines = self.puts.values().map(|put| put.deadline);
+        expiries
+            .chain(deadlines)
+            .chain(self.next_put_check)
+            .chain(watching.then_some(self.next_poll))
+            .min()
+    }
+
+    /// The newest item known to lie at `target`.
+    pub fn newest(&self, target: Target) -> Option<&Item> {
+        self.places.get(&target)?.newest.as_ref()
+    }
+
+    /// How well it works.
+    pub fn health(&self, now: Instant) -> Health {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        Health {
+            nodes_known: self.roster.known(now),
+            nodes_answering: self.roster.answering(now, Duration::from_secs(60)),
+            last_answer: self.roster.last_answer().map(since),
+            counters: self.counters,
+        }
+    }
+
+    fn place(&mut self, location: Location, now: Instant) -> &mut Place {
+        self.make_room(location.target);
+        let roster = &self.roster;
+        let place = self.places.entry(location.target).or_insert_with(|| {
+            let mut neighbourhood = Neighbourhood::new(location.target);
+            // In a small DHT these are the closest there are; in a large one they lead there.
+            for contact in roster.near(location.target, READ_NODES, now) {
+                neighbourhood.learn(contact);
+            }
+            Place {
+                location,
+                neighbourhood,
+                newest: None,
+                lookup: Lookup::Never,
+                used_at: now,
+            }
+        });
+        place.used_at = now;
+        place
+    }
+
+    fn make_room(&mut self, target: Target) {
+        if self.places.len() < PLACES_MAX || self.places.contains_key(&target) {
+            return;
+        }
+        let in_use = |target: Target| {
+            self.polling.is_watched(target)
+                || self.puts.values().any(|put| put.item.target() == target)
+        };
+        let idle = self.places.iter().filter(|(target, _)| !in_use(**target));
+        let oldest = idle
+            .min_by_key(|(_, place)| place.used_at)
+            .map(|(target, _)| *target);
+        if let Some(oldest) = oldest {
+            self.places.remove(&oldest);
+        }
+    }
+
+    fn look_up(&mut self, target: Target, now: Instant) {
+        let Some(place) = self.places.get_mut(&target) else {
+            return;
+        };
+        if !place.lookup.is_running(now) {
+            place.lookup = Lookup::Running {
+                until: now + LOOKUP_TIME_MAX,
+            };
+            self.outputs.push_back(Output::LookUp(place.location));
+        }
+    }
+
+    fn look_up_watched(&mut self, now: Instant) {
+        if now < self.next_lookup {
+            return;
+        }
+        let due = self.polling.in_turn().into_iter().find(|target| {
+            self.places
+                .get(target)
+                .is_some_and(|place| place.lookup.is_due(now))
+        });
+        if let Some(target) = due {
+            self.next_lookup = now + LOOKUP_SPACING;
+            self.look_up(target, now);
+        }
+    }
+
+    fn poll_watched(&mut self, now: Instant) {
+        if now < self.next_poll {
+            return;
+        }
+        // A quarter more or less, so that nodes and watchers do not fall into step.
+        let percent = u32::try_from(75 + self.entropy.below(51)).unwrap_or(100);
+        self.next_poll = now + POLL_INTERVAL * percent / 100;
+        for target in self.polling.in_turn() {
+            let Some(place) = self.places.get(&target) else {
+                continue;
+            };
+            let (roster, entropy) = (&self.roster, &mut self.entropy);
+            if let Some(node) = place.neighbourhood.next_to_ask(roster, entropy, now) {
+                let known = place.newest.as_ref().map(Item::seq);
+                self.polling.looked(target, &mut self.entropy, now);
+                self.send_get(target, node, known, now);
+                return;
+            }
+        }
+    }
+
+    fn handle_answer(&mut self, query: InFlight, answer: Answer, now: Instant) {
+        let contact = Contact {
+            id: answer.id,
+            address: query.to,
+        };
+        match query.purpose {
+            Errand::Put(id) => {
+                self.roster.answered(contact, now);
+                if let Some(put) = self.puts.get_mut(&id) {
+                    put.note(query.to, Response::Stored);
+                }
+            }
+            Errand::Get(target) => {
+                let Some(place) = self.places.get_mut(&target) else {
+                    return;
+                };
+                let Ok(item) = verify(place.location.public_key, answer.seq, answer.value) else {
+                    self.counters.forged += 1;
+                    self.roster.misbehaved(query.to, now);
+                    return;
+                };
+                self.roster.answered(contact, now);
+                place.neighbourhood.answered(contact, answer.token, now);
+                for contact in answer.nodes.into_iter().filter(has_an_honest_id) {
+                    place.neighbourhood.learn(contact);
+                }
+                if let Some(item) = item {
+                    self.handle_item(item, now);
+                }
+            }
+        }
+    }
+
+    fn handle_refusal(&mut self, query: InFlight, code: i64, now: Instant) {
+        match query.purpose {
+            Errand::Get(_) => self.roster.misbehaved(query.to, now),
+            Errand::Put(id) => {
+                let Some(put) = self.puts.get_mut(&id) else {
+                    return;
+                };
+                put.note(query.to, Response::Refused(code));
+                let target = put.item.target();
+                if code == PROTOCOL_ERROR && put.retry(query.to) {
+                    if let Some(place) = self.places.get_mut(&target) {
+                        place.neighbourhood.drop_token(query.to);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends every item to the nodes that it may be sent to by now, and tells what puts came to.
+    fn advance_puts(&mut self, now: Instant) {
+        self.next_put_check = None;
+        let ids: Vec<PutId> = self.puts.keys().copied().collect();
+        for id in ids {
+            let waiting = self.advance_put(id, now);
+            let Some(put) = self.puts.get_mut(&id) else {
+                continue;
+            };
+            let current = self
+                .places
+                .get(&put.item.target())
+                .and_then(|place| place.newest.as_ref());
+            let current = current.map(Item::seq);
+            if let Some(result) = put.verdict(waiting, current, now) {
+                self.outputs.push_back(Output::PutEnded(id, result));
+            }
+            if put.is_over(now) || (put.was_reported() && !waiting) {
+                self.puts.remove(&id);
+            } else if waiting {
+                self.next_put_check = Some(now + PUT_CHECK);
+            }
+        }
+    }
+
+    /// Whether more nodes may yet be sent the item.
+    fn advance_put(&mut self, id: PutId, now: Instant) -> bool {
+        let Some(put) = self.puts.get(&id) else {
+            return false;
+        };
+        let target = put.item.target();
+        let Some(place) = self.places.get(&target) else {
+            return false;
+        };
+        let looking_up = place.lookup.is_running(now);
+        let mut waiting = looking_up;
+        let (mut to_send, mut to_ask) = (Vec::new(), Vec::new());
+        let closest = place
+            .neighbourhood
+            .closest(&self.roster, now)
+            .take(WRITE_NODES);
+        for (index, node) in closest
+            .enumerate()
+            .filter(|(_, node)| !put.was_sent(node.address))
+        {
+            let may_ask = self.roster.may_ask(node.address, now);
+            match node.token(now) {
+                Some(token) if may_ask && to_send.len() < put.wanted() => {
+                    to_send.push((node.address, token.to_vec()));
+                }
+                Some(_) => waiting = true,
+                None if looking_up || index >= READ_NODES => {}
+                // Found by hearsay or asked too long ago: its answer to a get gives leave to write.
+                None => {
+                    waiting = true;
+                    if may_ask {
+                        to_ask.push(node.address);
+                    }
+                }
+            }
+        }
+        for (node, token) in to_send {
+            if !self.burst.take(now) {
+                return true;
+            }
+            self.send_put(id, node, &token, now);
+        }
+        for node in to_ask {
+            if !self.burst.take(now) {
+                return true;
+            }
+            self.send_get(target, node, None, now);
+        }
+        waiting
+    }
+
+    fn expire_queries(&mut self, now: Instant) {
+        let mut late = Vec::new();
+        self.in_flight.retain(|_, query| {
+            if !query.late && now >= query.sent_at + ANSWER_TIME {
+                query.late = true;
+                late.push(*query);
+            }
+            now < query.sent_at + LATE_ANSWER_TIME
+        });
+        for query in late {
+            self.roster.failed(query.to, query.sent_at, now);
+            match query.purpose {
+                Errand::Get(_) => {}
+                Errand::Put(id) => {
+                    if let Some(put) = self.puts.get_mut(&id) {
+                        put.note(query.to, Response::Late);
+                    }
+                }
+            }
+        }
+    }
+
+    fn send_get(&mut self, target: Target, to: SocketAddrV4, known: Option<i64>, now: Instant) {
+        if let Some(place) = self.places.get_mut(&target) {
+            place.neighbourhood.asked(to, now);
+        }
+        let transaction = self.entropy.bytes();
+        let datagram = Query::Get { target, known }.encode(transaction, &self.id);
+        self.send(transaction, to, Errand::Get(target), datagram, now);
+    }
+
+    fn send_put(&mut self, id: PutId, to: SocketAddrV4, token: &[u8], now: Instant) {
+        let transaction = self.entropy.bytes();
+        let Some(put) = self.puts.get_mut(&id) else {
+            return;
+        };
+        put.note(to, Response::Awaited);
+        let query = Query::Put {
+            item: &put.item,
+            token,
+            cas: put.cas,
+        };
+        let datagram = query.encode(transaction, &self.id);
+        self.send(transaction, to, Errand::Put(id), datagram, now);
+    }
+
+    fn send(
+        &mut self,
+        transaction: TransactionId,
+        to: SocketAddrV4,
+        purpose: Errand,
+        datagram: Vec<u8>,
+        now: Instant,
+    ) {
+        self.roster.asked(to, now);
+        self.counters.sent += 1;
+        let query = InFlight {
+            to,
+            sent_at: now,
+            late: false,
+            purpose,
+        };
+        self.in_flight.insert(transaction, query);
+        self.outputs.push_back(Output::Send { to, datagram });
+    }
+
+    fn take_in_flight(
+        &mut self,
+        transaction: TransactionId,
+        from: SocketAddrV4,
+    ) -> Option<InFlight> {
+        if self
+            .in_flight
+            .get(&transaction)
+            .is_some_and(|query| query.to == from)
+        {
+            return self.in_flight.remove(&transaction);
+        }
+        self.counters.unexpected += 1;
+        None
+    }
+}
+
+/// The item that a node returned, if it did, or an error if nobody signed it with `public_key`.
+fn verify(
+    public_key: [u8; 32],
+    seq: Option<i64>,
+    returned: Option<ReturnedValue>,
+) -> Result<Option<Item>, ()> {
+    let (
+        Some(seq),
+        Some(ReturnedValue {
+            value, signature, ..
+        }),
+    ) = (seq, returned)
+    else {
+        return Ok(None);
+    };
+    Item::verified(public_key, seq, value, signature)
+        .map(Some)
+        .ok_or(())
+}
+
+/// BEP 42: whether a node's id fits its address, so that nobody can choose to be closest to a target.
+///
+/// Only hearsay is held to it; what mainline's lookup returns was judged there.
+fn has_an_honest_id(contact: &Contact) -> bool {
+    mainline::Id::from(contact.id).is_valid_for_ip(*contact.address.ip())
+}
+
+#[derive(Debug)]
+struct Burst {
+    left: u32,
+    refilled_at: Instant,
+}
+
+impl Burst {
+    fn take(&mut self, now: Instant) -> bool {
+        while self.refilled_at + BURST_REFILL <= now && self.left < BURST {
+            self.left += 1;
+            self.refilled_at += BURST_REFILL;
+        }
+        if self.left == BURST {
+            self.refilled_at = now;
+        }
+        let allowed = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests;
