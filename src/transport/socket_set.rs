@@ -118,7 +118,7 @@ impl SocketSet {
             state: Mutex::new(State {
                 table,
                 slots: Arc::default(),
-                served: SocketIndex(u8::MAX),
+                served: SocketIndex(u16::MAX),
                 receiver: None,
             }),
             side,
@@ -129,7 +129,7 @@ impl SocketSet {
             sent_nowhere: AtomicU64::new(0),
             mixed_connections: AtomicU64::new(0),
         };
-        for (index, socket) in (0..=u8::MAX).map(SocketIndex).zip(sockets) {
+        for (index, socket) in (0..=u16::MAX).map(SocketIndex).zip(sockets) {
             lock(&set.state).put(index, socket);
         }
         (Arc::new(set), side_receiver)
@@ -145,7 +145,7 @@ impl SocketSet {
     ) -> Result<SocketIndex, AddSocketError> {
         self.check_buffers(&*socket)?;
         let mut state = lock(&self.state);
-        let mut indexes = (0..=u8::MAX).map(SocketIndex);
+        let mut indexes = (0..=u16::MAX).map(SocketIndex);
         let free = indexes.find(|index| !state.slots.contains_key(index));
         let free = free.ok_or(AddSocketError::TooMany)?;
         state.put(free, socket);
