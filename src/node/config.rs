@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use super::event::Target;
 use crate::{
     identity::{Identity, PeerId},
     service::Service,
@@ -16,6 +17,8 @@ pub struct Config {
     pub role: Role,
     /// The service that it serves or uses.
     pub service: Option<Service>,
+    /// Whom a client wants to be connected to all the time; its service, if it has one.
+    pub standing: Option<Target>,
     /// If not empty, the only peers that may connect without proving that they know a secret.
     pub allow: BTreeSet<PeerId>,
     /// STUN servers as `host:port`.
@@ -42,6 +45,7 @@ impl Config {
             identity,
             role,
             service: None,
+            standing: None,
             allow: BTreeSet::new(),
             stun_servers: Vec::new(),
             connect_timeout: CONNECT_TIMEOUT,

@@ -180,8 +180,8 @@ pub struct Status {
     pub uptime: Duration,
     /// Connected peers.
     pub peers: usize,
-    /// Datagrams sent and received on all of its sockets, the DHT's included.
-    pub datagrams: (u64, u64),
+    /// DHT nodes that answered lately.
+    pub dht_nodes: usize,
 }
 
 impl fmt::Display for Target {

@@ -1,10 +1,32 @@
-//! The public API: a [`Node`], what it is told ([`Config`]), and what it tells ([`Event`]).
+//! The public API: a [`Node`], what it is told ([`Config`]), what it stands on ([`Environment`]), and
+//! what it tells ([`Event`]).
+//!
+//! Inside, one task, the `driver`, owns every machine. `dial` decides how a peer is reached; the files
+//! that are named for an activity (`dialling`, `answering`, `linking`, `routing`, `addresses`,
+//! `publishing`, `standing`) perform what machines decide.
 
 pub mod clock;
 pub mod config;
+pub mod environment;
 pub mod event;
-mod handle;
 
+mod addresses;
+mod answering;
+mod dial;
+mod dialling;
+mod driver;
+mod events;
+mod explain;
+mod handle;
+mod linking;
+mod publishing;
+mod routing;
+mod signalling;
+mod standing;
+mod start;
+
+pub use clock::Clock;
 pub use config::{Config, Role};
+pub use environment::Environment;
 pub use event::{Event, Target};
 pub use handle::{Answer, Node, Request};

@@ -1,0 +1,655 @@
+//! One dial: from a name to an open path. Decides; touches nothing.
+//!
+//! A dial looks its target up, waits briefly for our own addresses, leaves an offer in the peer's inbox,
+//! and probes, all as early as each can be done:
+//!
+//! ```text
+//! Resolving ──a record──▶ Reaching(peer): offer + probes + QUIC at once, again every ATTEMPT_INTERVAL
+//!     ▲                        │ a probe heard: the path is used, QUIC goes out on it at once
+//!     └──next server of the ───┘ the owner reports the link, or why there is none
+//!        same service
+//! ```
+//!
+//! The owner performs the [`Output`]s and drops the dial when the link is up.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{
+    event::{Stage, Target},
+    explain::{self, Facts},
+};
+use crate::{
+    behaviour::{Dependence, NatBehaviour},
+    candidate::{Candidate, CandidateKind},
+    datagram::{BoundSocket, Path},
+    entropy::Entropy,
+    failure::{Code, Failure},
+    identity::{Ephemeral, Identity, PeerId},
+    nat::punch::{self, Opened, Punch, Setup},
+    offer::Offer,
+    probe::{ConversationId, Probe, ProbeKeys, Urgency},
+    sealing::Key,
+    time::UnixMillis,
+};
+
+/// A peer that may be what the dial looks for, as its record describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Who it is.
+    pub(super) peer: PeerId,
+    /// When its record was made; zero for addresses out of a ticket.
+    pub(super) made_at: UnixMillis,
+    /// Where it may be reached.
+    pub(super) candidates: Vec<Candidate>,
+    /// How its NAT behaves.
+    pub(super) nat: NatBehaviour,
+}
+
+/// Where we may be reached ourselves, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gathered {
+    /// Best first.
+    pub(super) candidates: Vec<Candidate>,
+    /// How our NAT behaves.
+    pub(super) nat: NatBehaviour,
+    /// Whether the STUN servers have answered, or have had their time.
+    pub(super) complete: bool,
+}
+
+/// Who dials, and under which sockets.
+#[derive(Clone, Debug)]
+pub(super) struct Dialler {
+    /// Us.
+    pub(super) identity: Identity,
+    /// Proves that we know the secret that admits us.
+    pub(super) admission: Option<Key>,
+    /// The sockets that probes can leave by.
+    pub(super) sockets: Vec<BoundSocket>,
+    /// Whether there is a DHT to look things up in.
+    pub(super) has_dht: bool,
+}
+
+/// What a [`Dial`] asks its owner to do.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Look the target up, and find the DHT nodes of its inbox meanwhile.
+    Lookup,
+    /// QUIC packets for `peer` may go to these candidates, until a path is used.
+    Reach {
+        peer: PeerId,
+        candidates: Vec<Candidate>,
+    },
+    /// Take probes of this conversation as this dial's.
+    Converse { keys: ProbeKeys },
+    /// Leave `sealed` in the peer's inbox.
+    Offer { sealed: Vec<u8> },
+    /// Send a probe.
+    Transmit { path: Path, probe: Probe },
+    /// QUIC packets for `peer` go over this path from here on.
+    UsePath { peer: PeerId, path: Path },
+    /// Start QUIC to `peer`, anew if nothing has been heard over it yet.
+    Connect {
+        peer: PeerId,
+        initial_rtt: Option<Duration>,
+    },
+    /// Tell the user.
+    Stage {
+        peer: Option<PeerId>,
+        stage: Stage,
+        detail: String,
+    },
+    /// The dial is over without a link.
+    Failed(Failure),
+}
+
+/// One attempt to reach one target, with all its retries.
+#[derive(Debug)]
+pub(super) struct Dial {
+    target: Target,
+    dialler: Dialler,
+    started: Instant,
+    started_unix: UnixMillis,
+    deadline: Instant,
+    gathered: Gathered,
+    found: BTreeMap<PeerId, Found>,
+    given_up: BTreeSet<PeerId>,
+    lookup: Lookup,
+    state: State,
+    facts: Facts,
+    entropy: Entropy,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum Lookup {
+    Running,
+    Waiting { again: Instant },
+}
+
+#[derive(Debug)]
+enum State {
+    /// No peer is known that could be reached.
+    Resolving,
+    /// This one is being reached.
+    Reaching(Box<Reach>),
+    /// The link is up, or the dial has failed.
+    Over,
+}
+
+#[derive(Debug)]
+struct Reach {
+    peer: PeerId,
+    since: Instant,
+    ephemeral: Ephemeral,
+    conversation: ConversationId,
+    punch: Option<Punch>,
+    attempts: u32,
+    next_attempt: Instant,
+    path: Option<Path>,
+}
+
+impl Dial {
+    /// Begins to reach `target`, whose record is looked up unless `known` already says where it is.
+    pub(super) fn new(
+        target: Target,
+        dialler: Dialler,
+        gathered: Gathered,
+        (now, unix): (Instant, UnixMillis),
+        deadline: Instant,
+        entropy: Entropy,
+    ) -> Self {
+        let mut dial = Self {
+            target,
+            dialler,
+            started: now,
+            started_unix: unix,
+            deadline,
+            gathered,
+            found: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            lookup: Lookup::Running,
+            state: State::Resolving,
+            facts: Facts::default(),
+            entropy,
+            outputs: VecDeque::new(),
+        };
+        dial.outputs.push_back(Output::Lookup);
+        dial
+    }
+
+    /// Whom the dial is to reach.
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Why the dial has not reached its target so far.
+    pub(super) fn explain(&self, now: Instant) -> Failure {
+        explain::unreached(&self.target, &self.facts_at(now))
+    }
+
+    /// Goes on until `deadline` at least: somebody else waits for the same target.
+    pub(super) fn extend(&mut self, deadline: Instant) {
+        self.deadline = self.deadline.max(deadline);
+    }
+
+    /// When it began.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Takes in a record, or the addresses out of a ticket.
+    pub(super) fn handle_found(&mut self, found: Found, now: Instant) {
+        if found.peer == self.dialler.identity.peer_id() {
+            return;
+        }
+        let detail = format!(
+            "record of {} found, {} addresses, {}",
+            found.peer.short(),
+            found.candidates.len(),
+            found.nat
+        );
+        self.stage(Some(found.peer), Stage::Resolve, detail);
+        let newer = self
+            .found
+            .get(&found.peer)
+            .is_none_or(|known| known.made_at <= found.made_at);
+        if newer {
+            self.adopt(found, now);
+        }
+        self.settle(now);
+    }
+
+    /// Takes in that a lookup has ended, and how many DHT nodes had answered.
+    pub(super) fn handle_lookup_ended(&mut self, nodes_answered: usize, now: Instant) {
+        self.facts.lookups += 1;
+        self.facts.dht_nodes_answered = self.facts.dht_nodes_answered.max(nodes_answered);
+        self.lookup = Lookup::Waiting {
+            again: now + LOOKUP_RETRY,
+        };
+        self.settle(now);
+    }
+
+    /// Takes in our own addresses, now and whenever they change.
+    pub(super) fn handle_gathered(&mut self, gathered: Gathered, now: Instant) {
+        if self.gathered == gathered {
+            return;
+        }
+        self.gathered = gathered;
+        let detail = format!(
+            "{} addresses, {}",
+            self.gathered.candidates.len(),
+            self.gathered.nat
+        );
+        self.stage(None, Stage::Gather, detail);
+        if let State::Reaching(reach) = &mut self.state {
+            // What the peer was told is out of date: tell it at once.
+            reach.next_attempt = now;
+        }
+        self.settle(now);
+    }
+
+    /// Takes in how the offer fared: at how many DHT nodes it lies, or why it does not.
+    pub(super) fn handle_offer_stored(&mut self, stored: Result<usize, String>, now: Instant) {
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let peer = Some(reach.peer);
+        match stored {
+            Ok(nodes) => {
+                self.facts.offers_stored += 1;
+                self.stage(
+                    peer,
+                    Stage::Offer,
+                    format!("left in the inbox, at {nodes} DHT nodes"),
+                );
+            }
+            Err(why) => {
+                reach.next_attempt = reach.next_attempt.min(now + OFFER_RETRY);
+                self.stage(
+                    peer,
+                    Stage::Offer,
+                    format!("could not be left in the inbox: {why}"),
+                );
+            }
+        }
+    }
+
+    /// Takes in a probe of this dial's conversation.
+    pub(super) fn handle_probe(&mut self, path: Path, probe: Probe, now: Instant) {
+        if let State::Reaching(reach) = &mut self.state
+            && let Some(punch) = &mut reach.punch
+        {
+            punch.handle_probe(path.socket, path.remote, probe, now, &mut self.entropy);
+        }
+        self.settle(now);
+    }
+
+    /// Takes in why QUIC did not become a link.
+    pub(super) fn handle_link_failed(&mut self, failure: Failure, now: Instant) {
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let final_for_this_peer = matches!(
+            failure.code,
+            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch
+        );
+        self.facts.link_failure = Some(failure.clone());
+        if final_for_this_peer {
+            self.given_up.insert(reach.peer);
+            if self.next_peer().is_none() {
+                self.fail(failure);
+                return;
+            }
+            self.state = State::Resolving;
+        } else {
+            reach.next_attempt = reach.next_attempt.min(now + LINK_RETRY);
+        }
+        self.settle(now);
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let State::Reaching(reach) = &mut self.state
+            && let Some(punch) = &mut reach.punch
+        {
+            punch.handle_timeout(now, &mut self.entropy);
+        }
+        if let Lookup::Waiting { again } = self.lookup
+            && again <= now
+            && self.needs_lookup()
+        {
+            self.lookup = Lookup::Running;
+            self.outputs.push_back(Output::Lookup);
+        }
+        self.settle(now);
+    }
+
+    /// Next thing to do, or `None` when there is nothing to do before [`Self::poll_timeout`].
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let lookup = match self.lookup {
+            Lookup::Waiting { again } if self.needs_lookup() => Some(again),
+            Lookup::Waiting { .. } | Lookup::Running => None,
+        };
+        let state = match &self.state {
+            State::Over => return None,
+            State::Resolving => self.gather_deadline(),
+            State::Reaching(reach) => {
+                let punch = reach.punch.as_ref().and_then(Punch::poll_timeout);
+                punch.into_iter().chain([reach.next_attempt]).min()
+            }
+        };
+        [Some(self.give_up_at()), lookup, state]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Moves on as far as what is known allows.
+    fn settle(&mut self, now: Instant) {
+        self.drain_punch();
+        if let State::Reaching(reach) = &self.state {
+            let has_others = self.next_peer().is_some_and(|next| next != reach.peer);
+            if has_others && reach.path.is_none() && reach.since + PEER_BUDGET <= now {
+                self.given_up.insert(reach.peer);
+                self.state = State::Resolving;
+            }
+        }
+        if matches!(self.state, State::Resolving)
+            && let Some(peer) = self.next_peer()
+        {
+            self.begin_reach(peer, now);
+        }
+        if self.attempt_is_due(now) {
+            self.attempt(now);
+        }
+        if !matches!(self.state, State::Over) && self.give_up_at() <= now {
+            self.fail(self.explain(now));
+        }
+    }
+
+    /// The freshest peer that has not been given up.
+    fn next_peer(&self) -> Option<PeerId> {
+        self.found
+            .values()
+            .filter(|found| !self.given_up.contains(&found.peer))
+            .max_by_key(|found| (found.made_at, found.peer))
+            .map(|found| found.peer)
+    }
+
+    fn adopt(&mut self, found: Found, now: Instant) {
+        let peer = found.peer;
+        let is_new = self
+            .found
+            .get(&peer)
+            .is_none_or(|known| known.candidates != found.candidates);
+        let candidates = found.candidates.clone();
+        if self.found.len() < FOUND_MAX || self.found.contains_key(&peer) {
+            self.found.insert(peer, found);
+        }
+        if let State::Reaching(reach) = &mut self.state
+            && reach.peer == peer
+            && is_new
+        {
+            if let Some(punch) = &mut reach.punch {
+                punch.add_candidates(&candidates, now);
+            }
+            self.outputs.push_back(Output::Reach { peer, candidates });
+        }
+    }
+
+    /// Opens the way for QUIC at once: a peer that needs no punching answers before any offer arrives.
+    fn begin_reach(&mut self, peer: PeerId, now: Instant) {
+        let candidates = self.found.get(&peer).map(|found| found.candidates.clone());
+        let reach = Reach {
+            peer,
+            since: now,
+            ephemeral: Ephemeral::generate(&mut self.entropy),
+            conversation: ConversationId(self.entropy.bytes()),
+            punch: None,
+            attempts: 0,
+            next_attempt: self
+                .gather_deadline()
+                .map_or(now, |deadline| deadline.max(now)),
+            path: None,
+        };
+        self.state = State::Reaching(Box::new(reach));
+        let candidates = candidates.unwrap_or_default();
+        self.outputs.push_back(Output::Reach { peer, candidates });
+        self.outputs.push_back(Output::Connect {
+            peer,
+            initial_rtt: None,
+        });
+    }
+
+    fn attempt_is_due(&self, now: Instant) -> bool {
+        match &self.state {
+            State::Reaching(reach) => {
+                let first_can_start = reach.attempts == 0 && self.gather_deadline().is_none();
+                first_can_start || reach.next_attempt <= now
+            }
+            State::Resolving | State::Over => false,
+        }
+    }
+
+    /// Tells the peer where we are, probes it, and starts QUIC again if it has stayed silent.
+    fn attempt(&mut self, now: Instant) {
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let Some(found) = self.found.get(&reach.peer) else {
+            return;
+        };
+        reach.attempts += 1;
+        reach.next_attempt = now + ATTEMPT_INTERVAL;
+        let (peer, conversation) = (reach.peer, reach.conversation);
+        let us = self.dialler.identity.peer_id();
+        let prove = |key| Offer::proof(key, &us, &peer, conversation);
+        let offer = Offer {
+            from: us,
+            conversation,
+            made_at: self.unix_at(now),
+            candidates: self.gathered.candidates.clone(),
+            nat: self.gathered.nat,
+            proof: self.dialler.admission.as_ref().map(prove),
+        };
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let sealed = offer.seal(
+            &self.dialler.identity,
+            &peer,
+            &reach.ephemeral,
+            &mut self.entropy,
+        );
+        let candidates = found.candidates.clone();
+        match &mut reach.punch {
+            Some(punch) => {
+                punch.restart(&candidates, self.deadline, now);
+                self.outputs.push_back(Output::Connect {
+                    peer,
+                    initial_rtt: None,
+                });
+            }
+            None => {
+                self.outputs.push_back(Output::Converse {
+                    keys: sealed.keys,
+                });
+                let detail = format!("probing {} addresses", candidates.len());
+                let setup = Setup {
+                    sockets: self.dialler.sockets.clone(),
+                    candidates,
+                    urgency: Urgency::Routine,
+                    deadline: self.deadline,
+                };
+                reach.punch = Some(Punch::new(setup, now));
+                self.stage(Some(peer), Stage::Punch, detail);
+            }
+        }
+        self.outputs.push_back(Output::Offer {
+            sealed: sealed.bytes,
+        });
+        self.drain_punch();
+    }
+
+    fn drain_punch(&mut self) {
+        loop {
+            let State::Reaching(reach) = &mut self.state else {
+                return;
+            };
+            let Some(punch) = &mut reach.punch else {
+                return;
+            };
+            let Some(output) = punch.poll_output() else {
+                return;
+            };
+            let peer = reach.peer;
+            match output {
+                punch::Output::Transmit { path, probe } => {
+                    self.outputs.push_back(Output::Transmit { path, probe });
+                }
+                punch::Output::Heard { path } => {
+                    if reach.path.is_none() {
+                        let detail = format!("probe heard from {}", path.remote);
+                        self.use_path(path, None, detail);
+                    }
+                }
+                punch::Output::Open(Opened { path, rtt, .. })
+                | punch::Output::Better(Opened { path, rtt, .. }) => {
+                    if reach.path != Some(path) {
+                        let detail = format!("probe answered by {}", path.remote);
+                        self.use_path(path, Some(rtt), detail);
+                    }
+                }
+                punch::Output::GaveUp(_) => {
+                    let detail = "no probe answered yet".to_owned();
+                    self.stage(Some(peer), Stage::Punch, detail);
+                }
+            }
+        }
+    }
+
+    fn use_path(&mut self, path: Path, rtt: Option<Duration>, detail: String) {
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let peer = reach.peer;
+        reach.path = Some(path);
+        self.facts.path_open = true;
+        self.stage(Some(peer), Stage::Path, detail);
+        self.outputs.push_back(Output::UsePath { peer, path });
+        self.outputs.push_back(Output::Connect {
+            peer,
+            initial_rtt: rtt,
+        });
+    }
+
+    /// Until when the first offer waits for the STUN servers' answers.
+    fn gather_deadline(&self) -> Option<Instant> {
+        (!self.gathered.complete).then_some(self.started + GATHER_WAIT)
+    }
+
+    /// Records age while a dial lasts: a peer that restarts publishes a new one.
+    fn needs_lookup(&self) -> bool {
+        match &self.state {
+            State::Resolving => true,
+            State::Reaching(reach) => reach.path.is_none(),
+            State::Over => false,
+        }
+    }
+
+    fn give_up_at(&self) -> Instant {
+        let nobody = self.found.is_empty();
+        let patience = if nobody {
+            NOT_FOUND_AFTER
+        } else {
+            Duration::MAX
+        };
+        self.started
+            .checked_add(patience)
+            .map_or(self.deadline, |end| end.min(self.deadline))
+    }
+
+    fn has_public_address(&self) -> bool {
+        let is_reflexive = |c: &Candidate| c.kind == CandidateKind::ServerReflexive;
+        let no_nat = self.gathered.nat.mapping == Some(Dependence::None);
+        no_nat || self.gathered.candidates.iter().any(is_reflexive)
+    }
+
+    fn unix_at(&self, now: Instant) -> UnixMillis {
+        let elapsed = now.saturating_duration_since(self.started).as_millis();
+        UnixMillis(self.started_unix.0 + u64::try_from(elapsed).unwrap_or(0))
+    }
+
+    /// What was measured, for the explanation.
+    fn facts_at(&self, now: Instant) -> Facts {
+        let found = match &self.state {
+            State::Reaching(reach) => self.found.get(&reach.peer),
+            State::Resolving | State::Over => self.found.values().next(),
+        };
+        let punch_facts = match &self.state {
+            State::Reaching(reach) => reach.punch.as_ref().map(Punch::facts),
+            State::Resolving | State::Over => None,
+        };
+        Facts {
+            elapsed: now.saturating_duration_since(self.started),
+            peer: found.map(|found| found.peer),
+            peer_addresses: found.map_or(0, |found| found.candidates.len()),
+            peer_nat: found.map(|found| found.nat).unwrap_or_default(),
+            record_age: found
+                .filter(|found| found.made_at != UnixMillis::default())
+                .map(|found| found.made_at.age_at(self.unix_at(now))),
+            probes_sent: punch_facts.map_or(0, |facts| facts.pings_sent),
+            dht_disabled: !self.dialler.has_dht,
+            has_public_address: self.has_public_address(),
+            our_nat: self.gathered.nat,
+            our_addresses: self.gathered.candidates.len(),
+            ..self.facts.clone()
+        }
+    }
+
+    fn stage(&mut self, peer: Option<PeerId>, stage: Stage, detail: String) {
+        self.outputs.push_back(Output::Stage {
+            peer,
+            stage,
+            detail,
+        });
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.state = State::Over;
+        self.outputs.push_back(Output::Failed(failure));
+    }
+}
+
+/// How long the first offer waits for the STUN servers: an offer without a public address is of use on a
+/// local network only, and a second one costs a further trip through the DHT.
+const GATHER_WAIT: Duration = Duration::from_millis(500);
+
+/// A server that starts at the same time as its client is in the DHT a second or two later.
+const LOOKUP_RETRY: Duration = Duration::from_millis(1_500);
+
+/// With nobody found, the dial ends here: five lookups.
+const NOT_FOUND_AFTER: Duration = Duration::from_secs(8);
+
+/// While somebody waits there is a new attempt at least this often.
+const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2_500);
+
+/// An offer that could not be stored is stored again so soon.
+const OFFER_RETRY: Duration = Duration::from_secs(1);
+
+/// QUIC that failed over a path is tried again so soon.
+const LINK_RETRY: Duration = Duration::from_millis(300);
+
+/// How long one server of a service is tried while there are others.
+const PEER_BUDGET: Duration = Duration::from_secs(5);
+
+/// Servers remembered in one dial; a service record names up to six.
+const FOUND_MAX: usize = 16;

@@ -1,0 +1,476 @@
+//! We reach somebody: starts dials, performs what they decide, and answers whoever waits for them.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use tokio::task::AbortHandle;
+
+use super::{
+    dial::{self, Dial, Dialler, Found},
+    driver::{DialId, Driver, Outcome, Owner},
+    event::{Connection, Event, Receipt, Target},
+    handle::Answer as AnswerTo,
+    signalling,
+};
+use crate::{
+    behaviour::NatBehaviour,
+    candidate::{Candidate, CandidateKind},
+    dht::location::Name,
+    failure::{Code, Failure},
+    identity::PeerId,
+    probe::ConversationId,
+    proto::Message,
+    sealing::Key,
+    service::Service,
+    time::UnixMillis,
+    transport::link::{self, Link},
+};
+
+/// All dials under way.
+#[derive(Debug, Default)]
+pub(super) struct Dialling {
+    last: u64,
+    dials: BTreeMap<DialId, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    dial: Dial,
+    name: Option<Name>,
+    admission: Option<Key>,
+    /// Whom it is reaching at the moment.
+    peer: Option<PeerId>,
+    quic: Option<AbortHandle>,
+    conversation: Option<ConversationId>,
+    waiting: Vec<Waiting>,
+}
+
+/// Somebody who waits for a dial.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// Until when.
+    pub(super) deadline: Instant,
+    /// For what.
+    pub(super) wish: Wish,
+}
+
+/// What is to be done once the link is up.
+#[derive(Debug)]
+pub(super) enum Wish {
+    /// To say so.
+    Connect(AnswerTo<Connection>),
+    /// To send this.
+    Send(Box<Message>, AnswerTo<Receipt>),
+    /// Nothing: the node itself wants to be connected.
+    Standing,
+}
+
+impl Dialling {
+    /// When a dial, or somebody who waits for one, is due next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let dials = self
+            .dials
+            .values()
+            .filter_map(|entry| entry.dial.poll_timeout());
+        let waits = self.dials.values().flat_map(|entry| &entry.waiting);
+        dials.chain(waits.map(|waiting| waiting.deadline)).min()
+    }
+
+    /// Dials under way to `target`.
+    fn to(&self, target: &Target) -> Option<DialId> {
+        self.dials
+            .iter()
+            .find(|(_, entry)| entry.dial.target() == target)
+            .map(|(id, _)| *id)
+    }
+
+    /// Whom a dial is reaching at the moment.
+    pub(super) fn peer_of(&self, id: DialId) -> Option<PeerId> {
+        self.dials.get(&id).and_then(|entry| entry.peer)
+    }
+
+    /// When a dial began.
+    pub(super) fn began(&self, id: DialId) -> Option<Instant> {
+        self.dials.get(&id).map(|entry| entry.dial.started())
+    }
+
+    /// What the dial that reaches `peer` was asked for.
+    pub(super) fn target_reaching(&self, peer: PeerId) -> Option<Target> {
+        let entry = self.dials.values().find(|entry| entry.peer == Some(peer))?;
+        Some(entry.dial.target().clone())
+    }
+
+    /// Whether a dial is reaching `peer` at the moment.
+    pub(super) fn reaches(&self, peer: PeerId) -> bool {
+        self.dials.values().any(|entry| entry.peer == Some(peer))
+    }
+}
+
+impl Driver {
+    /// Does what `wish` asks once `target` is connected, dialling it first if it is not.
+    pub(super) fn fulfil(&mut self, target: Target, timeout: Option<Duration>, wish: Wish) {
+        let now = self.clock.now();
+        let timeout = timeout.unwrap_or(self.config.connect_timeout);
+        let waiting = Waiting {
+            deadline: now + timeout,
+            wish,
+        };
+        if target.peer() == Some(self.us) {
+            let failure = Failure::new(Code::SelfConnect, "this is the node's own peer id")
+                .hint("name the other side");
+            return waiting.fail(failure);
+        }
+        if let Some(peer) = self.links.connected(&target) {
+            return self.grant(peer, waiting);
+        }
+        let id = match self.dialling.to(&target) {
+            Some(id) => id,
+            None if self.dialling.dials.len() >= DIALS_MAX => {
+                let failure =
+                    Failure::new(Code::QueueFull, format!("{DIALS_MAX} dials are under way"))
+                        .hint("wait for one of them");
+                return waiting.fail(failure);
+            }
+            None => self.begin_dial(target, waiting.deadline),
+        };
+        if let Some(entry) = self.dialling.dials.get_mut(&id) {
+            if entry.waiting.len() >= WAITING_MAX {
+                let failure =
+                    Failure::new(Code::QueueFull, "as many messages as may wait are waiting")
+                        .hint("wait for the connection, or send less at once");
+                return waiting.fail(failure);
+            }
+            entry.dial.extend(waiting.deadline);
+            entry.waiting.push(waiting);
+        }
+        self.drain_dial(id);
+    }
+
+    fn begin_dial(&mut self, target: Target, deadline: Instant) -> DialId {
+        self.dialling.last += 1;
+        let id = DialId(self.dialling.last);
+        let (name, admission) = self.name_of(&target);
+        let dialler = Dialler {
+            identity: self.config.identity.clone(),
+            admission: admission.clone(),
+            sockets: self.bound_sockets.clone(),
+            has_dht: self.rendezvous.is_some(),
+        };
+        let times = (self.clock.now(), self.clock.unix());
+        let gathered = self.addresses.gathered();
+        let mut dial = Dial::new(
+            target.clone(),
+            dialler,
+            gathered,
+            times,
+            deadline,
+            self.entropy.fork(),
+        );
+        self.events.emit(Event::Connecting {
+            target: target.clone(),
+        });
+        if let Target::Ticket(ticket) = &target
+            && !ticket.addresses.is_empty()
+        {
+            dial.handle_found(found_in_ticket(ticket.peer, &ticket.addresses), times.0);
+        }
+        let entry = Entry {
+            dial,
+            name,
+            admission,
+            peer: None,
+            quic: None,
+            conversation: None,
+            waiting: Vec::new(),
+        };
+        self.dialling.dials.insert(id, entry);
+        id
+    }
+
+    /// Where `target` is to be looked up, and the key that admits us there.
+    fn name_of(&self, target: &Target) -> (Option<Name>, Option<Key>) {
+        match target {
+            Target::Service(name) => {
+                let service = self
+                    .config
+                    .service
+                    .clone()
+                    .filter(|service| service.name == *name);
+                let service = service.unwrap_or_else(|| Service::open(name.clone()));
+                let admission = service.admission_key();
+                (Some(Name::Service(service)), admission)
+            }
+            Target::Peer(peer) => {
+                let admission = self
+                    .config
+                    .service
+                    .as_ref()
+                    .and_then(Service::admission_key);
+                (Some(Name::Peer(*peer)), admission)
+            }
+            Target::Ticket(ticket) => (
+                Some(Name::Ticket(ticket.peer, ticket.secret.clone())),
+                Some(ticket.secret.admission_key()),
+            ),
+        }
+    }
+
+    /// Passes something to a dial and performs what it decides.
+    pub(super) fn tell_dial(&mut self, id: DialId, tell: impl FnOnce(&mut Dial, Instant)) {
+        let now = self.clock.now();
+        if let Some(entry) = self.dialling.dials.get_mut(&id) {
+            tell(&mut entry.dial, now);
+            self.drain_dial(id);
+        }
+    }
+
+    /// Passes something to all dials.
+    pub(super) fn tell_dials(&mut self, mut tell: impl FnMut(&mut Dial, Instant)) {
+        let ids: Vec<DialId> = self.dialling.dials.keys().copied().collect();
+        for id in ids {
+            self.tell_dial(id, &mut tell);
+        }
+    }
+
+    /// Wakes the dials that are due, and lets go of those who have waited long enough.
+    pub(super) fn wake_dials(&mut self, now: Instant) {
+        let due = |entry: &Entry| entry.dial.poll_timeout().is_some_and(|due| due <= now);
+        let ids: Vec<DialId> = self
+            .dialling
+            .dials
+            .iter()
+            .filter(|(_, entry)| due(entry))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.tell_dial(id, Dial::handle_timeout);
+        }
+        for entry in self.dialling.dials.values_mut() {
+            let expired = entry
+                .waiting
+                .extract_if(.., |waiting| waiting.deadline <= now);
+            for waiting in expired {
+                waiting.fail(entry.dial.explain(now));
+            }
+        }
+    }
+
+    fn drain_dial(&mut self, id: DialId) {
+        while let Some(entry) = self.dialling.dials.get_mut(&id) {
+            let Some(output) = entry.dial.poll_output() else {
+                return;
+            };
+            self.perform_dial(id, output);
+        }
+    }
+
+    fn perform_dial(&mut self, id: DialId, output: dial::Output) {
+        match output {
+            dial::Output::Lookup => self.look_up(id),
+            dial::Output::Reach { peer, candidates } => {
+                if let Some(entry) = self.dialling.dials.get_mut(&id) {
+                    entry.peer = Some(peer);
+                }
+                self.open_route(peer, &candidates);
+            }
+            dial::Output::Converse { keys } => {
+                let entry = self.dialling.dials.get_mut(&id);
+                let before = entry.and_then(|entry| entry.conversation.replace(keys.conversation));
+                self.converse(Owner::Dial(id), keys, before);
+            }
+            dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
+            dial::Output::Transmit { path, probe } => {
+                let conversation = self
+                    .dialling
+                    .dials
+                    .get(&id)
+                    .and_then(|entry| entry.conversation);
+                if let Some(conversation) = conversation {
+                    self.send_probe(conversation, path, probe);
+                }
+            }
+            dial::Output::UsePath { peer, path } => self.use_path(peer, path),
+            dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
+            dial::Output::Stage {
+                peer,
+                stage,
+                detail,
+            } => {
+                let now = self.clock.now();
+                if let Some(entry) = self.dialling.dials.get(&id) {
+                    let elapsed = now.saturating_duration_since(entry.dial.started());
+                    let target = entry.dial.target().clone();
+                    self.events.emit(Event::Progress {
+                        target,
+                        peer,
+                        stage,
+                        elapsed,
+                        detail,
+                    });
+                }
+            }
+            dial::Output::Failed(failure) => self.end_dial(id, &failure),
+        }
+    }
+
+    fn look_up(&mut self, id: DialId) {
+        let name = self
+            .dialling
+            .dials
+            .get(&id)
+            .and_then(|entry| entry.name.clone());
+        let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
+            return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
+        };
+        let (clock, outcomes) = (self.clock, self.outcomes());
+        self.spawn(async move {
+            // The nodes around the inbox are found while the record is: the offer then takes one round trip.
+            for slot in name.inbox() {
+                rendezvous.prepare(slot);
+            }
+            let mut lookup = rendezvous.get(name.record());
+            while let Some(item) = lookup.next().await {
+                for found in signalling::peers_in(&item, &name, clock.unix()) {
+                    // A driver that is gone needs no answer, here and below.
+                    let _ = outcomes.send(Outcome::Found(id, found)).await;
+                }
+            }
+            let answered = lookup.end().await.answered;
+            let _ = outcomes.send(Outcome::LookupEnded(id, answered)).await;
+        });
+    }
+
+    fn leave_offer(&mut self, id: DialId, sealed: Vec<u8>) {
+        let name = self
+            .dialling
+            .dials
+            .get(&id)
+            .and_then(|entry| entry.name.clone());
+        let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
+            return;
+        };
+        let (clock, outcomes) = (self.clock, self.outcomes());
+        self.spawn(async move {
+            let stored = signalling::leave_offer(rendezvous, name, sealed, clock).await;
+            let _ = outcomes.send(Outcome::OfferStored(id, stored)).await;
+        });
+    }
+
+    /// Starts QUIC to `peer`, unless what was started before has heard of the peer already.
+    fn dial_quic(&mut self, id: DialId, peer: PeerId, initial_rtt: Option<Duration>) {
+        let now = self.clock.now();
+        let Some(address) = self.dial_address(peer) else {
+            return;
+        };
+        let is_answered = self.hears_quic(peer);
+        let Some(entry) = self.dialling.dials.get_mut(&id) else {
+            return;
+        };
+        match &entry.quic {
+            Some(running) if is_answered && !running.is_finished() => return,
+            Some(running) => running.abort(),
+            None => {}
+        }
+        let keys: Vec<Key> = entry.admission.clone().into_iter().collect();
+        let deadline = now + LINK_TIMEOUT;
+        let initial_rtt = initial_rtt.unwrap_or(INITIAL_RTT);
+        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
+        let task = self.spawn(async move {
+            let dial = link::Dial {
+                address,
+                peer,
+                initial_rtt,
+                keys,
+                deadline: deadline.into(),
+            };
+            let result = Link::dial(&endpoint, dial).await;
+            let _ = outcomes.send(Outcome::Dialled(id, peer, result)).await;
+        });
+        if let Some(entry) = self.dialling.dials.get_mut(&id) {
+            entry.quic = Some(task);
+        }
+    }
+
+    /// A link to `peer` is up: whoever waited for it gets it.
+    pub(super) fn complete_dials(&mut self, peer: PeerId) {
+        let to_peer =
+            |entry: &Entry| entry.peer == Some(peer) || entry.dial.target().peer() == Some(peer);
+        let ids: Vec<DialId> = self
+            .dialling
+            .dials
+            .iter()
+            .filter(|(_, entry)| to_peer(entry))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            let waiting = self.remove_dial(id).map(|entry| entry.waiting);
+            for waiting in waiting.into_iter().flatten() {
+                self.grant(peer, waiting);
+            }
+        }
+    }
+
+    fn end_dial(&mut self, id: DialId, failure: &Failure) {
+        let Some(entry) = self.remove_dial(id) else {
+            return;
+        };
+        if let Some(peer) = entry.peer {
+            self.release_route(peer);
+        }
+        let is_standing = entry
+            .waiting
+            .iter()
+            .any(|w| matches!(w.wish, Wish::Standing));
+        for waiting in entry.waiting {
+            waiting.fail(failure.clone());
+        }
+        if is_standing {
+            self.handle_standing_failed(failure.clone());
+        }
+    }
+
+    fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
+        let entry = self.dialling.dials.remove(&id)?;
+        if let Some(conversation) = entry.conversation {
+            self.forget_conversation(conversation);
+        }
+        Some(entry)
+    }
+}
+
+impl Waiting {
+    /// Tells whoever waits that it was in vain.
+    pub(super) fn fail(self, failure: Failure) {
+        // Whoever does not wait any more needs no answer.
+        match self.wish {
+            Wish::Connect(answer) => drop(answer.send(Err(failure))),
+            Wish::Send(_, answer) => drop(answer.send(Err(failure))),
+            Wish::Standing => {}
+        }
+    }
+}
+
+fn found_in_ticket(peer: PeerId, addresses: &[std::net::SocketAddr]) -> Found {
+    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
+    Found {
+        peer,
+        made_at: UnixMillis::default(),
+        candidates: addresses.iter().filter_map(candidate).collect(),
+        nat: NatBehaviour::default(),
+    }
+}
+
+/// Dials under way at a time: each probes up to 16 addresses.
+const DIALS_MAX: usize = 64;
+
+/// Commands that wait for one dial.
+const WAITING_MAX: usize = 1_024;
+
+/// QUIC gives up a path that has opened but carries no handshake after this long; the dial goes on.
+const LINK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Paces QUIC's first packets when no probe has measured the path: a lost first packet then costs 0.3 s
+/// instead of quinn's 1 s.
+const INITIAL_RTT: Duration = Duration::from_millis(100);

@@ -1,0 +1,426 @@
+//! The one task that owns every machine of a node and passes things between them.
+//!
+//! It holds no protocol decision: a datagram goes to the machine that its first bytes name, a machine's
+//! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
+//! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
+//! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
+//! `addresses` (where we are), `publishing` (how we are found), `standing` (a client's wish).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+    time::sleep_until,
+};
+
+use super::{
+    addresses::Addresses,
+    answering::Answering,
+    clock::Clock,
+    config::Config,
+    dial::Found,
+    dialling::{Dialling, Wish},
+    event::Status,
+    events::Events,
+    handle::{Answer, Request},
+    linking::{Links, SessionEnd},
+    publishing::{Published, Publishing},
+    standing::Standing,
+};
+use crate::{
+    datagram::{BoundSocket, Datagram, Path},
+    dht::rendezvous::{PutError, Rendezvous},
+    entropy::Entropy,
+    identity::PeerId,
+    nat::{stun, stun_server::StunServer},
+    probe::{self, ConversationId, Probe, ProbeKeys},
+    transport::{
+        link::{Link, LinkError},
+        quic::{Arrival, Endpoint},
+        route::RouteId,
+        socket_set::SocketSet,
+    },
+};
+
+/// Names one dial among all of this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct DialId(pub(super) u64);
+
+/// Whose probes a conversation carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A dial of ours.
+    Dial(DialId),
+    /// An offer that we answer.
+    Answer(PeerId),
+    /// A live link.
+    Link(PeerId),
+}
+
+/// What a task reports.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A lookup found a peer.
+    Found(DialId, Found),
+    /// A lookup has ended, with so many DHT nodes' answers.
+    LookupEnded(DialId, usize),
+    /// An offer was stored, or not.
+    OfferStored(DialId, Result<usize, PutError>),
+    /// Something lies in our inbox.
+    Inbox(Vec<u8>),
+    /// QUIC that we dialled has become a link, or not.
+    Dialled(DialId, PeerId, Result<Link, LinkError>),
+    /// QUIC that was dialled to us at this moment has become a link, or not.
+    Accepted(RouteId, Instant, Result<Link, LinkError>),
+    /// A link is gone.
+    SessionEnded(SessionEnd),
+    /// A record was read or written.
+    Published(Published),
+    /// STUN servers' names were resolved.
+    StunResolved(Vec<(String, Vec<SocketAddr>)>),
+}
+
+/// Everything a node is.
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) us: PeerId,
+    pub(super) clock: Clock,
+    pub(super) started: Instant,
+    pub(super) entropy: Entropy,
+    pub(super) sockets: Arc<SocketSet>,
+    pub(super) bound_sockets: Vec<BoundSocket>,
+    pub(super) endpoint: Endpoint,
+    pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
+    pub(super) addresses: Addresses,
+    pub(super) publishing: Publishing,
+    pub(super) standing: Standing,
+    pub(super) dialling: Dialling,
+    pub(super) answering: Answering,
+    pub(super) links: Links,
+    pub(super) events: Events,
+    conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
+    stun_server: StunServer,
+    tasks: JoinSet<()>,
+    outcomes: mpsc::Sender<Outcome>,
+}
+
+/// What arrives at the driver from outside.
+pub(super) struct Inputs {
+    /// The user's calls.
+    pub(super) requests: mpsc::Receiver<Request>,
+    /// STUN and probes.
+    pub(super) datagrams: mpsc::Receiver<Datagram>,
+    /// What tasks report.
+    pub(super) outcomes: mpsc::Receiver<Outcome>,
+}
+
+/// What a driver starts with.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) clock: Clock,
+    pub(super) entropy: Entropy,
+    pub(super) sockets: Arc<SocketSet>,
+    pub(super) bound_sockets: Vec<BoundSocket>,
+    pub(super) endpoint: Endpoint,
+    pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
+    pub(super) addresses: Addresses,
+    pub(super) events: Events,
+    pub(super) outcomes: mpsc::Sender<Outcome>,
+}
+
+/// The one thing of all that can happen that did.
+enum Happened {
+    Request(Option<Request>),
+    Datagram(Datagram),
+    Outcome(Outcome),
+    Arrival(Arrival),
+    Unanswered(BTreeSet<RouteId>),
+    Room,
+    TaskEnded,
+    TimePassed,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts {
+            config,
+            clock,
+            entropy,
+            sockets,
+            bound_sockets,
+            ..
+        } = parts;
+        let Parts {
+            endpoint,
+            rendezvous,
+            addresses,
+            events,
+            outcomes,
+            ..
+        } = parts;
+        Self {
+            us: config.identity.peer_id(),
+            config,
+            clock,
+            started: clock.now(),
+            entropy,
+            sockets,
+            bound_sockets,
+            endpoint,
+            rendezvous,
+            addresses,
+            publishing: Publishing::default(),
+            standing: Standing::default(),
+            dialling: Dialling::default(),
+            answering: Answering::default(),
+            links: Links::default(),
+            events,
+            conversations: BTreeMap::new(),
+            stun_server: StunServer::new(),
+            tasks: JoinSet::new(),
+            outcomes,
+        }
+    }
+
+    /// Runs until the user asks for a shutdown, or is gone.
+    pub(super) async fn run(mut self, mut inputs: Inputs) {
+        self.begin_publishing();
+        self.begin_discovery();
+        self.begin_standing();
+        let answer = loop {
+            match self.next(&mut inputs).await {
+                Happened::Request(None) => break None,
+                Happened::Request(Some(Request::Shutdown { answer })) => break Some(answer),
+                Happened::Request(Some(request)) => self.handle_request(request),
+                Happened::Datagram(datagram) => self.handle_datagram(&datagram),
+                Happened::Outcome(outcome) => self.handle_outcome(outcome),
+                Happened::Arrival(arrival) => self.handle_arrival(arrival),
+                Happened::Unanswered(routes) => self.handle_unanswered(&routes),
+                Happened::Room => self.events.flush(),
+                Happened::TaskEnded => {}
+                Happened::TimePassed => self.wake(),
+            }
+        };
+        self.stop(answer).await;
+    }
+
+    async fn next(&mut self, inputs: &mut Inputs) -> Happened {
+        let now = self.clock.now();
+        // Without anything due there is still the look at the interfaces.
+        let due = self.poll_timeout().unwrap_or(now + Duration::from_secs(60));
+        let Self {
+            endpoint,
+            sockets,
+            events,
+            tasks,
+            ..
+        } = self;
+        tokio::select! {
+            biased;
+            request = inputs.requests.recv() => Happened::Request(request),
+            Some(datagram) = inputs.datagrams.recv() => Happened::Datagram(datagram),
+            Some(outcome) = inputs.outcomes.recv() => Happened::Outcome(outcome),
+            Some(arrival) = endpoint.arrival() => Happened::Arrival(arrival),
+            routes = sockets.next_unanswered() => Happened::Unanswered(routes),
+            () = events.room() => Happened::Room,
+            Some(_) = tasks.join_next() => Happened::TaskEnded,
+            () = sleep_until(due.into()) => Happened::TimePassed,
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let due = [
+            self.addresses.poll_timeout(),
+            self.publishing.poll_timeout(),
+            self.standing.poll_timeout(),
+            self.dialling.poll_timeout(),
+            self.answering.poll_timeout(),
+            self.links.poll_timeout(),
+        ];
+        due.into_iter().flatten().min()
+    }
+
+    fn wake(&mut self) {
+        let now = self.clock.now();
+        self.wake_addresses(now);
+        self.wake_publishing(now);
+        self.wake_standing(now);
+        self.wake_dials(now);
+        self.wake_answers(now);
+        self.wake_links(now);
+    }
+
+    fn handle_request(&mut self, request: Request) {
+        // Whoever does not wait for an answer any more needs none.
+        match request {
+            Request::Connect {
+                target,
+                timeout,
+                answer,
+            } => {
+                self.fulfil(target, timeout, Wish::Connect(answer));
+            }
+            Request::Send {
+                target,
+                message,
+                timeout,
+                answer,
+            } => {
+                self.fulfil(target, timeout, Wish::Send(Box::new(message), answer));
+            }
+            Request::Disconnect { peer, answer } => drop(answer.send(self.disconnect(peer))),
+            Request::Peers { answer } => drop(answer.send(Ok(self.peer_statuses()))),
+            Request::Status { answer } => drop(answer.send(Ok(self.status()))),
+            Request::Shutdown { .. } => unreachable!("the loop ends with a shutdown, see run"),
+        }
+    }
+
+    /// Gives a datagram that is not QUIC to whom it is for.
+    fn handle_datagram(&mut self, datagram: &Datagram) {
+        let Datagram {
+            socket,
+            remote,
+            bytes,
+        } = datagram;
+        if let Some(conversation) = probe::conversation_of(bytes) {
+            let path = Path {
+                socket: *socket,
+                remote: *remote,
+            };
+            self.handle_probe(conversation, path, bytes);
+            return;
+        }
+        match stun::decode(bytes) {
+            Ok(stun::Message::Response(response)) => {
+                self.handle_stun_response((*socket, *remote), &response);
+            }
+            Ok(stun::Message::Request(request)) => {
+                let now = self.clock.now();
+                if let Some(answer) = self.stun_server.handle_request(*remote, request, now) {
+                    self.sockets.send(
+                        Path {
+                            socket: *socket,
+                            remote: *remote,
+                        },
+                        &answer,
+                    );
+                }
+            }
+            Err(reason) => tracing::trace!(%remote, ?reason, "a datagram that is nothing to us"),
+        }
+    }
+
+    fn handle_probe(&mut self, conversation: ConversationId, path: Path, bytes: &[u8]) {
+        let Some((owner, keys)) = self.conversations.get(&conversation) else {
+            return;
+        };
+        let Some(probe) = keys.decode(bytes) else {
+            return;
+        };
+        tracing::trace!(%path, ?probe, ?owner, "probe heard");
+        match *owner {
+            Owner::Dial(id) => {
+                self.admit_dialled(id, path);
+                self.tell_dial(id, |dial, now| dial.handle_probe(path, probe, now));
+            }
+            Owner::Answer(peer) => {
+                self.admit(peer, path);
+                self.handle_answer_probe(peer, path, probe);
+            }
+            Owner::Link(peer) => self.handle_link_probe(peer, path, probe),
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Found(id, found) => {
+                self.tell_dial(id, |dial, now| dial.handle_found(found, now));
+            }
+            Outcome::LookupEnded(id, answered) => {
+                self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));
+            }
+            Outcome::OfferStored(id, stored) => {
+                let stored = stored.map_err(|error| error.to_string());
+                self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
+            }
+            Outcome::Inbox(sealed) => self.handle_inbox(&sealed),
+            Outcome::Dialled(id, peer, result) => self.handle_dialled(id, peer, result),
+            Outcome::Accepted(route, began, result) => self.handle_accepted(route, began, result),
+            Outcome::SessionEnded(end) => self.handle_session_ended(end),
+            Outcome::Published(published) => self.handle_published(published),
+            Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
+        }
+    }
+
+    /// Takes probes of a conversation for `owner` from here on, and those of `before` no more.
+    pub(super) fn converse(
+        &mut self,
+        owner: Owner,
+        keys: ProbeKeys,
+        before: Option<ConversationId>,
+    ) {
+        if let Some(before) = before {
+            self.conversations.remove(&before);
+        }
+        self.conversations.insert(keys.conversation, (owner, keys));
+    }
+
+    /// Takes no probes of this conversation any more.
+    pub(super) fn forget_conversation(&mut self, conversation: ConversationId) {
+        self.conversations.remove(&conversation);
+    }
+
+    /// Sends `probe` of `conversation` over `path`.
+    pub(super) fn send_probe(&mut self, conversation: ConversationId, path: Path, probe: Probe) {
+        if let Some((_, keys)) = self.conversations.get(&conversation) {
+            let datagram = keys.encode(probe, &mut self.entropy);
+            tracing::trace!(%path, ?probe, "probe sent");
+            self.sockets.send(path, &datagram);
+        }
+    }
+
+    /// Runs `task` as long as the driver runs.
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.tasks.spawn(task)
+    }
+
+    /// Where tasks report.
+    pub(super) fn outcomes(&self) -> mpsc::Sender<Outcome> {
+        self.outcomes.clone()
+    }
+
+    fn status(&self) -> Status {
+        let dht = self
+            .rendezvous
+            .as_ref()
+            .map(|rendezvous| rendezvous.health());
+        Status {
+            peer_id: self.us,
+            local_addresses: self.addresses.local(&self.bound_sockets),
+            public_addresses: self.addresses.public(),
+            nat: self.addresses.nat_in_words(),
+            online: self.publishing.is_online(),
+            uptime: self.clock.now().saturating_duration_since(self.started),
+            peers: self.links.count(),
+            dht_nodes: dht.map_or(0, |health| health.nodes_answering),
+        }
+    }
+
+    async fn stop(mut self, answer: Option<Answer<()>>) {
+        let farewells = self.close_all();
+        let retired = self.retire();
+        tokio::join!(farewells, retired);
+        self.endpoint.close();
+        self.endpoint.wait_idle().await;
+        self.tasks.abort_all();
+        if let Some(answer) = answer {
+            let _ = answer.send(Ok(()));
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Failures that explain themselves: what failed, why as far as it was measured, and what to do.
+
+use std::time::Duration;
+
+use super::event::Target;
+use crate::{
+    behaviour::NatBehaviour,
+    failure::{Code, Failure},
+    identity::PeerId,
+    transport::link::{LinkError, SendError},
+};
+
+/// What a dial measured before it ended without a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// How long it lasted.
+    pub(super) elapsed: Duration,
+    /// Lookups that ended.
+    pub(super) lookups: u32,
+    /// The most DHT nodes that answered one of them.
+    pub(super) dht_nodes_answered: usize,
+    /// Whether there is a DHT to ask at all.
+    pub(super) dht_disabled: bool,
+    /// The peer, if one was found.
+    pub(super) peer: Option<PeerId>,
+    /// Addresses at which it was tried.
+    pub(super) peer_addresses: usize,
+    /// How its NAT behaves.
+    pub(super) peer_nat: NatBehaviour,
+    /// How old its record was.
+    pub(super) record_age: Option<Duration>,
+    /// How our NAT behaves.
+    pub(super) our_nat: NatBehaviour,
+    /// Addresses that we could offer.
+    pub(super) our_addresses: usize,
+    /// Whether a STUN server has told us a public address.
+    pub(super) has_public_address: bool,
+    /// Offers that lie in the peer's inbox.
+    pub(super) offers_stored: u32,
+    /// Probes sent.
+    pub(super) probes_sent: u64,
+    /// Whether a probe of the peer was heard.
+    pub(super) path_open: bool,
+    /// Why QUIC did not become a link.
+    pub(super) link_failure: Option<Failure>,
+}
+
+/// Why `target` was not reached.
+pub(super) fn unreached(target: &Target, facts: &Facts) -> Failure {
+    match facts.peer {
+        None if facts.dht_disabled => no_dht_configured(target),
+        None if facts.dht_nodes_answered == 0 => dht_unreachable(facts),
+        None => not_found(target, facts),
+        Some(_) if facts.path_open => no_handshake(target, facts),
+        Some(peer) => no_path(&peer, facts),
+    }
+}
+
+fn no_dht_configured(target: &Target) -> Failure {
+    Failure::new(Code::PeerNotFound, format!("no way to look {target} up"))
+        .because("this node was started without a DHT")
+        .hint("use a ticket with addresses (p2p-node ticket --addrs), or drop --dht-bootstrap none")
+}
+
+fn dht_unreachable(facts: &Facts) -> Failure {
+    Failure::new(Code::DhtUnreachable, "no node of the DHT answered")
+        .because(format!("{} lookups in {}", facts.lookups, seconds(facts.elapsed)))
+        .hint(
+            "check that UDP leaves this network, or name a node that you can reach: --dht-bootstrap HOST:PORT",
+        )
+}
+
+fn not_found(target: &Target, facts: &Facts) -> Failure {
+    let hint = match target {
+        Target::Service(name) => {
+            format!(
+                "is a server running with --service {name}, and the same --service-secret-file? its `online` event says when it can be found"
+            )
+        }
+        Target::Peer(_) | Target::Ticket(_) => {
+            "is the peer running in server mode? its `online` event says when it can be found"
+                .into()
+        }
+    };
+    Failure::new(
+        Code::PeerNotFound,
+        format!("nothing is published for {target}"),
+    )
+    .because(format!(
+        "{} DHT nodes answered, {} lookups in {}",
+        facts.dht_nodes_answered,
+        facts.lookups,
+        seconds(facts.elapsed)
+    ))
+    .hint(hint)
+}
+
+fn no_handshake(target: &Target, facts: &Facts) -> Failure {
+    let cause = facts.link_failure.as_ref().map_or_else(
+        || {
+            format!(
+                "a path opened, but QUIC did not answer within {}",
+                seconds(facts.elapsed)
+            )
+        },
+        |failure| format!("{failure}"),
+    );
+    Failure::new(
+        Code::HandshakeFailed,
+        format!("{target} answers probes but no connection came up"),
+    )
+    .because(cause)
+    .hint("try again; if it lasts, compare the versions of both nodes")
+}
+
+fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
+    let age = facts
+        .record_age
+        .map(|age| format!("; its record is {} old", seconds(age)));
+    let measured = format!(
+        "{} probes to {} addresses and {} offers in {}; our NAT: {}; theirs: {}{}",
+        facts.probes_sent,
+        facts.peer_addresses,
+        facts.offers_stored,
+        seconds(facts.elapsed),
+        facts.our_nat,
+        facts.peer_nat,
+        age.unwrap_or_default()
+    );
+    if facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping() {
+        return Failure::new(
+            Code::NatIncompatible,
+            format!("found {}, but no direct path can be opened", peer.short()),
+        )
+        .because(format!("both NATs use another port for every destination; {measured}"))
+        .hint("move one side behind another NAT, forward a UDP port to it (--bind 0.0.0.0:PORT), or use IPv6");
+    }
+    let message = format!(
+        "no answer from {} on {} addresses",
+        peer.short(),
+        facts.peer_addresses
+    );
+    if !facts.has_public_address && facts.our_addresses > 0 {
+        return Failure::new(Code::PunchTimeout, message)
+            .because(format!("no STUN server answered, so our public address is not known; {measured}"))
+            .hint("check that UDP leaves this network, or name a STUN server that you can reach: --stun HOST:PORT");
+    }
+    Failure::new(Code::PunchTimeout, message)
+        .because(measured)
+        .hint("is the peer still running? if so, forward a UDP port to one side (--bind 0.0.0.0:PORT)")
+}
+
+/// `error` of a link to `peer` as its user sees it.
+pub(super) fn link_failed(error: &LinkError, peer: PeerId) -> Failure {
+    let failure = Failure::new(error.code(), error.to_string());
+    match error.code() {
+        Code::PeerIdentityMismatch => failure
+            .hint(format!("somebody else answers in the place of {}; check the peer id", peer.short())),
+        Code::Refused => failure.hint(
+            "the server admits listed peers and those who know its secret: --allow there, or --service-secret-file here",
+        ),
+        Code::PeerVersionMismatch => failure.hint("update the older of the two nodes"),
+        Code::ConnectionLost => failure.hint("connect again; `status` shows how this node fares"),
+        _ => failure,
+    }
+}
+
+/// Why a message of `size` bytes was not taken.
+pub(super) fn not_taken(error: &SendError, size: usize) -> Failure {
+    match error {
+        SendError::TooLarge(oversize) => Failure::new(Code::MessageTooLarge, oversize.to_string())
+            .because(format!("the payload has {size} bytes"))
+            .hint("send it in parts of 16 MiB at most"),
+        SendError::QueueFull { .. } => Failure::new(Code::QueueFull, error.to_string())
+            .hint("wait for `ok` events before sending more"),
+        SendError::Ended => Failure::new(Code::ConnectionLost, error.to_string()),
+    }
+}
+
+/// Why nobody knows whether `peer` has a message.
+pub(super) fn delivery_unknown(cause: &LinkError, peer: PeerId) -> Failure {
+    Failure::new(
+        Code::DeliveryUnknown,
+        format!(
+            "the link to {} ended before the message was acknowledged",
+            peer.short()
+        ),
+    )
+    .because(cause.to_string())
+    .hint("it may have arrived: send it again only if the other side can tell doubles apart")
+}
+
+/// Why a message to `peer` is not known to have arrived in time.
+pub(super) fn unacknowledged(peer: PeerId) -> Failure {
+    Failure::new(
+        Code::Timeout,
+        format!("{} did not acknowledge the message in time", peer.short()),
+    )
+    .because("the link is up, but the other side has not taken the message yet")
+    .hint("it may still arrive; its reader is slow, or the network is")
+}
+
+fn seconds(duration: Duration) -> String {
+    match duration.as_secs() {
+        0..=119 => format!("{:.1} s", duration.as_secs_f64()),
+        120..=7_199 => format!("{} min", duration.as_secs() / 60),
+        _ => format!("{} h", duration.as_secs() / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::behaviour::Dependence;
+
+    fn service() -> Target {
+        Target::Service("myapi:v1".parse().unwrap())
+    }
+
+    fn symmetric() -> NatBehaviour {
+        NatBehaviour {
+            mapping: Some(Dependence::AddressAndPortDependent),
+            filtering: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_failure_has_its_code_a_cause_and_a_remedy() {
+        let peer = Some(crate::identity::Identity::from_seed([1; 32]).peer_id());
+        let silent = Facts::default();
+        let answered = Facts {
+            dht_nodes_answered: 8,
+            ..Facts::default()
+        };
+        let unreached_peer = Facts {
+            peer,
+            has_public_address: true,
+            ..answered.clone()
+        };
+        let both_hard = Facts {
+            our_nat: symmetric(),
+            peer_nat: symmetric(),
+            ..unreached_peer.clone()
+        };
+        let half_open = Facts {
+            path_open: true,
+            ..unreached_peer.clone()
+        };
+        for (facts, code) in [
+            (silent, Code::DhtUnreachable),
+            (answered, Code::PeerNotFound),
+            (unreached_peer, Code::PunchTimeout),
+            (both_hard, Code::NatIncompatible),
+            (half_open, Code::HandshakeFailed),
+        ] {
+            let failure = unreached(&service(), &facts);
+            assert_eq!(failure.code, code);
+            assert!(
+                !failure.why.is_empty() && !failure.hint.is_empty(),
+                "{failure}"
+            );
+        }
+    }
+}

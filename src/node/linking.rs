@@ -1,0 +1,491 @@
+//! Links and their paths: which peers are connected, over which path, and what becomes of their messages.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::time::timeout_at;
+
+use super::{
+    dialling::{Waiting, Wish},
+    driver::{DialId, Driver, Outcome, Owner},
+    event::{Connection, Direction, Event, PeerStatus, Receipt, Stage, Target},
+    explain,
+};
+use crate::{
+    candidate::Candidate,
+    failure::{Code, Failure},
+    identity::PeerId,
+    probe::ConversationId,
+    service::Service,
+    ticket::Ticket,
+    transport::{
+        admission::Admission,
+        link::{Caller, Link, LinkError},
+        quic::Arrival,
+        route::RouteId,
+        upkeep::Upkeep,
+    },
+};
+
+/// All peers that QUIC packets go to or come from.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    pub(super) neighbours: BTreeMap<PeerId, Neighbour>,
+    pub(super) by_route: BTreeMap<RouteId, PeerId>,
+    generations: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    pub(super) route: RouteId,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) live: Option<Live>,
+}
+
+/// A link that is up.
+#[derive(Debug)]
+pub(super) struct Live {
+    link: Arc<Link>,
+    pub(super) upkeep: Upkeep,
+    generation: u64,
+    direction: Direction,
+    /// The conversation of the offer that led here, if one did.
+    offered: Option<ConversationId>,
+    pub(super) conversation: ConversationId,
+    since: Instant,
+    took: Duration,
+    /// Messages of ours that the peer has.
+    delivered: Arc<AtomicU64>,
+    /// Messages of the peer that the user has.
+    received: Arc<AtomicU64>,
+}
+
+/// A link is gone.
+#[derive(Debug)]
+pub(super) struct SessionEnd {
+    peer: PeerId,
+    generation: u64,
+    error: LinkError,
+}
+
+impl Links {
+    /// The connected peer that `target` names, if there is one.
+    pub(super) fn connected(&self, target: &Target) -> Option<PeerId> {
+        let live = |peer: &PeerId| self.neighbours.get(peer).is_some_and(|n| n.live.is_some());
+        match target {
+            Target::Peer(peer) => Some(*peer).filter(live),
+            Target::Ticket(ticket) => Some(ticket.peer).filter(live),
+            // Of several servers the one that was connected last.
+            Target::Service(_) => self
+                .neighbours
+                .iter()
+                .filter_map(|(peer, neighbour)| Some((neighbour.live.as_ref()?, peer)))
+                .max_by_key(|(live, _)| live.generation)
+                .map(|(_, peer)| *peer),
+        }
+    }
+
+    /// Connected peers.
+    pub(super) fn count(&self) -> usize {
+        self.neighbours
+            .values()
+            .filter(|neighbour| neighbour.live.is_some())
+            .count()
+    }
+
+    /// Whether the live link to `peer` came of the offer with this conversation.
+    pub(super) fn came_from(&self, peer: PeerId, conversation: ConversationId) -> bool {
+        let live = self
+            .neighbours
+            .get(&peer)
+            .and_then(|neighbour| neighbour.live.as_ref());
+        live.is_some_and(|live| live.offered == Some(conversation))
+    }
+
+    /// When a path is due for a look.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let live = self
+            .neighbours
+            .values()
+            .filter_map(|neighbour| neighbour.live.as_ref());
+        live.filter_map(|live| live.upkeep.poll_timeout()).min()
+    }
+
+    /// The live link to `peer`.
+    pub(super) fn live(&mut self, peer: PeerId) -> Option<&mut Live> {
+        self.neighbours
+            .get_mut(&peer)
+            .and_then(|neighbour| neighbour.live.as_mut())
+    }
+}
+
+impl Driver {
+    /// Lets somebody in who dialled us, as far as it gets.
+    pub(super) fn handle_arrival(&mut self, arrival: Arrival) {
+        let Some(route) = self.sockets.route_of(arrival.address()) else {
+            return;
+        };
+        let caller = self.caller(route);
+        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
+        let began = self.clock.now();
+        self.spawn(async move {
+            let result = Link::accept(&endpoint, arrival, caller).await;
+            // A driver that is gone needs no answer.
+            let _ = outcomes.send(Outcome::Accepted(route, began, result)).await;
+        });
+    }
+
+    /// What is known of whoever comes in by `route`.
+    fn caller(&self, route: RouteId) -> Caller {
+        let peer = self.links.by_route.get(&route).copied();
+        let announced = peer.filter(|&peer| self.admits_offer_of(peer));
+        announced.map_or_else(|| Caller::Unknown(self.admission()), Caller::Announced)
+    }
+
+    fn admits_offer_of(&self, peer: PeerId) -> bool {
+        let Some(offer) = self.answering.offer_of(peer) else {
+            return false;
+        };
+        match self.admission() {
+            Admission::Anyone => true,
+            Admission::Only { peers, keys } => {
+                peers.contains(&peer) || keys.iter().any(|key| offer.proves(key, &self.us))
+            }
+        }
+    }
+
+    /// Who may be linked to this node.
+    fn admission(&self) -> Admission {
+        let secret = self
+            .config
+            .service
+            .as_ref()
+            .and_then(Service::admission_key);
+        if self.config.allow.is_empty() && secret.is_none() {
+            return Admission::Anyone;
+        }
+        let ticket = Ticket::of(&self.config.identity, Vec::new())
+            .secret
+            .admission_key();
+        let keys = secret.into_iter().chain([ticket]).collect();
+        Admission::Only {
+            peers: self.config.allow.clone(),
+            keys,
+        }
+    }
+
+    /// Takes in that QUIC which somebody dialled to us has become a link, or not.
+    pub(super) fn handle_accepted(
+        &mut self,
+        route: RouteId,
+        began: Instant,
+        result: Result<Link, LinkError>,
+    ) {
+        let link = match result {
+            Ok(link) => link,
+            Err(error) => {
+                tracing::debug!(%error, "somebody who dialled us did not become a link");
+                return;
+            }
+        };
+        let peer = link.peer_id();
+        match self
+            .links
+            .neighbours
+            .get(&peer)
+            .map(|neighbour| neighbour.route)
+        {
+            Some(own) if own == route => {}
+            Some(own) => self.sockets.adopt_stranger(route, own),
+            None => {
+                self.sockets.keep(route);
+                self.adopt_route(peer, route, &[]);
+            }
+        }
+        let began = self.answering.since(peer).unwrap_or(began);
+        self.link_up(link, Direction::Incoming, began);
+    }
+
+    /// Takes in that QUIC which we dialled has become a link, or not.
+    pub(super) fn handle_dialled(
+        &mut self,
+        id: DialId,
+        peer: PeerId,
+        result: Result<Link, LinkError>,
+    ) {
+        match result {
+            Ok(link) => {
+                let began = self.dialling.began(id).unwrap_or_else(|| self.clock.now());
+                self.link_up(link, Direction::Outgoing, began);
+            }
+            Err(error) => {
+                let failure = explain::link_failed(&error, peer);
+                self.tell_dial(id, |dial, now| dial.handle_link_failed(failure, now));
+            }
+        }
+    }
+
+    fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
+        let (peer, now) = (link.peer_id(), self.clock.now());
+        if self.links.count() >= self.config.peers_max && self.links.live(peer).is_none() {
+            return self.close_link(Arc::new(link), "this node has as many peers as it may");
+        }
+        // Both sides dialled at once: the link that the lower id dialled stays, on both sides.
+        let winner = if self.us < peer {
+            Direction::Outgoing
+        } else {
+            Direction::Incoming
+        };
+        if let Some(before) = self.links.live(peer) {
+            let is_glare = before.direction != direction && now < before.since + GLARE_TIME;
+            if is_glare && before.direction == winner {
+                return self.close_link(Arc::new(link), "another link to this node stays");
+            }
+        }
+        let Some(neighbour) = self.links.neighbours.get(&peer) else {
+            return;
+        };
+        let Some(path) = self.sockets.best(neighbour.route) else {
+            return self.close_link(Arc::new(link), "no path");
+        };
+        let candidates = self.paths_to(&neighbour.candidates);
+        self.end_session(peer, "replaced by a newer link");
+        self.converse(Owner::Link(peer), link.probe_keys().clone(), None);
+        let mut upkeep = Upkeep::new(path, link.rtt(), self.entropy.fork(), now);
+        upkeep.add_candidates(candidates, now);
+        self.links.generations += 1;
+        let live = Live {
+            conversation: link.probe_keys().conversation,
+            offered: self
+                .answering
+                .offer_of(peer)
+                .map(|offer| offer.conversation),
+            link: Arc::new(link),
+            upkeep,
+            generation: self.links.generations,
+            direction,
+            since: now,
+            took: now.saturating_duration_since(began),
+            delivered: Arc::new(AtomicU64::new(0)),
+            received: Arc::new(AtomicU64::new(0)),
+        };
+        self.announce_link(peer, &live);
+        self.start_session(peer, &live);
+        if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
+            neighbour.live = Some(live);
+        }
+        self.end_answer(peer);
+        self.complete_dials(peer);
+        self.drain_upkeep(peer);
+        self.standing.handle_link_up();
+    }
+
+    fn announce_link(&mut self, peer: PeerId, live: &Live) {
+        self.events.emit(Event::Progress {
+            target: self
+                .dialling
+                .target_reaching(peer)
+                .unwrap_or(Target::Peer(peer)),
+            peer: Some(peer),
+            stage: Stage::Link,
+            elapsed: live.took,
+            detail: format!("identity proved over {}", live.upkeep.best().remote),
+        });
+    }
+
+    /// Passes the peer's messages to the user, in order, between `Connected` and the link's end.
+    fn start_session(&mut self, peer: PeerId, live: &Live) {
+        let (link, generation) = (live.link.clone(), live.generation);
+        let received = live.received.clone();
+        let connected = Event::Connected(self.connection(peer, live));
+        let (events, outcomes) = (self.events.sender(), self.outcomes());
+        self.spawn(async move {
+            // A user or a driver that is gone needs no events; the node is about to stop.
+            let _ = events.send(connected).await;
+            let error = loop {
+                match link.receive().await {
+                    Ok(message) => {
+                        received.fetch_add(1, Ordering::Relaxed);
+                        let _ = events.send(Event::Message { peer, message }).await;
+                    }
+                    Err(error) => break error,
+                }
+            };
+            let end = SessionEnd {
+                peer,
+                generation,
+                error,
+            };
+            let _ = outcomes.send(Outcome::SessionEnded(end)).await;
+        });
+    }
+
+    /// Takes in that a link is gone.
+    pub(super) fn handle_session_ended(&mut self, end: SessionEnd) {
+        let SessionEnd {
+            peer,
+            generation,
+            error,
+        } = end;
+        let Some(live) = self
+            .links
+            .live(peer)
+            .filter(|live| live.generation == generation)
+        else {
+            return;
+        };
+        let conversation = live.conversation;
+        self.forget_conversation(conversation);
+        if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
+            neighbour.live = None;
+        }
+        self.release_route(peer);
+        let will_retry = self
+            .standing
+            .handle_link_down(self.links.count(), self.clock.now());
+        let failure = explain::link_failed(&error, peer);
+        self.events.emit(Event::Disconnected {
+            peer,
+            failure,
+            will_retry,
+        });
+    }
+
+    /// Ends the link to `peer`, if there is one, without an event: another takes its place.
+    fn end_session(&mut self, peer: PeerId, reason: &'static str) {
+        let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
+            return;
+        };
+        let Some(live) = neighbour.live.take() else {
+            return;
+        };
+        self.forget_conversation(live.conversation);
+        self.close_link(live.link, reason);
+    }
+
+    /// Ends the link to `peer` because the user wants it.
+    ///
+    /// # Errors
+    /// When it is not connected.
+    pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
+        let live = self.links.live(peer).ok_or_else(|| {
+            Failure::new(
+                Code::PeerNotFound,
+                format!("{} is not connected", peer.short()),
+            )
+            .hint("`list` shows who is")
+        })?;
+        let link = live.link.clone();
+        self.close_link(link, "disconnected");
+        Ok(())
+    }
+
+    fn close_link(&mut self, link: Arc<Link>, reason: &'static str) {
+        let deadline = self.clock.now() + CLOSE_TIME;
+        self.spawn(async move { link.close(reason, deadline.into()).await });
+    }
+
+    /// Says goodbye to every peer; the future ends when all have heard it, or had their time.
+    pub(super) fn close_all(&mut self) -> impl Future<Output = ()> + use<> {
+        let deadline = self.clock.now() + CLOSE_TIME;
+        let live = self
+            .links
+            .neighbours
+            .values()
+            .filter_map(|neighbour| neighbour.live.as_ref());
+        let links: Vec<Arc<Link>> = live.map(|live| live.link.clone()).collect();
+        async move {
+            let mut closing = tokio::task::JoinSet::new();
+            for link in links {
+                closing.spawn(
+                    async move { link.close("the node is stopping", deadline.into()).await },
+                );
+            }
+            closing.join_all().await;
+        }
+    }
+}
+
+impl Driver {
+    /// Gives a connected peer to somebody who waited for it.
+    pub(super) fn grant(&mut self, peer: PeerId, waiting: Waiting) {
+        let Some(neighbour) = self.links.neighbours.get(&peer) else {
+            return;
+        };
+        let Some(live) = &neighbour.live else { return };
+        match waiting.wish {
+            Wish::Standing => {}
+            // Whoever does not wait any more needs no answer, here and below.
+            Wish::Connect(answer) => drop(answer.send(Ok(self.connection(peer, live)))),
+            Wish::Send(message, answer) => {
+                let message_id = message.id.clone();
+                let size = message.payload.len();
+                let (began, delivered) = (self.clock.now(), live.delivered.clone());
+                match live.link.send(*message) {
+                    Err(error) => drop(answer.send(Err(explain::not_taken(&error, size)))),
+                    Ok(receipt) => {
+                        let (clock, deadline) = (self.clock, waiting.deadline);
+                        self.spawn(async move {
+                            let acknowledged = timeout_at(deadline.into(), receipt).await;
+                            let result = match acknowledged {
+                                Ok(Ok(())) => {
+                                    delivered.fetch_add(1, Ordering::Relaxed);
+                                    let rtt = clock.now().saturating_duration_since(began);
+                                    Ok(Receipt {
+                                        peer,
+                                        message_id,
+                                        rtt,
+                                    })
+                                }
+                                Ok(Err(unknown)) => {
+                                    Err(explain::delivery_unknown(&unknown.cause, peer))
+                                }
+                                Err(_) => Err(explain::unacknowledged(peer)),
+                            };
+                            let _ = answer.send(result);
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn connection(&self, peer: PeerId, live: &Live) -> Connection {
+        Connection {
+            peer,
+            direction: live.direction,
+            path: self.path_report(live.upkeep.best()),
+            rtt: live.link.rtt(),
+            took: live.took,
+        }
+    }
+
+    /// All connected peers.
+    pub(super) fn peer_statuses(&self) -> Vec<PeerStatus> {
+        let now = self.clock.now();
+        let status = |(peer, neighbour): (&PeerId, &Neighbour)| {
+            let live = neighbour.live.as_ref()?;
+            Some(PeerStatus {
+                connection: self.connection(*peer, live),
+                connected_for: now.saturating_duration_since(live.since),
+                messages: (
+                    live.delivered.load(Ordering::Relaxed),
+                    live.received.load(Ordering::Relaxed),
+                ),
+            })
+        };
+        self.links.neighbours.iter().filter_map(status).collect()
+    }
+}
+
+/// Two dials that cross are no further apart than their links take to come up.
+const GLARE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a link that is closed waits for what was sent on it.
+const CLOSE_TIME: Duration = Duration::from_secs(1);

@@ -1,0 +1,335 @@
+//! A server can be found: its records in the DHT, and its inboxes.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    config::Role,
+    driver::{Driver, Outcome},
+    event::Event,
+};
+use crate::{
+    dht::{
+        item::Item,
+        location::Name,
+        publication::{self, Found, Publication, Writers},
+        record::PeerRecord,
+        rendezvous::{PutError, Rendezvous, Stored},
+        service_record::{ServiceEntry, ServiceRecord},
+    },
+    ticket::Ticket,
+    time::UnixMillis,
+};
+
+/// Everything this node is found by.
+#[derive(Debug, Default)]
+pub(super) struct Publishing {
+    records: Vec<Record>,
+    was_online: bool,
+}
+
+#[derive(Debug)]
+struct Record {
+    name: Name,
+    publication: Publication,
+    /// The list as it was last read, for a service.
+    read: ServiceRecord,
+    /// When our newest entry was made.
+    entry_made_at: UnixMillis,
+}
+
+/// What a task that reads or writes a record reports; records are counted from 0.
+#[derive(Debug)]
+pub(super) enum Published {
+    /// The record was read: nodes that answered, and what lies there.
+    Read {
+        record: usize,
+        answered: usize,
+        item: Option<Item>,
+    },
+    /// The record was written, or not.
+    Written {
+        record: usize,
+        seq: i64,
+        result: Result<Stored, PutError>,
+    },
+}
+
+impl Publishing {
+    /// When a record is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.records
+            .iter()
+            .filter_map(|record| record.publication.poll_timeout())
+            .min()
+    }
+
+    /// Whether every record is in the DHT.
+    pub(super) fn is_online(&self) -> bool {
+        !self.records.is_empty()
+            && self
+                .records
+                .iter()
+                .all(|record| record.publication.is_published())
+    }
+}
+
+impl Driver {
+    /// A server begins to watch its inboxes; its records follow when it knows its addresses.
+    pub(super) fn begin_publishing(&mut self) {
+        let Some(rendezvous) = self.rendezvous.clone() else {
+            return;
+        };
+        if self.config.role == Role::Client {
+            return;
+        }
+        let names = self.own_names();
+        let slots = names.iter().flat_map(Name::inbox).collect();
+        for name in names {
+            let writers = match &name {
+                Name::Service(_) => Writers::Many,
+                Name::Peer(_) | Name::Ticket(..) => Writers::OnlyUs,
+            };
+            self.publishing.records.push(Record {
+                name,
+                publication: Publication::new(writers, self.entropy.fork()),
+                read: ServiceRecord::default(),
+                entry_made_at: UnixMillis::default(),
+            });
+        }
+        let outcomes = self.outcomes();
+        self.spawn(async move {
+            let mut watch = rendezvous.watch(slots);
+            while let Some((_, item)) = watch.next().await {
+                // A driver that is gone needs no offers.
+                let _ = outcomes.send(Outcome::Inbox(item.value().to_vec())).await;
+            }
+        });
+    }
+
+    /// The names under which this node is found. With a secret, the bare peer id is none of them.
+    fn own_names(&self) -> Vec<Name> {
+        let service = self.config.service.clone();
+        let is_private = service
+            .as_ref()
+            .is_some_and(|service| service.secret.is_some());
+        let secret = Ticket::of(&self.config.identity, Vec::new()).secret;
+        let public = (!is_private).then_some(Name::Peer(self.us));
+        let service = service.map(Name::Service);
+        service
+            .into_iter()
+            .chain(public)
+            .chain([Name::Ticket(self.us, secret)])
+            .collect()
+    }
+
+    /// Our addresses are others than before, or known for the first time.
+    pub(super) fn handle_presence_changed(&mut self) {
+        let gathered = self.addresses.gathered();
+        if !gathered.complete || gathered.candidates.is_empty() {
+            return;
+        }
+        let now = self.clock.now();
+        for record in &mut self.publishing.records {
+            record.publication.handle_changed(now);
+        }
+        self.drain_publishing();
+    }
+
+    /// Writes the records that are due.
+    pub(super) fn wake_publishing(&mut self, now: Instant) {
+        for record in &mut self.publishing.records {
+            record.publication.handle_timeout(now);
+        }
+        self.drain_publishing();
+    }
+
+    /// Takes in what a task reports.
+    pub(super) fn handle_published(&mut self, published: Published) {
+        let (now, unix) = (self.clock.now(), self.clock.unix());
+        match published {
+            Published::Read {
+                record,
+                answered,
+                item,
+            } => {
+                let Some(record) = self.publishing.records.get_mut(record) else {
+                    return;
+                };
+                let found = record.take_read(answered, item.as_ref(), &self.us, unix);
+                record.publication.handle_read(found, now);
+            }
+            Published::Written {
+                record,
+                seq,
+                result,
+            } => {
+                if let Err(error) = &result {
+                    tracing::warn!(%error, "a record could not be published");
+                }
+                let stored = result.as_ref().map_or(0, |stored| stored.nodes);
+                let Some(record) = self.publishing.records.get_mut(record) else {
+                    return;
+                };
+                record.publication.handle_written(seq, &result, now);
+                self.announce_online(stored);
+            }
+        }
+        self.drain_publishing();
+    }
+
+    fn announce_online(&mut self, stored_at: usize) {
+        let is_online = self.publishing.is_online();
+        if is_online && !self.publishing.was_online {
+            let candidates = self.addresses.gathered().candidates;
+            self.events.emit(Event::Online {
+                stored_at,
+                addresses: candidates
+                    .into_iter()
+                    .map(|candidate| candidate.address)
+                    .collect(),
+                took: self.clock.now().saturating_duration_since(self.started),
+            });
+        }
+        self.publishing.was_online = is_online;
+    }
+
+    fn drain_publishing(&mut self) {
+        let Some(rendezvous) = self.rendezvous.clone() else {
+            return;
+        };
+        for index in 0..self.publishing.records.len() {
+            let Some(record) = self.publishing.records.get_mut(index) else {
+                continue;
+            };
+            match record.publication.poll_output() {
+                Some(publication::Output::Read) => {
+                    let at = record.name.record();
+                    let (rendezvous, outcomes) = (rendezvous.clone(), self.outcomes());
+                    self.spawn(async move {
+                        let (item, end) = rendezvous.get(at).newest().await;
+                        let read = Published::Read {
+                            record: index,
+                            answered: end.answered,
+                            item,
+                        };
+                        // A driver that is gone needs no answer, here and below.
+                        let _ = outcomes.send(Outcome::Published(read)).await;
+                    });
+                }
+                Some(publication::Output::Write { cas, seq_min }) => {
+                    self.write_record(&rendezvous, index, cas, seq_min);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn write_record(
+        &mut self,
+        rendezvous: &Arc<dyn Rendezvous>,
+        index: usize,
+        cas: Option<i64>,
+        seq_min: i64,
+    ) {
+        let unix = self.clock.unix();
+        let gathered = self.addresses.gathered();
+        let Some(record) = self.publishing.records.get_mut(index) else {
+            return;
+        };
+        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX).max(seq_min);
+        let (identity, name, entropy) = (&self.config.identity, &record.name, &mut self.entropy);
+        let item = match name {
+            Name::Service(_) => {
+                let entry = ServiceEntry::new(identity, name, &gathered.candidates, unix);
+                record.entry_made_at = entry.made_at;
+                let value = record.read.merge(&[entry], unix).seal(name, entropy);
+                Item::sign(&name.service_record_key(), seq, value)
+            }
+            Name::Peer(_) | Name::Ticket(..) => {
+                let value = PeerRecord {
+                    peer: self.us,
+                    made_at: unix,
+                    candidates: gathered.candidates,
+                    nat: gathered.nat,
+                    helpers: Vec::new(),
+                }
+                .seal(identity, &name.sealing_key(), entropy);
+                Item::sign(&name.own_record_key(identity), seq, value)
+            }
+        };
+        let (rendezvous, outcomes) = (rendezvous.clone(), self.outcomes());
+        self.spawn(async move {
+            let result = rendezvous.put(item, cas).await;
+            let written = Published::Written {
+                record: index,
+                seq,
+                result,
+            };
+            let _ = outcomes.send(Outcome::Published(written)).await;
+        });
+    }
+}
+
+impl Driver {
+    /// Takes this server off the service's list, so that nobody dials it in vain; the future ends when
+    /// that is done, or has had its time.
+    pub(super) fn retire(&mut self) -> impl Future<Output = ()> + use<> {
+        let item = self.farewell();
+        let rendezvous = self.rendezvous.clone();
+        async move {
+            if let (Some(item), Some(rendezvous)) = (item, rendezvous) {
+                // In vain, others find out that we are gone when they dial.
+                let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, None)).await;
+            }
+        }
+    }
+
+    fn farewell(&mut self) -> Option<Item> {
+        let unix = self.clock.unix();
+        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX);
+        let is_list = |record: &&mut Record| matches!(record.name, Name::Service(_));
+        let record = self.publishing.records.iter_mut().find(is_list)?;
+        if record.entry_made_at == UnixMillis::default() {
+            return None;
+        }
+        record.read.entries.retain(|entry| entry.peer != self.us);
+        let value = record
+            .read
+            .merge(&[], unix)
+            .seal(&record.name, &mut self.entropy);
+        Some(Item::sign(&record.name.service_record_key(), seq, value))
+    }
+}
+
+impl Record {
+    /// Takes in what lies at the record's place.
+    fn take_read(
+        &mut self,
+        answered: usize,
+        item: Option<&Item>,
+        us: &crate::identity::PeerId,
+        now: UnixMillis,
+    ) -> Found {
+        let Some(item) = item else {
+            self.read = ServiceRecord::default();
+            return if answered == 0 {
+                Found::Nobody
+            } else {
+                Found::Nothing
+            };
+        };
+        // What is not a record any more is written over.
+        self.read = ServiceRecord::open(item.value(), &self.name, now).unwrap_or_default();
+        let ours = self.read.entries.iter().find(|entry| entry.peer == *us);
+        match ours {
+            Some(entry) if entry.made_at >= self.entry_made_at => Found::WithUs(item.seq()),
+            Some(_) | None => Found::WithoutUs(item.seq()),
+        }
+    }
+}
+
+/// A put on warm nodes takes one round trip; nobody waits longer for a node to stop.
+const RETIRE_TIME: Duration = Duration::from_millis(700);

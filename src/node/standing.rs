@@ -1,0 +1,81 @@
+//! A client wants to be connected to its service all the time: dials it at the start, and again whenever
+//! the link is gone.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    config::Role,
+    dialling::Wish,
+    driver::Driver,
+    event::{Event, Target},
+};
+use crate::failure::Failure;
+
+/// The wish to be connected, and when to try again.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    target: Option<Target>,
+    next: Option<Instant>,
+    failures: u32,
+}
+
+impl Standing {
+    /// When the next dial is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Takes in that a link is up.
+    pub(super) fn handle_link_up(&mut self) {
+        self.next = None;
+        self.failures = 0;
+    }
+
+    /// Takes in that a link is gone and `left` are up; says whether the node dials again by itself.
+    pub(super) fn handle_link_down(&mut self, left: usize, now: Instant) -> bool {
+        let wants = self.target.is_some() && left == 0;
+        if wants {
+            self.next = Some(now + REDIAL_AFTER);
+        }
+        wants
+    }
+
+    fn handle_failed(&mut self, now: Instant) {
+        self.failures += 1;
+        let doubled = REDIAL_AFTER.saturating_mul(1 << self.failures.min(8));
+        self.next = Some(now + doubled.min(REDIAL_AFTER_MAX));
+    }
+}
+
+impl Driver {
+    /// A client of a service begins to dial it.
+    pub(super) fn begin_standing(&mut self) {
+        if self.config.role == Role::Client
+            && let Some(target) = self.config.standing.clone()
+        {
+            self.standing.target = Some(target);
+            self.standing.next = Some(self.clock.now());
+        }
+    }
+
+    /// Dials again if it is time.
+    pub(super) fn wake_standing(&mut self, now: Instant) {
+        let is_due = self.standing.next.take_if(|next| *next <= now).is_some();
+        if is_due && let Some(target) = self.standing.target.clone() {
+            self.fulfil(target, None, Wish::Standing);
+        }
+    }
+
+    /// Takes in that the dial was in vain.
+    pub(super) fn handle_standing_failed(&mut self, failure: Failure) {
+        let now = self.clock.now();
+        self.standing.handle_failed(now);
+        self.events.emit(Event::Warning(failure));
+    }
+}
+
+/// A server that restarts is back within a second or two.
+const REDIAL_AFTER: Duration = Duration::from_millis(500);
+
+/// A server that comes back is connected after this long at the most.
+const REDIAL_AFTER_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,97 @@
+//! Brings a node to life: sockets, QUIC and the driver's task.
+
+use std::io;
+
+use tokio::sync::mpsc;
+
+use super::{
+    addresses::Addresses,
+    config::Config,
+    driver::{Driver, Inputs, Parts},
+    environment::Environment,
+    event::Event,
+    events::Events,
+    handle::Node,
+};
+use crate::{
+    candidate::canonical,
+    datagram::BoundSocket,
+    failure::{Code, Failure},
+    ticket::Ticket,
+    transport::{path_table::PathTable, quic::Endpoint, socket_set::SocketSet},
+};
+
+impl Node {
+    /// Starts a node; must be called inside a tokio runtime. Its events come out of the receiver; the
+    /// node slows its peers down while nobody takes them.
+    ///
+    /// # Errors
+    /// When a socket does not know its own address.
+    pub fn start(
+        config: Config,
+        environment: Environment,
+    ) -> Result<(Self, mpsc::Receiver<Event>), Failure> {
+        let Environment {
+            sockets,
+            interfaces,
+            rendezvous,
+            clock,
+            mut entropy,
+            crypto,
+        } = environment;
+        let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
+        let bound_sockets: Vec<BoundSocket> = sockets
+            .local_addresses()
+            .into_iter()
+            .map(|(index, local)| BoundSocket {
+                index,
+                local: canonical(local),
+            })
+            .collect();
+        let endpoint = Endpoint::new(&config.identity, crypto, entropy.fork(), sockets.clone())
+            .map_err(|error| no_endpoint(&error))?;
+        let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+        let (outcome_sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
+        let node = Self::new(
+            config.identity.peer_id(),
+            Ticket::of(&config.identity, Vec::new()),
+            request_sender,
+        );
+        let addresses = Addresses::new(interfaces, config.stun_servers.clone(), clock.now());
+        let driver = Driver::new(Parts {
+            config,
+            clock,
+            entropy,
+            sockets,
+            bound_sockets,
+            endpoint,
+            rendezvous,
+            addresses,
+            events: Events::new(event_sender),
+            outcomes: outcome_sender,
+        });
+        // Ends by itself when the last handle is dropped.
+        tokio::spawn(driver.run(Inputs {
+            requests,
+            datagrams,
+            outcomes,
+        }));
+        Ok((node, events))
+    }
+}
+
+fn no_endpoint(error: &io::Error) -> Failure {
+    Failure::new(Code::AddressInUse, "the sockets cannot be used")
+        .because(error.to_string())
+        .hint("name another address: --bind ADDRESS:PORT")
+}
+
+/// Calls that wait for the driver, which takes each within microseconds.
+const REQUESTS_MAX: usize = 1_024;
+
+/// Events that wait for the user; each message among them may hold 16 MiB, so few.
+const EVENTS_MAX: usize = 16;
+
+/// Reports of tasks that wait for the driver.
+const OUTCOMES_MAX: usize = 1_024;
