@@ -412,8 +412,7 @@ impl Shared {
     async fn write_messages(self: Arc<Self>) -> Result<Infallible, LinkError> {
         self.to_send.notified().await;
         let stream = self.connection.open_uni().await.map_err(LinkError::of)?;
-        let mut out = FrameWriter::new(stream);
-        out.push_preface(&[MESSAGE_STREAM]);
+        let mut out = FrameWriter::new(stream, &[MESSAGE_STREAM]);
         let mut batch: Vec<Sequenced> = Vec::new();
         loop {
             lock(&self.outbound).pop_batch(&mut batch);
@@ -422,7 +421,7 @@ impl Shared {
                 continue;
             }
             for frame in batch.drain(..) {
-                out.push(&frame)
+                out.push(frame)
                     .expect("a message within its limits fits into a frame");
             }
             flush(&self.connection, &mut out).await?;

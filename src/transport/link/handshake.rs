@@ -263,9 +263,7 @@ async fn open_control(connection: &Connection) -> Result<FrameWriter, LinkError>
     stream
         .set_priority(1)
         .map_err(|_| LinkError::violation("the control stream was stopped"))?;
-    let mut writer = FrameWriter::new(stream);
-    writer.push_preface(&[CONTROL_STREAM]);
-    Ok(writer)
+    Ok(FrameWriter::new(stream, &[CONTROL_STREAM]))
 }
 
 async fn accept_control(connection: &Connection) -> Result<ControlReader, LinkError> {
@@ -299,7 +297,7 @@ fn push_hello(out: &mut FrameWriter, welcome: Option<Welcome>, proofs: Vec<bytes
 }
 
 pub(super) fn push(out: &mut FrameWriter, frame: Control) {
-    out.push(&frame)
+    out.push(frame)
         .expect("our own control frames are far below the limit");
 }
 

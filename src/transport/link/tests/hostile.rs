@@ -8,7 +8,7 @@ use crate::{
     entropy::Entropy,
     proto::wire::{Ack, Control, Hello, Ping, Sequenced, Welcome},
     transport::{
-        frame::{Frame, encode},
+        frame::{Chunks, Frame},
         link::{Loss, wire::control},
         tls::Pin,
     },
@@ -70,12 +70,12 @@ fn hello(version: u32) -> Control {
     })
 }
 
-fn bytes_of<M: Frame>(frames: &[M]) -> Vec<u8> {
-    let mut bytes = BytesMut::new();
+fn bytes_of<M: Frame + Clone>(frames: &[M]) -> Vec<u8> {
+    let mut chunks = Chunks::default();
     for frame in frames {
-        encode(frame, &mut bytes).unwrap();
+        chunks.push(frame.clone()).unwrap();
     }
-    bytes.to_vec()
+    chunks.take().concat()
 }
 
 async fn closed_with(connection: &quinn::Connection) -> (u64, String) {
