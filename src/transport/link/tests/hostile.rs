@@ -79,13 +79,14 @@ fn bytes_of<M: Frame + Clone>(frames: &[M]) -> Vec<u8> {
 }
 
 async fn closed_with(connection: &quinn::Connection) -> (u64, String) {
-    match connection.closed().await {
-        ConnectionError::ApplicationClosed(close) => (
-            close.error_code.into_inner(),
-            String::from_utf8(close.reason.to_vec()).unwrap(),
-        ),
-        other => panic!("{other}"),
-    }
+    let end = connection.closed().await;
+    let ConnectionError::ApplicationClosed(close) = end else {
+        panic!("{end}");
+    };
+    (
+        close.error_code.into_inner(),
+        String::from_utf8(close.reason.to_vec()).unwrap(),
+    )
 }
 
 fn violation(what: &str) -> LinkError {
