@@ -1,8 +1,8 @@
 //! Frames: a varint length and one protobuf message, the same on every stream and pipe.
 //!
 //! [`Deframer`] is the codec: bytes in, messages out, however they were cut. [`FrameReader`] feeds it
-//! from anything that can be read, [`FrameWriter`] gathers frames and hands them to a QUIC stream as one
-//! buffer that is not copied again.
+//! from anything that can be read, [`FrameWriter`] gathers frames and hands them to a QUIC stream without
+//! copying a large payload.
 
 use std::marker::PhantomData;
 
@@ -23,6 +23,14 @@ pub trait Frame: prost::Message + Default {
     /// When it should not be decoded.
     fn inspect(_encoding: &[u8]) -> Result<(), FrameError> {
         Ok(())
+    }
+
+    /// Appends the frame to `out`, but for a large payload at its end, which is given back as it is.
+    fn encode_parts(self, out: &mut BytesMut) -> Bytes {
+        out.reserve(self.encoded_len() + LENGTH_SIZE_MAX);
+        self.encode_length_delimited(out)
+            .expect("a BytesMut grows as needed");
+        Bytes::new()
     }
 }
 
@@ -56,22 +64,6 @@ pub enum ReadFrameError {
     Io(#[from] std::io::Error),
 }
 
-/// Appends `message` to `out` as a frame.
-///
-/// # Errors
-/// [`FrameError::TooLarge`]; then nothing is appended.
-pub fn encode<M: Frame>(message: &M, out: &mut BytesMut) -> Result<(), FrameError> {
-    let size = message.encoded_len();
-    if size > M::SIZE_MAX {
-        return Err(too_large::<M>(u64::try_from(size).unwrap_or(u64::MAX)));
-    }
-    out.reserve(size + LENGTH_SIZE_MAX);
-    message
-        .encode_length_delimited(out)
-        .expect("a BytesMut grows as needed");
-    Ok(())
-}
-
 /// Takes bytes as they come and gives the messages in them.
 #[derive(Debug)]
 pub struct Deframer<M> {
@@ -90,18 +82,24 @@ impl<M: Frame> Deframer<M> {
 
     /// The buffer to append received bytes to, with room for a sensible read.
     ///
-    /// The room doubles as a frame arrives: who announces a large frame without sending it makes us
-    /// reserve no more than twice what it sent, or [`READ_SIZE`].
+    /// Who announces a large frame without sending it makes us reserve [`UNSEEN_SIZE_MAX`] at most.
     pub fn buffer(&mut self) -> &mut BytesMut {
+        let filled = self.buffer.len();
         let room = match parse_length(&self.buffer) {
             Ok(Some((header, size))) => {
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
-                let missing = size.saturating_add(header) - self.buffer.len().min(size);
-                missing.min(self.buffer.len().max(READ_SIZE))
+                let missing = size.saturating_add(header).saturating_sub(filled);
+                if filled < UNSEEN_SIZE_MAX {
+                    missing.min(UNSEEN_SIZE_MAX)
+                } else {
+                    missing.min(M::SIZE_MAX)
+                }
             }
-            Ok(None) | Err(_) => READ_SIZE,
+            Ok(None) | Err(_) => 0,
         };
-        self.buffer.reserve(room.max(1));
+        // Not more than is missing of a frame that has largely arrived: it would have to move.
+        let least = if filled < READ_SIZE { READ_SIZE } else { 1 };
+        self.buffer.reserve(room.max(least));
         &mut self.buffer
     }
 
@@ -185,41 +183,70 @@ impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
     }
 }
 
-/// Writes frames to a QUIC stream.
-///
-/// Frames are gathered until they are flushed, so that many small ones cost one write; the buffer is
-/// handed to QUIC as it is, so that a payload is copied once, when it is encoded.
-#[derive(Debug)]
-pub struct FrameWriter {
-    sink: SendStream,
-    pending: BytesMut,
+/// Frames on their way to a stream: small ones gathered in common chunks, large payloads chunks of
+/// their own.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    whole: Vec<Bytes>,
+    growing: BytesMut,
 }
 
-impl FrameWriter {
-    /// Writes to `sink` from here on.
-    pub fn new(sink: SendStream) -> Self {
-        Self {
-            sink,
-            pending: BytesMut::new(),
+impl Chunks {
+    /// Adds a frame.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLarge`]; then nothing is added.
+    pub fn push<M: Frame>(&mut self, message: M) -> Result<(), FrameError> {
+        let size = message.encoded_len();
+        if size > M::SIZE_MAX {
+            return Err(too_large::<M>(u64::try_from(size).unwrap_or(u64::MAX)));
         }
+        let payload = message.encode_parts(&mut self.growing);
+        if !payload.is_empty() {
+            self.whole.push(self.growing.split().freeze());
+            self.whole.push(payload);
+        }
+        Ok(())
     }
 
     /// Adds bytes that are no frame, such as those at the start of a stream.
     pub fn push_preface(&mut self, bytes: &[u8]) {
-        self.pending.extend_from_slice(bytes);
+        self.growing.extend_from_slice(bytes);
+    }
+
+    /// All that was added since the last time, in order.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        if !self.growing.is_empty() {
+            self.whole.push(self.growing.split().freeze());
+        }
+        std::mem::take(&mut self.whole)
+    }
+}
+
+/// Writes frames to a QUIC stream.
+///
+/// Frames are gathered until they are flushed, so that many small ones cost one write. QUIC takes the
+/// chunks as they are: a large payload is not copied on its way to the cipher.
+#[derive(Debug)]
+pub struct FrameWriter {
+    sink: SendStream,
+    pending: Chunks,
+}
+
+impl FrameWriter {
+    /// Writes `preface`, which is no frame, and then frames to `sink`.
+    pub fn new(sink: SendStream, preface: &[u8]) -> Self {
+        let mut pending = Chunks::default();
+        pending.push_preface(preface);
+        Self { sink, pending }
     }
 
     /// Adds a frame to those that the next flush writes.
     ///
     /// # Errors
     /// [`FrameError::TooLarge`].
-    pub fn push<M: Frame>(&mut self, message: &M) -> Result<(), FrameError> {
-        encode(message, &mut self.pending)
-    }
-
-    /// Whether there is nothing to flush.
-    pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    pub fn push<M: Frame>(&mut self, message: M) -> Result<(), FrameError> {
+        self.pending.push(message)
     }
 
     /// Hands all frames to QUIC; waits as long as flow control does not let them in.
@@ -229,11 +256,7 @@ impl FrameWriter {
     /// # Errors
     /// When the stream or its connection is gone.
     pub async fn flush(&mut self) -> Result<(), quinn::WriteError> {
-        if self.pending.is_empty() {
-            return Ok(());
-        }
-        let frames: Bytes = self.pending.split().freeze();
-        self.sink.write_chunk(frames).await
+        self.sink.write_all_chunks(&mut self.pending.take()).await
     }
 }
 
@@ -264,7 +287,11 @@ fn too_large<M: Frame>(size: u64) -> FrameError {
 const LENGTH_SIZE_MAX: usize = 5;
 
 /// Bytes asked of a stream at once when nothing is known of what comes.
-pub const READ_SIZE: usize = 16 << 10;
+const READ_SIZE: usize = 16 << 10;
+
+/// Bytes reserved for a frame of which nothing has been seen but the length. What comes later is
+/// reserved at once: a buffer that grows in steps would be copied at each.
+pub const UNSEEN_SIZE_MAX: usize = 1 << 20;
 
 /// Up to this size a message is copied out of the read buffer; a larger one keeps its part of the
 /// buffer. So a small message that is kept for long never holds a large buffer in memory.
@@ -286,6 +313,14 @@ mod tests {
                 ..Message::default()
             }),
         }
+    }
+
+    fn frames_of(messages: &[Sequenced]) -> Vec<u8> {
+        let mut chunks = Chunks::default();
+        for message in messages {
+            chunks.push(message.clone()).unwrap();
+        }
+        chunks.take().concat()
     }
 
     fn deframe(bytes: &[u8], cuts: &[usize]) -> Result<Vec<Sequenced>, FrameError> {
@@ -310,11 +345,7 @@ mod tests {
             cuts in prop::collection::vec(0_usize..5_000, 0..20),
         ) {
             let messages: Vec<_> = (1..).zip(sizes).map(|(n, size)| sequenced(n, vec![7; size])).collect();
-            let mut bytes = BytesMut::new();
-            for message in &messages {
-                encode(message, &mut bytes).unwrap();
-            }
-            prop_assert_eq!(deframe(&bytes, &cuts), Ok(messages));
+            prop_assert_eq!(deframe(&frames_of(&messages), &cuts), Ok(messages));
         }
 
         #[test]
@@ -325,8 +356,7 @@ mod tests {
 
         #[test]
         fn a_stream_that_ends_inside_a_frame_is_truncated(size in 0_usize..6_000, missing in 1_usize..20) {
-            let mut bytes = BytesMut::new();
-            encode(&sequenced(1, vec![7; size]), &mut bytes).unwrap();
+            let bytes = frames_of(&[sequenced(1, vec![7; size])]);
             let end = bytes.len().saturating_sub(missing).max(1);
             prop_assert_eq!(deframe(&bytes[..end], &[]), Err(FrameError::Truncated));
         }
@@ -348,7 +378,16 @@ mod tests {
         let announced = u64::try_from(Sequenced::SIZE_MAX).unwrap();
         prost::encoding::encode_varint(announced, deframer.buffer());
         assert_eq!(deframer.pop(), Ok(None));
-        assert!(deframer.buffer().capacity() <= 2 * READ_SIZE);
+        assert!(deframer.buffer().capacity() <= UNSEEN_SIZE_MAX + READ_SIZE);
+    }
+
+    #[test]
+    fn a_large_payload_is_not_copied_on_its_way_out() {
+        let message = sequenced(1, vec![7; 1 << 20]);
+        let payload = message.message.as_ref().unwrap().payload.clone();
+        let mut chunks = Chunks::default();
+        chunks.push(message).unwrap();
+        assert_eq!(chunks.take()[1].as_ptr(), payload.as_ptr());
     }
 
     #[test]
@@ -359,8 +398,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_cancelled_in_the_middle_of_a_frame_goes_on_where_it_was() {
-        let mut bytes = BytesMut::new();
-        encode(&sequenced(1, vec![7; 100]), &mut bytes).unwrap();
+        let bytes = frames_of(&[sequenced(1, vec![7; 100])]);
         let (mut sender, receiver) = tokio::io::duplex(1_000);
         let mut reader = FrameReader::<_, Sequenced>::new(receiver);
         for byte in bytes {

@@ -25,14 +25,15 @@ use tokio::{
 
 use crate::{
     identity::PeerId,
-    probe::{ConversationId, ProbeKeys, Side},
+    probe::{ProbeKeys, Side},
     proto::wire::{Control, Hello, Welcome, control::Kind},
     sealing::Key,
     transport::{
-        admission::{Admission, ChannelBinding, PROOFS_MAX, Verdict, prove},
+        admission::{Admission, PROOFS_MAX, Verdict, prove},
         frame::{FrameReader, FrameWriter, ReadFrameError},
         link::{
             error::{CloseCode, LinkError, Loss, printable, truncate},
+            exporter::{channel_binding, probe_keys},
             wire::{CONTROL_STREAM, VERSION, control},
         },
         quic::{Arrival, Endpoint},
@@ -263,9 +264,7 @@ async fn open_control(connection: &Connection) -> Result<FrameWriter, LinkError>
     stream
         .set_priority(1)
         .map_err(|_| LinkError::violation("the control stream was stopped"))?;
-    let mut writer = FrameWriter::new(stream);
-    writer.push_preface(&[CONTROL_STREAM]);
-    Ok(writer)
+    Ok(FrameWriter::new(stream, &[CONTROL_STREAM]))
 }
 
 async fn accept_control(connection: &Connection) -> Result<ControlReader, LinkError> {
@@ -299,7 +298,7 @@ fn push_hello(out: &mut FrameWriter, welcome: Option<Welcome>, proofs: Vec<bytes
 }
 
 pub(super) fn push(out: &mut FrameWriter, frame: Control) {
-    out.push(&frame)
+    out.push(frame)
         .expect("our own control frames are far below the limit");
 }
 
@@ -353,40 +352,6 @@ fn stream_error(connection: &Connection, error: &io::Error) -> LinkError {
     }
 }
 
-/// The value that proofs are made over: the same at both ends, different for every connection.
-///
-/// The exporter covers the handshake but not the dialler's certificate, so both ids go in.
-fn channel_binding(
-    connection: &Connection,
-    parties: [PeerId; 2],
-) -> Result<ChannelBinding, LinkError> {
-    export(connection, ADMISSION_LABEL, parties).map(ChannelBinding)
-}
-
-fn probe_keys(
-    connection: &Connection,
-    parties: [PeerId; 2],
-    side: Side,
-) -> Result<ProbeKeys, LinkError> {
-    let conversation = ConversationId(export(connection, PROBE_CONVERSATION_LABEL, parties)?);
-    let secret = Key::from_bytes(export(connection, PROBE_SECRET_LABEL, parties)?);
-    Ok(ProbeKeys::new(&secret, conversation, side))
-}
-
-/// RFC 8446, section 7.5, with the dialler's and the acceptor's id as context.
-fn export<const N: usize>(
-    connection: &Connection,
-    label: &str,
-    [dialler, acceptor]: [PeerId; 2],
-) -> Result<[u8; N], LinkError> {
-    let context = [*dialler.as_bytes(), *acceptor.as_bytes()].concat();
-    let mut value = [0; N];
-    connection
-        .export_keying_material(&mut value, label.as_bytes(), &context)
-        .map_err(|_| LinkError::Lost(Loss::Transport("TLS exports no keys".to_owned())))?;
-    Ok(value)
-}
-
 fn agent_in(hello: &Hello) -> String {
     let agent = printable(hello.agent.as_bytes());
     truncate(&agent).to_owned()
@@ -397,7 +362,3 @@ const AGENT: &str = concat!("p2p-node/", env!("CARGO_PKG_VERSION"));
 
 /// How long a dialler may take to prove itself: several retransmissions on a bad path.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
-
-const ADMISSION_LABEL: &str = "EXPORTER-p2p-node/1 admission";
-const PROBE_CONVERSATION_LABEL: &str = "EXPORTER-p2p-node/1 probe conversation";
-const PROBE_SECRET_LABEL: &str = "EXPORTER-p2p-node/1 probe secret";

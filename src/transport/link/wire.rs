@@ -1,6 +1,15 @@
 //! The frames of a link, and what a message may be.
 
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+use prost::{
+    Message as _,
+    encoding::{
+        DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+        encoded_len_varint, key_len, skip_field, uint64,
+    },
+};
 use thiserror::Error;
 
 use crate::{
@@ -78,10 +87,45 @@ impl Frame for Sequenced {
             return Ok(());
         }
         Err(FrameError::TooLarge {
-            size: u64::try_from(overhead).unwrap_or(u64::MAX),
+            size: wide(overhead),
             size_max: OVERHEAD_SIZE_MAX,
         })
     }
+
+    /// Protobuf allows fields in any order: with the payload last, it need not be copied to become part
+    /// of the frame.
+    fn encode_parts(self, out: &mut BytesMut) -> Bytes {
+        let Self { sequence, message } = self;
+        let mut message = message.unwrap_or_default();
+        let mut payload = Bytes::new();
+        let mut payload_head = BytesMut::new();
+        if message.payload.len() >= UNCOPIED_SIZE_MIN {
+            payload = mem::take(&mut message.payload);
+            encode_key(
+                MESSAGE_PAYLOAD,
+                WireType::LengthDelimited,
+                &mut payload_head,
+            );
+            encode_varint(wide(payload.len()), &mut payload_head);
+        }
+        let message_size = message.encoded_len() + payload_head.len() + payload.len();
+        let size = uint64::encoded_len(SEQUENCED_SEQUENCE, &sequence)
+            + key_len(SEQUENCED_MESSAGE)
+            + encoded_len_varint(wide(message_size))
+            + message_size;
+        out.reserve(size - payload.len() + 5);
+        encode_varint(wide(size), out);
+        uint64::encode(SEQUENCED_SEQUENCE, &sequence, out);
+        encode_key(SEQUENCED_MESSAGE, WireType::LengthDelimited, out);
+        encode_varint(wide(message_size), out);
+        message.encode(out).expect("a BytesMut grows as needed");
+        out.extend_from_slice(&payload_head);
+        payload
+    }
+}
+
+fn wide(size: usize) -> u64 {
+    u64::try_from(size).expect("a size fits in 64 bits")
 }
 
 /// Bytes of all payload fields in an encoded `Sequenced`.
@@ -150,6 +194,10 @@ const METADATA_ENTRIES_MAX: usize = 64;
 /// Bytes of `metadata`, keys and values together.
 const METADATA_SIZE_MAX: usize = 64 << 10;
 
+/// Bytes of payload from which on a chunk of its own is cheaper than a copy.
+const UNCOPIED_SIZE_MIN: usize = 8 << 10;
+
+const SEQUENCED_SEQUENCE: u32 = 1;
 const SEQUENCED_MESSAGE: u32 = 2;
 const MESSAGE_PAYLOAD: u32 = 3;
 

@@ -8,7 +8,7 @@ use crate::{
     entropy::Entropy,
     proto::wire::{Ack, Control, Hello, Ping, Sequenced, Welcome},
     transport::{
-        frame::{Frame, encode},
+        frame::{Chunks, Frame},
         link::{Loss, wire::control},
         tls::Pin,
     },
@@ -70,22 +70,23 @@ fn hello(version: u32) -> Control {
     })
 }
 
-fn bytes_of<M: Frame>(frames: &[M]) -> Vec<u8> {
-    let mut bytes = BytesMut::new();
+fn bytes_of<M: Frame + Clone>(frames: &[M]) -> Vec<u8> {
+    let mut chunks = Chunks::default();
     for frame in frames {
-        encode(frame, &mut bytes).unwrap();
+        chunks.push(frame.clone()).unwrap();
     }
-    bytes.to_vec()
+    chunks.take().concat()
 }
 
 async fn closed_with(connection: &quinn::Connection) -> (u64, String) {
-    match connection.closed().await {
-        ConnectionError::ApplicationClosed(close) => (
-            close.error_code.into_inner(),
-            String::from_utf8(close.reason.to_vec()).unwrap(),
-        ),
-        other => panic!("{other}"),
-    }
+    let end = connection.closed().await;
+    let ConnectionError::ApplicationClosed(close) = end else {
+        panic!("{end}");
+    };
+    (
+        close.error_code.into_inner(),
+        String::from_utf8(close.reason.to_vec()).unwrap(),
+    )
 }
 
 fn violation(what: &str) -> LinkError {
