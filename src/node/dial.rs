@@ -479,9 +479,8 @@ impl Dial {
                 });
             }
             None => {
-                self.outputs.push_back(Output::Converse {
-                    keys: sealed.keys,
-                });
+                self.outputs
+                    .push_back(Output::Converse { keys: sealed.keys });
                 let detail = format!("probing {} addresses", candidates.len());
                 let setup = Setup {
                     sockets: self.dialler.sockets.clone(),

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod environment;
 pub mod event;
+pub mod stun_service;
 
 mod addresses;
 mod answering;

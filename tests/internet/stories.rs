@@ -1,0 +1,34 @@
+//! What a user lives through, one story each.
+
+use p2p_node::{lab::Nat, node::Target};
+
+use crate::world::{World, run, to_service};
+
+#[test]
+fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
+    run(async {
+        let mut world = World::new(1);
+        let (home, other) = (
+            world.host_behind(Nat::home()),
+            world.host_behind(Nat::home()),
+        );
+        let mut server = world.server(&home);
+        server.online().await;
+        let mut client = world.client(&other);
+
+        let receipt = client.say(to_service(), "hello").await.unwrap();
+        assert_eq!(receipt.peer, server.id());
+        let (from, message) = server.message().await;
+        assert_eq!((from, &*message.payload), (client.id(), &b"hello"[..]));
+
+        server
+            .say(Target::Peer(client.id()), "hello yourself")
+            .await
+            .unwrap();
+        let (from, message) = client.message().await;
+        assert_eq!(
+            (from, &*message.payload),
+            (server.id(), &b"hello yourself"[..])
+        );
+    });
+}
