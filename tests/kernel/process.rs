@@ -6,7 +6,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -77,7 +80,11 @@ impl Process {
                 Ok(event) if like(&event) => return event,
                 Ok(event) => pending.push_back(event),
                 Err(why) => panic!(
-                    "no {what} within {within:?} ({why}); instead: {}\nstderr: {}",
+                    "no {what} {}; instead: {}\nstderr: {}",
+                    match why {
+                        RecvTimeoutError::Timeout => format!("within {within:?}"),
+                        RecvTimeoutError::Disconnected => "before the program ended".into(),
+                    },
                     listing(&pending),
                     self.stderr.lock().expect("nobody panics while holding it"),
                 ),
