@@ -11,6 +11,8 @@ pub(crate) struct File {
     /// From the root of the repository, with `/`.
     pub(crate) path: String,
     pub(crate) text: String,
+    /// Whether it is compiled for tests only, as its parent says.
+    pub(crate) for_tests: bool,
 }
 
 impl File {
@@ -21,7 +23,7 @@ impl File {
 
     /// The text without what is compiled for tests only.
     pub(crate) fn code(&self) -> String {
-        if self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
+        if self.for_tests {
             return String::new();
         }
         without_tests(&self.text)
@@ -34,6 +36,26 @@ impl File {
         lines
             .map(|(line, number)| (number, line))
             .filter(|(_, line)| !is_comment(line))
+    }
+
+    /// The modules that it declares for tests only, as paths without `.rs`.
+    fn test_modules(&self) -> Vec<String> {
+        let path = self.path.trim_end_matches(".rs");
+        let folder = ["/mod", "/lib", "/main"]
+            .iter()
+            .find_map(|root| path.strip_suffix(root))
+            .unwrap_or(path);
+        let lines: Vec<_> = self.text.lines().map(str::trim).collect();
+        lines
+            .windows(2)
+            .filter_map(|pair| match pair {
+                ["#[cfg(test)]", declaration] => {
+                    declaration.strip_prefix("mod ")?.strip_suffix(';')
+                }
+                _ => None,
+            })
+            .map(|module| format!("{folder}/{module}"))
+            .collect()
     }
 
     /// The names at the root of the crate that the code leads to, by whatever path.
@@ -146,7 +168,20 @@ pub(crate) fn read(path: &str) -> io::Result<String> {
 
 /// The `.rs` files below `folder`, in order of their paths; none if there is no such folder.
 pub(crate) fn rust_files(folder: &str) -> Vec<File> {
-    text_files(folder, &["rs"])
+    let mut files = text_files(folder, &["rs"]);
+    mark_tests(&mut files);
+    files
+}
+
+/// Marks the files of modules that are declared for tests only, and what lies below them.
+fn mark_tests(files: &mut [File]) {
+    let modules: Vec<_> = files.iter().flat_map(File::test_modules).collect();
+    for file in files {
+        let path = Path::new(&file.path);
+        file.for_tests = modules
+            .iter()
+            .any(|module| path.with_extension("") == Path::new(module) || path.starts_with(module));
+    }
 }
 
 /// The files below `folder` whose names end so.
@@ -163,6 +198,7 @@ pub(crate) fn text_files(folder: &str, extensions: &[&str]) -> Vec<File> {
         .map(|path| File {
             text: fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}")),
             path: from_root(&path),
+            for_tests: false,
         })
         .collect()
 }
@@ -212,10 +248,7 @@ fn names_are_found_alone_and_in_groups() {
 
 #[test]
 fn the_root_is_also_reached_by_climbing() {
-    let names = |path: &str, text: &str| {
-        let (path, text) = (path.to_owned(), text.to_owned());
-        File { path, text }.names_at_crate_root()
-    };
+    let names = |path: &str, text: &str| file(path, text).names_at_crate_root();
     assert_eq!(
         names("src/nat/mod.rs", "use super::dht::Key;"),
         set(&["dht"])
@@ -249,6 +282,21 @@ fn code_ends_where_its_tests_begin() {
 }
 
 #[test]
+fn modules_for_tests_are_known_by_their_parents_word() {
+    let mut files = [
+        file("src/nat/mod.rs", "mod stun;\n#[cfg(test)]\nmod world;\n"),
+        file("src/nat/stun.rs", "#[cfg(test)]\nmod servers;"),
+        file("src/nat/stun/servers.rs", ""),
+        file("src/nat/world/mod.rs", ""),
+        file("src/nat/world/homes.rs", ""),
+        file("src/nat/worldly.rs", ""),
+    ];
+    mark_tests(&mut files);
+    let for_tests = files.map(|file| file.for_tests);
+    assert_eq!(for_tests, [false, false, true, true, true, false]);
+}
+
+#[test]
 fn words_stand_on_their_own() {
     assert!(has_word("use std::net::UdpSocket;", "UdpSocket"));
     assert!(!has_word("impl AsyncUdpSocket for Socket {", "UdpSocket"));
@@ -264,4 +312,12 @@ fn quotes_are_read_line_by_line() {
 
 fn set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn file(path: &str, text: &str) -> File {
+    File {
+        path: path.to_owned(),
+        text: text.to_owned(),
+        for_tests: false,
+    }
 }
