@@ -1,12 +1,15 @@
-"""Holds every packet that is routed into the interface `delay0` for some milliseconds.
+"""Holds every packet that is routed into the interface `delay0` for some milliseconds, and loses some.
 
-Stands in for the kernel's own `netem`, which many kernels are built without. Ends when stdin does.
+    delay.py MILLISECONDS PERCENT_LOST
+
+The same packets in the same order lose the same ones. Stands in for the kernel's own `netem`, which many kernels are built without. Ends when stdin does.
 """
 
 import collections
 import fcntl
 import json
 import os
+import random
 import select
 import struct
 import sys
@@ -21,7 +24,8 @@ PACKETS_MAX = 10_000
 
 
 def main() -> None:
-    delay = int(sys.argv[1]) / 1000
+    delay, lost = int(sys.argv[1]) / 1000, int(sys.argv[2]) / 100
+    dice = random.Random(1)
     tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", b"delay0", IFF_TUN | IFF_NO_PI))
     print(json.dumps({"event": "ready"}), flush=True)
@@ -34,7 +38,7 @@ def main() -> None:
             return
         if tun in readable:
             packet = os.read(tun, 65536)
-            if len(on_their_way) < PACKETS_MAX:
+            if len(on_their_way) < PACKETS_MAX and dice.random() >= lost:
                 on_their_way.append((time.monotonic() + delay, packet))
         while on_their_way and on_their_way[0][0] <= time.monotonic():
             os.write(tun, on_their_way.popleft()[1])

@@ -14,6 +14,14 @@ pub struct KernelLab {
     core: Rc<Core>,
 }
 
+/// What lies between any two public addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Distance {
+    pub round_trip: Duration,
+    /// Of the packets in each direction.
+    pub percent_lost: u8,
+}
+
 /// Why there can be no lab here.
 #[derive(Debug)]
 pub struct Skip(String);
@@ -43,6 +51,11 @@ type Upstream = Rc<dyn Any>;
 
 /// A machine on which programs run.
 pub struct Host {
+    /// Its programs keep it, too.
+    machine: Rc<Machine>,
+}
+
+struct Machine {
     namespace: Namespace,
     _upstream: Upstream,
 }
@@ -59,23 +72,23 @@ impl KernelLab {
         Ok(Self::build(None))
     }
 
-    /// A lab in which it takes this long from one public address to another and back.
+    /// A lab in which public addresses are this far from each other.
     ///
     /// # Errors
     ///
     /// [`Skip`] if this machine or this user cannot have one.
-    pub fn with_round_trip(round_trip: Duration) -> Result<Self, Skip> {
+    pub fn with(distance: Distance) -> Result<Self, Skip> {
         check_means()?;
         sweep();
-        Ok(Self::build(Some(round_trip / 2)))
+        Ok(Self::build(Some(distance)))
     }
 
-    fn build(one_way: Option<Duration>) -> Self {
+    fn build(distance: Option<Distance>) -> Self {
         let namespace = Namespace::new("core");
         namespace.set("net.ipv4.ip_forward=1");
         // What nobody has is lost without a word, as it is out there.
         namespace.ip("route add blackhole default");
-        let delay = one_way.map(|one_way| delay_all(&namespace, one_way));
+        let delay = distance.map(|distance| keep_apart(&namespace, distance));
         Self {
             core: Rc::new(Core {
                 _delay: delay,
@@ -89,10 +102,7 @@ impl KernelLab {
     pub fn public_host(&self, addresses: &[&str]) -> Host {
         let namespace = Namespace::new("public");
         self.core.connect(&namespace, addresses);
-        Host {
-            namespace,
-            _upstream: self.upstream(),
-        }
+        Host::new(namespace, self.upstream())
     }
 
     /// A home with a public address of its own.
@@ -170,10 +180,7 @@ impl Router {
     pub fn host(&self) -> Host {
         let namespace = Namespace::new("host");
         self.connect(&namespace);
-        Host {
-            namespace,
-            _upstream: self.upstream(),
-        }
+        Host::new(namespace, self.upstream())
     }
 
     /// A home on the inside, if this is a carrier.
@@ -209,28 +216,42 @@ impl Router {
 }
 
 impl Host {
+    fn new(namespace: Namespace, upstream: Upstream) -> Self {
+        let machine = Machine {
+            namespace,
+            _upstream: upstream,
+        };
+        Self {
+            machine: Rc::new(machine),
+        }
+    }
+
     /// The name of its namespace.
     pub fn name(&self) -> &str {
-        self.namespace.name()
+        self.machine.namespace.name()
     }
 
     /// Starts a program on it; the program ends with the returned value.
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Process {
-        start_in(self.name(), program, arguments)
+        let machine = Rc::<Machine>::clone(&self.machine);
+        start_in(self.name(), program, arguments, machine)
     }
 }
 
-fn start_in(namespace: &str, program: &str, arguments: &[&str]) -> Process {
+fn start_in(namespace: &str, program: &str, arguments: &[&str], kept: Rc<dyn Any>) -> Process {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]);
-    Process::start(command.args(arguments))
+    Process::start(command.args(arguments), kept)
 }
 
-/// Sends every packet that crosses the core through a program that holds it for a while.
-fn delay_all(core: &Namespace, one_way: Duration) -> Process {
+/// Sends every packet that crosses the core through a program that holds it for a while, or loses it.
+fn keep_apart(core: &Namespace, distance: Distance) -> Process {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/delay.py");
-    let delay_ms = one_way.as_millis().to_string();
-    let delay = start_in(core.name(), "python3", &[script, &delay_ms]);
+    let delay_ms = (distance.round_trip / 2).as_millis().to_string();
+    let percent_lost = distance.percent_lost.to_string();
+    let arguments = [script, &delay_ms, &percent_lost];
+    // The core keeps the program, not the other way round.
+    let delay = start_in(core.name(), "python3", &arguments, Rc::new(()));
     delay.wait_for("ready", Duration::from_secs(10));
     core.ip("link set delay0 up");
     core.ip("route add default dev delay0 table 100");

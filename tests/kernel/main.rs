@@ -1,7 +1,7 @@
 //! Real NAT in real kernels: hosts, routers and a small internet made of network namespaces.
 //!
 //! ```text
-//!                    core: routes, nothing else; delays every packet if told so
+//!                    core: routes, nothing else; delays or loses packets if told so
 //!         198.51.100.10 │ 198.51.100.11      203.0.113.1 │        203.0.113.2 │
 //!            ┌──────────┴─────────┐              ┌───────┴──────┐     ┌───────┴──────┐
 //!            │ a public host      │              │ home router  │     │ carrier NAT  │

@@ -1,11 +1,13 @@
 //! A program that speaks JSON lines: its events are waited for, and its end is ours.
 
 use std::{
+    any::Any,
     cell::RefCell,
     collections::VecDeque,
     io::{BufRead, BufReader, Read, Write},
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, Stdio},
+    rc::Rc,
     sync::{
         Arc, Mutex,
         mpsc::{self, RecvTimeoutError},
@@ -24,11 +26,12 @@ pub struct Process {
     /// What has arrived and nobody has waited for yet.
     pending: RefCell<VecDeque<Value>>,
     stderr: Arc<Mutex<String>>,
+    _kept: Rc<dyn Any>,
 }
 
 impl Process {
-    /// Starts the program in a process group of its own.
-    pub fn start(command: &mut Command) -> Self {
+    /// Starts the program in a process group of its own; it keeps what it runs on, `kept`.
+    pub fn start(command: &mut Command, kept: Rc<dyn Any>) -> Self {
         let mut child = command
             .process_group(0)
             .stdin(Stdio::piped())
@@ -45,6 +48,7 @@ impl Process {
             events: events_of(stdout),
             pending: RefCell::default(),
             stderr: text_of(stderr),
+            _kept: kept,
         }
     }
 

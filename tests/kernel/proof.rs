@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    panic,
+    iter, panic,
     process::{self, Command},
     sync::Mutex,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     command::ip,
-    lab::{Host, KernelLab, Router, or_skip},
+    lab::{Distance, Host, KernelLab, Router, or_skip},
     namespace::names_of,
     nat::Nat,
     process::Process,
@@ -125,7 +125,11 @@ fn two_hosts_of_one_home_see_each_other_unchanged() {
 #[test]
 fn packets_take_the_time_they_are_told_to() {
     let round_trip = Duration::from_millis(60);
-    let Some(lab) = or_skip(KernelLab::with_round_trip(round_trip)) else {
+    let distance = Distance {
+        round_trip,
+        percent_lost: 0,
+    };
+    let Some(lab) = or_skip(KernelLab::with(distance)) else {
         return;
     };
     let world = lab.public_host(&["198.51.100.10"]);
@@ -139,6 +143,32 @@ fn packets_take_the_time_they_are_told_to() {
     assert_eq!(heard(&host).0, "pong");
     let took = sent.elapsed();
     assert!(round_trip <= took && took < round_trip * 3, "{took:?}");
+}
+
+#[test]
+fn packets_are_lost_as_often_as_they_are_told_to() {
+    let distance = Distance {
+        round_trip: Duration::from_millis(2),
+        percent_lost: 20,
+    };
+    let Some(lab) = or_skip(KernelLab::with(distance)) else {
+        return;
+    };
+    let world = lab.public_host(&["198.51.100.10"]);
+    let host = lab.home(Nat::Masquerade).host();
+    let (world, host) = (agent(&world), agent(&host));
+
+    for _ in 0..300 {
+        send(&host, PORT, ("198.51.100.10", PORT), "one of many");
+    }
+    // Of twenty last ones, not all are lost.
+    for _ in 0..20 {
+        send(&host, PORT, ("198.51.100.10", PORT), "the last");
+    }
+    let texts = iter::repeat_with(|| heard(&world).0);
+    let arrived = texts.take_while(|text| text != "the last").count();
+    // 240 on average; five times the deviation of 7 to each side.
+    assert!((205..=275).contains(&arrived), "{arrived} of 300");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{env, path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    lab::{Host, KernelLab, Router, Skip, or_skip},
+    lab::{Distance, Host, KernelLab, Router, Skip, or_skip},
     nat::Nat,
     process::Process,
 };
@@ -95,7 +95,11 @@ fn two_hosts_of_one_home_find_the_short_way() {
 #[test]
 fn distance_costs_time_but_nothing_else() {
     let round_trip = Duration::from_millis(80);
-    let Some(world) = World::with(KernelLab::with_round_trip(round_trip)) else {
+    let distance = Distance {
+        round_trip,
+        percent_lost: 0,
+    };
+    let Some(world) = World::within(KernelLab::with(distance)) else {
         return;
     };
     let (server, client) = (world.home(Nat::Masquerade), world.home(Nat::Masquerade));
@@ -177,23 +181,19 @@ fn five_mebibytes_arrive_intact() {
 #[test]
 fn a_hundred_messages_arrive_once_and_in_order() {
     let Some(world) = World::new() else { return };
-    let (server, client) = (
-        world.home(Nat::Masquerade).host(),
-        world.home(Nat::Masquerade).host(),
-    );
-    let (server, client) = (world.server(&server), world.client(&client));
-    for number in 0..100 {
-        // No `connect` first: `send` dials by itself.
-        client.process.tell(&json!({
-            "cmd": "send", "id": number, "peer": "service",
-            "message": {"type": "count", "payload": number.to_string()},
-        }));
-    }
-    for number in 0..100_u64 {
-        let message = server.process.wait_for("message", DIAL);
-        assert_eq!(message["message"]["payload"], number.to_string());
-        answer(&client, number, DELIVERY).expect("it was delivered");
-    }
+    world.they_count_to_a_hundred();
+}
+
+#[test]
+fn a_hundred_messages_arrive_once_and_in_order_though_packets_are_lost() {
+    let distance = Distance {
+        round_trip: Duration::from_millis(40),
+        percent_lost: 10,
+    };
+    let Some(world) = World::within(KernelLab::with(distance)) else {
+        return;
+    };
+    world.they_count_to_a_hundred();
 }
 
 #[test]
@@ -232,10 +232,10 @@ struct World {
 
 impl World {
     fn new() -> Option<Self> {
-        Self::with(KernelLab::new())
+        Self::within(KernelLab::new())
     }
 
-    fn with(lab: Result<KernelLab, Skip>) -> Option<Self> {
+    fn within(lab: Result<KernelLab, Skip>) -> Option<Self> {
         let lab = or_skip(lab)?;
         let addresses = ["198.51.100.10", "198.51.100.11"];
         let host = lab.public_host(&addresses);
@@ -301,6 +301,24 @@ impl World {
         say(&server, 3, &client.peer_id, "and back");
         assert_eq!(heard(&client), (server.peer_id, json!("and back")));
         connected
+    }
+
+    /// A client behind one usual home sends a hundred messages at once to a server behind another.
+    fn they_count_to_a_hundred(&self) {
+        let (server, client) = (self.home(Nat::Masquerade), self.home(Nat::Masquerade));
+        let (server, client) = (self.server(&server.host()), self.client(&client.host()));
+        for number in 0..100 {
+            // No `connect` first: `send` dials by itself.
+            client.process.tell(&json!({
+                "cmd": "send", "id": number, "peer": "service",
+                "message": {"type": "count", "payload": number.to_string()},
+            }));
+        }
+        for number in 0..100_u64 {
+            let message = server.process.wait_for("message", DIAL);
+            assert_eq!(message["message"]["payload"], number.to_string());
+            answer(&client, number, DELIVERY).expect("it was delivered");
+        }
     }
 }
 

@@ -139,7 +139,11 @@ fn the_code_map_is_the_code() {
         .map(|name| format!("ARCHITECTURE.md names `{name}`, which is not there"));
     let missing = source::entries("src")
         .into_iter()
-        .filter(|name| !mentioned.contains(name))
+        .filter(|name| {
+            !mentioned
+                .iter()
+                .any(|path| Path::new(path).starts_with(name))
+        })
         .map(|name| format!("ARCHITECTURE.md does not name `{name}`"));
     none(dead.chain(missing));
 }
