@@ -1,0 +1,297 @@
+//! The picture in `main.rs`, built piece by piece.
+
+use std::{any::Any, cell::Cell, env, fmt, fs, process::Command, rc::Rc, time::Duration};
+
+use super::{
+    command::run,
+    namespace::{Namespace, sweep},
+    nat::Nat,
+    process::Process,
+};
+
+/// Everything above a home or a host. Whatever is below keeps what is above it alive.
+pub struct KernelLab {
+    core: Rc<Core>,
+}
+
+/// What lies between any two public addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Distance {
+    pub round_trip: Duration,
+    /// Of the packets in each direction.
+    pub percent_lost: u8,
+}
+
+/// Why there can be no lab here.
+#[derive(Debug)]
+pub struct Skip(String);
+
+struct Core {
+    /// Declared first, so dropped first: it runs in the namespace.
+    _delay: Option<Process>,
+    namespace: Namespace,
+    uplinks: Cell<u8>,
+}
+
+/// A router with a NAT on its outside: a home's, or a carrier's with homes behind it.
+pub struct Router {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    namespace: Namespace,
+    /// The first three numbers of its inside addresses.
+    network: &'static str,
+    inside: Cell<u8>,
+    _upstream: Upstream,
+}
+
+/// Whatever a namespace is connected to, kept for as long as the namespace.
+type Upstream = Rc<dyn Any>;
+
+/// A machine on which programs run.
+pub struct Host {
+    /// Its programs keep it, too.
+    machine: Rc<Machine>,
+}
+
+struct Machine {
+    namespace: Namespace,
+    _upstream: Upstream,
+}
+
+impl KernelLab {
+    /// A lab in which packets arrive at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Skip`] if this machine or this user cannot have one.
+    pub fn new() -> Result<Self, Skip> {
+        check_means()?;
+        sweep();
+        Ok(Self::build(None))
+    }
+
+    /// A lab in which public addresses are this far from each other.
+    ///
+    /// # Errors
+    ///
+    /// [`Skip`] if this machine or this user cannot have one.
+    pub fn with(distance: Distance) -> Result<Self, Skip> {
+        check_means()?;
+        sweep();
+        Ok(Self::build(Some(distance)))
+    }
+
+    fn build(distance: Option<Distance>) -> Self {
+        let namespace = Namespace::new("core");
+        namespace.set("net.ipv4.ip_forward=1");
+        // What nobody has is lost without a word, as it is out there.
+        namespace.ip("route add blackhole default");
+        let delay = distance.map(|distance| keep_apart(&namespace, distance));
+        Self {
+            core: Rc::new(Core {
+                _delay: delay,
+                namespace,
+                uplinks: Cell::new(0),
+            }),
+        }
+    }
+
+    /// A host without NAT, with all of these addresses.
+    pub fn public_host(&self, addresses: &[&str]) -> Host {
+        let namespace = Namespace::new("public");
+        self.core.connect(&namespace, addresses);
+        Host::new(namespace, self.upstream())
+    }
+
+    /// A home with a public address of its own.
+    pub fn home(&self, nat: Nat) -> Router {
+        self.router("home", nat, HOME)
+    }
+
+    /// A carrier that gives its customers addresses from its own private network.
+    pub fn carrier(&self, nat: Nat) -> Router {
+        self.router("carrier", nat, CARRIER)
+    }
+
+    fn upstream(&self) -> Upstream {
+        Rc::<Core>::clone(&self.core)
+    }
+
+    fn router(&self, label: &str, nat: Nat, network: &'static str) -> Router {
+        let namespace = Namespace::new(label);
+        let address = format!("203.0.113.{}", self.core.uplinks.get() + 1);
+        self.core.connect(&namespace, &[&address]);
+        Router::new(namespace, nat, network, self.upstream())
+    }
+}
+
+/// What the inside addresses of homes and of carriers begin with.
+const HOME: &str = "192.168.1";
+const CARRIER: &str = "100.64.0";
+
+/// The core's own address, the same on every link: the next hop of all who are connected to it.
+const NEXT_HOP: &str = "192.0.2.1";
+
+impl Core {
+    /// Connects the interface `wan` of `outside`, which gets these public addresses.
+    fn connect(&self, outside: &Namespace, addresses: &[&str]) {
+        let number = self.uplinks.get() + 1;
+        self.uplinks.set(number);
+        let (core, link) = (&self.namespace, format!("up{number}"));
+        core.ip(&format!(
+            "link add {link} type veth peer name wan netns {}",
+            outside.name()
+        ));
+        core.ip(&format!("addr add {NEXT_HOP}/32 dev {link}"));
+        core.ip(&format!("link set {link} up"));
+        outside.ip("link set wan up");
+        for address in addresses {
+            outside.ip(&format!("addr add {address}/32 dev wan"));
+            // The kernel may still be busy removing a host that had the address before.
+            core.ip(&format!("route replace {address}/32 dev {link}"));
+        }
+        outside.ip(&format!("route add {NEXT_HOP} dev wan"));
+        outside.ip(&format!("route add default via {NEXT_HOP} dev wan"));
+    }
+}
+
+impl Router {
+    fn new(namespace: Namespace, nat: Nat, network: &'static str, upstream: Upstream) -> Self {
+        namespace.set("net.ipv4.ip_forward=1");
+        namespace.ip("link add lan type bridge");
+        // Frames inside the home are none of the firewall's business.
+        namespace.set("net.bridge.bridge-nf-call-iptables=0");
+        namespace.ip(&format!("addr add {network}.1/24 dev lan"));
+        namespace.ip("link set lan up");
+        namespace.load_rules(&nat.rules());
+        Self {
+            shared: Rc::new(Shared {
+                namespace,
+                network,
+                inside: Cell::new(0),
+                _upstream: upstream,
+            }),
+        }
+    }
+
+    /// A host on the inside.
+    pub fn host(&self) -> Host {
+        let namespace = Namespace::new("host");
+        self.connect(&namespace);
+        Host::new(namespace, self.upstream())
+    }
+
+    /// A home on the inside, if this is a carrier.
+    pub fn home(&self, nat: Nat) -> Self {
+        let namespace = Namespace::new("home");
+        self.connect(&namespace);
+        Self::new(namespace, nat, HOME, self.upstream())
+    }
+
+    fn upstream(&self) -> Upstream {
+        Rc::<Shared>::clone(&self.shared)
+    }
+
+    /// Connects the interface `wan` of `inside`, which gets the next inside address.
+    fn connect(&self, inside: &Namespace) {
+        let number = self.shared.inside.get();
+        self.shared.inside.set(number + 1);
+        let (router, network, link) = (
+            &self.shared.namespace,
+            self.shared.network,
+            format!("in{number}"),
+        );
+        router.ip(&format!(
+            "link add {link} type veth peer name wan netns {}",
+            inside.name()
+        ));
+        router.ip(&format!("link set {link} master lan"));
+        router.ip(&format!("link set {link} up"));
+        inside.ip(&format!("addr add {network}.{}/24 dev wan", 20 + number));
+        inside.ip("link set wan up");
+        inside.ip(&format!("route add default via {network}.1"));
+    }
+}
+
+impl Host {
+    fn new(namespace: Namespace, upstream: Upstream) -> Self {
+        let machine = Machine {
+            namespace,
+            _upstream: upstream,
+        };
+        Self {
+            machine: Rc::new(machine),
+        }
+    }
+
+    /// The name of its namespace.
+    pub fn name(&self) -> &str {
+        self.machine.namespace.name()
+    }
+
+    /// Starts a program on it; the program ends with the returned value.
+    pub fn spawn(&self, program: &str, arguments: &[&str]) -> Process {
+        let machine = Rc::<Machine>::clone(&self.machine);
+        start_in(self.name(), program, arguments, machine)
+    }
+}
+
+fn start_in(namespace: &str, program: &str, arguments: &[&str], kept: Rc<dyn Any>) -> Process {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]);
+    Process::start(command.args(arguments), kept)
+}
+
+/// Sends every packet that crosses the core through a program that holds it for a while, or loses it.
+fn keep_apart(core: &Namespace, distance: Distance) -> Process {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/delay.py");
+    let delay_ms = (distance.round_trip / 2).as_millis().to_string();
+    let percent_lost = distance.percent_lost.to_string();
+    let arguments = [script, &delay_ms, &percent_lost];
+    // The core keeps the program, not the other way round.
+    let delay = start_in(core.name(), "python3", &arguments, Rc::new(()));
+    delay.wait_for("ready", Duration::from_secs(10));
+    core.ip("link set delay0 up");
+    core.ip("route add default dev delay0 table 100");
+    core.ip("rule add iif delay0 lookup main pref 10");
+    core.ip("rule add lookup 100 pref 20");
+    delay
+}
+
+/// A lab, or, where there can be none, `None` and the reason on stderr.
+///
+/// # Panics
+///
+/// If there can be none under `CI=true`, where nothing is skipped.
+pub fn or_skip(lab: Result<KernelLab, Skip>) -> Option<KernelLab> {
+    lab.map_err(|skip| {
+        assert!(env::var("CI").as_deref() != Ok("true"), "{skip}");
+        eprintln!("SKIPPED: {skip}");
+    })
+    .ok()
+}
+
+fn check_means() -> Result<(), Skip> {
+    let user = fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own));
+    if !user.is_ok_and(|uid| uid == 0) {
+        return Err(Skip("network namespaces need root".into()));
+    }
+    for (program, question) in [
+        ("ip", "-V"),
+        ("nft", "--version"),
+        ("python3", "--version"),
+        // A container's root is often not allowed to make namespaces.
+        ("unshare", "--net true"),
+    ] {
+        run(program, question, "").map_err(Skip)?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no lab of network namespaces here: {}", self.0)
+    }
+}
