@@ -163,8 +163,8 @@ const ID_RULE: &str = "an id is a string of at most 64 characters or an integer 
 /// Enough for a UUID or a path of two, and small enough to be kept with every running command.
 const ID_CHARACTERS_MAX: usize = 64;
 
-/// Characters of the user's own text that an error repeats.
-const SHOWN_CHARACTERS_MAX: usize = 32;
+/// Characters of the user's own text that an error repeats; a ticket has 88.
+const SHOWN_CHARACTERS_MAX: usize = 96;
 
 #[cfg(test)]
 mod tests {

@@ -21,11 +21,7 @@ pub(super) fn parse(text: &str, mut composer: Composer<'_>) -> Result<Command, R
             .hint("{\"cmd\":\"list\",\"id\":1}, or a text command: list");
         unnamed(failure)
     })?;
-    let id = fields
-        .get("id")
-        .map(id)
-        .transpose()
-        .map_err(unnamed)?;
+    let id = fields.get("id").map(id).transpose().map_err(unnamed)?;
     match timeout_and_verb(&fields, &mut composer) {
         Ok((timeout, verb)) => Ok(Command { id, timeout, verb }),
         Err(failure) => Err(Rejected { id, failure }),
