@@ -263,10 +263,7 @@ mod tests {
             (id.as_str(), Target::Peer(peer(1))),
             (&id[..4], Target::Peer(peer(1))),
             (&ticket.to_string(), Target::Ticket(ticket.clone())),
-            (
-                &ticket.to_string().to_uppercase(),
-                Target::Ticket(ticket.clone()),
-            ),
+            (&ticket.to_string().to_uppercase(), Target::Ticket(ticket)),
             ("service", service.clone()),
             ("service:myapi:v1", service.clone()),
             ("myapi:v1", service),
