@@ -2,7 +2,7 @@
 //!
 //! Bytes from stdin become lines ([`lines`]), lines become commands ([`command`]), whom a command is
 //! for is looked up among what the user may call a peer ([`recipient`]), and what happens becomes lines
-//! for stdout ([`output`]). Those parts are pure. The shell, [`run`], feeds a node with them: one thread
+//! for stdout ([`output`]). Those parts are pure. The shell, [`run()`], feeds a node with them: one thread
 //! reads stdin, one thread owns stdout, and in between one task routes.
 
 pub mod command;
