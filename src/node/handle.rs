@@ -1,8 +1,8 @@
 //! The user's side of a node: calls go in, answers and events come out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::event::{Connection, PeerStatus, Receipt, Status, Target};
 use crate::{
@@ -18,6 +18,9 @@ pub struct Node {
     peer_id: PeerId,
     ticket: Ticket,
     requests: mpsc::Sender<Request>,
+    /// Held while a request is handed over: requests reach the node in the order in which they are made,
+    /// also when its queue is full and whoever waits is woken in another order.
+    turn: Arc<Mutex<()>>,
 }
 
 /// What the user asks of the node's task.
@@ -59,6 +62,7 @@ impl Node {
             peer_id,
             ticket,
             requests,
+            turn: Arc::default(),
         }
     }
 
@@ -144,10 +148,12 @@ impl Node {
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Failure> {
         let (answer, answered) = oneshot::channel();
         let gone = || Failure::new(Code::ShuttingDown, "the node is stopping");
+        let turn = self.turn.lock().await;
         self.requests
             .send(request(answer))
             .await
             .map_err(|_| gone())?;
+        drop(turn);
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 }

@@ -1,3 +1,30 @@
-//! The `p2p-node` program.
+//! The `p2p-node` program: reads its arguments and hands over to what they ask for.
 
-fn main() {}
+mod args;
+mod defaults;
+mod exit;
+mod handoff;
+mod identity_file;
+mod lock;
+mod logging;
+mod offline;
+mod private;
+mod run;
+mod signals;
+mod start;
+
+use std::{panic, process::ExitCode};
+
+use args::{Action, Args};
+
+fn main() -> ExitCode {
+    let args = Args::read();
+    logging::start(args.filter);
+    // A panic has told its story on stderr by then; 1 is the exit code of a bug.
+    panic::catch_unwind(|| match args.action {
+        Action::Run(args) => run::run(*args),
+        Action::Id { identity } => exit::report(offline::id(identity)),
+        Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
+    })
+    .unwrap_or(ExitCode::FAILURE)
+}

@@ -1,0 +1,45 @@
+//! How a command that is not a session ends: one line on stdout, or three on stderr, and an exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use p2p_node::{
+    bridge::exit::exit_code,
+    failure::{Code, Failure},
+};
+
+/// Prints what a command came to, and turns it into the process's exit code.
+pub(crate) fn report(outcome: Result<String, Failure>) -> ExitCode {
+    let printed = outcome.and_then(|line| {
+        writeln!(io::stdout(), "{line}").map_err(|error| {
+            Failure::new(Code::Internal, "stdout cannot be written").because(error.to_string())
+        })
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(exit_code(failure.code))
+        }
+    }
+}
+
+/// What went wrong, why, and what to do, on stderr.
+pub(crate) fn complain(failure: &Failure) {
+    let Failure {
+        code,
+        message,
+        why,
+        hint,
+    } = failure;
+    let mut text = format!("error[{code}]: {message}\n");
+    for (label, line) in [("why", why), ("try", hint)] {
+        if !line.is_empty() {
+            text += &format!("  {label}: {line}\n");
+        }
+    }
+    // A closed stderr has nobody to tell it to.
+    let _ = io::stderr().write_all(text.as_bytes());
+}

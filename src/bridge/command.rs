@@ -1,0 +1,383 @@
+//! What the user can tell the node, and its two notations: a line of text, or a line of JSON.
+
+mod json;
+mod text;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{message::Composer, recipient::Recipient};
+use crate::{
+    entropy::Entropy,
+    failure::{Code, Failure},
+    proto::Message,
+    time::UnixMillis,
+};
+
+/// One command, however it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Command {
+    /// Echoed in the answer.
+    pub id: Option<Id>,
+    /// How long the command may take.
+    pub timeout: Option<Duration>,
+    /// What to do.
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verb {
+    /// Sends a message, dialling if need be.
+    Send {
+        /// To whom.
+        to: Recipient,
+        /// What.
+        message: Message,
+    },
+    /// Connects to a peer.
+    Connect {
+        /// To whom.
+        to: Recipient,
+    },
+    /// Ends the link to a peer.
+    Disconnect {
+        /// To whom.
+        from: Recipient,
+    },
+    /// Lists the connected peers.
+    List,
+    /// Tells how the node fares.
+    Status,
+    /// Tells the node's ticket.
+    Ticket,
+    /// Lists the commands.
+    Help,
+    /// Stops the node.
+    Quit,
+}
+
+/// A name for a command, chosen by the user and echoed as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Id {
+    /// Below 2⁵³, so that every JSON reader keeps it exact.
+    Number(u64),
+    /// At most 64 characters.
+    Text(String),
+}
+
+/// Why a line is no command, and the id to say so under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// The id, if it could be read.
+    pub id: Option<Id>,
+    /// What is wrong.
+    pub failure: Failure,
+}
+
+/// Reads one line. `None` for a line that asks for nothing: an empty one, or a comment.
+///
+/// Messages without an id are named from `entropy`, those without a timestamp are dated `now`.
+///
+/// # Errors
+/// What is wrong with the line, with a hint at what to write instead.
+pub fn parse(
+    line: String,
+    entropy: &mut Entropy,
+    now: UnixMillis,
+) -> Option<Result<Command, Rejected>> {
+    let line = Bytes::from(line);
+    let text = std::str::from_utf8(&line).expect("it was a String");
+    let start = text.trim_start();
+    if start.is_empty() || start.starts_with('#') {
+        return None;
+    }
+    let composer = Composer {
+        line: &line,
+        entropy,
+        now,
+    };
+    Some(match start.starts_with('{') {
+        true => json::parse(start, composer),
+        false => text::parse(start, composer),
+    })
+}
+
+/// All commands as `help` shows them: how to write one, and what it does.
+pub const COMMANDS: [(&str, &str); 9] = [
+    (
+        "send <peer> <json>",
+        "send JSON, or a message {\"type\":…,\"payload\":…}",
+    ),
+    ("say <peer> <text>", "send the rest of the line as text"),
+    ("list", "show the connected peers (also: peers)"),
+    ("connect <peer>", "open a connection"),
+    ("disconnect <peer>", "close a connection"),
+    ("status", "show addresses, NAT, uptime, traffic"),
+    ("ticket", "show the ticket that lets others reach this node"),
+    (
+        "help",
+        "show the commands; <peer>: id, ticket, service, @last, or the start of an id",
+    ),
+    ("quit", "stop the node (also: shutdown)"),
+];
+
+/// A command that stands alone.
+fn simple_verb(word: &str) -> Option<Verb> {
+    match word {
+        "list" | "peers" => Some(Verb::List),
+        "status" => Some(Verb::Status),
+        "ticket" => Some(Verb::Ticket),
+        "help" => Some(Verb::Help),
+        "quit" | "shutdown" => Some(Verb::Quit),
+        _ => None,
+    }
+}
+
+fn unknown_command(word: &str) -> Failure {
+    let word = shown(word);
+    Failure::new(
+        Code::UnknownCommand,
+        format!("there is no command {word:?}"),
+    )
+    .hint("help lists the commands; to send text: say <peer> <text>")
+}
+
+fn shown(word: &str) -> String {
+    word.chars().take(SHOWN_CHARACTERS_MAX).collect()
+}
+
+fn unnamed(failure: Failure) -> Rejected {
+    Rejected { id: None, failure }
+}
+
+fn wrong(message: impl Into<String>) -> Failure {
+    Failure::new(Code::InvalidArgument, message)
+}
+
+const ID_RULE: &str = "an id is a string of at most 64 characters or an integer from 0 to 2^53 - 1";
+
+/// Enough for a UUID or a path of two, and small enough to be kept with every running command.
+const ID_CHARACTERS_MAX: usize = 64;
+
+/// Characters of the user's own text that an error repeats; a ticket has 88.
+const SHOWN_CHARACTERS_MAX: usize = 96;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::{Identity, PeerId};
+
+    fn read(line: &str) -> Option<Result<Command, Rejected>> {
+        parse(line.to_owned(), &mut Entropy::from_seed(1), UnixMillis(5))
+    }
+
+    fn command(line: &str) -> Command {
+        read(line).unwrap().unwrap()
+    }
+
+    fn rejected(line: &str) -> (Option<Id>, Code) {
+        let rejected = read(line).unwrap().unwrap_err();
+        (rejected.id, rejected.failure.code)
+    }
+
+    fn bob() -> PeerId {
+        Identity::from_seed([2; 32]).peer_id()
+    }
+
+    #[test]
+    fn empty_lines_and_comments_ask_for_nothing() {
+        for line in ["", "  \t ", "# send", "   # {"] {
+            assert_eq!(read(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn both_notations_make_the_same_command() {
+        let bob = bob();
+        for (text, json) in [
+            ("@a list", r#"{"cmd":"list","id":"a"}"#.to_owned()),
+            ("@a peers", r#" {"id":"a","cmd":"peers"}"#.to_owned()),
+            ("@a status", r#"{"cmd":"status","id":"a"}"#.to_owned()),
+            ("@a ticket", r#"{"cmd":"ticket","id":"a"}"#.to_owned()),
+            ("  @a   help", r#"{"cmd":"help","id":"a"}"#.to_owned()),
+            ("@a quit", r#"{"cmd":"shutdown","id":"a"}"#.to_owned()),
+            (
+                &format!("@a connect {bob}"),
+                format!(r#"{{"cmd":"connect","id":"a","peer":"{bob}"}}"#),
+            ),
+            (
+                &format!("@a disconnect\t{bob} "),
+                format!(r#"{{"cmd":"disconnect","id":"a","peer":"{bob}"}}"#),
+            ),
+            (
+                &format!(r#"@a send {bob} {{"type":"chat","payload":"hi"}}"#),
+                format!(
+                    r#"{{"cmd":"send","id":"a","peer":"{bob}","message":{{"type":"chat","payload":"hi"}}}}"#
+                ),
+            ),
+            (
+                &format!("@a say {bob}  hi there "),
+                format!(
+                    r#"{{"cmd":"send","id":"a","peer":"{bob}","message":{{"type":"text","payload":" hi there "}}}}"#
+                ),
+            ),
+        ] {
+            assert_eq!(command(text), command(&json), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_asked_form_sends_a_message() {
+        let line = format!(
+            r#"send {} {{"type": "request", "payload": "hello"}}"#,
+            bob()
+        );
+        let Verb::Send { to, message } = command(&line).verb else {
+            panic!("not a send");
+        };
+        assert_eq!(to, Recipient::Peer(bob()));
+        assert_eq!(
+            (message.r#type.as_str(), &message.payload[..]),
+            ("request", &b"hello"[..])
+        );
+    }
+
+    #[test]
+    fn a_json_command_without_peer_is_for_the_service() {
+        assert_eq!(
+            command(r#"{"cmd":"connect","timeout_ms":250}"#),
+            Command {
+                id: None,
+                timeout: Some(Duration::from_millis(250)),
+                verb: Verb::Connect {
+                    to: Recipient::Unnamed
+                },
+            }
+        );
+    }
+
+    #[test]
+    fn ids_are_echoed_as_they_were_written() {
+        assert_eq!(
+            command(r#"{"cmd":"list","id":9007199254740991}"#).id,
+            Some(Id::Number((1 << 53) - 1))
+        );
+        assert_eq!(
+            command(r#"{"cmd":"list","id":"7"}"#).id,
+            Some(Id::Text("7".to_owned()))
+        );
+        assert_eq!(command(r#"{"cmd":"list","id":null}"#).id, None);
+        assert_eq!(command("@7 list").id, Some(Id::Text("7".to_owned())));
+        for id in [
+            "9007199254740992",
+            "-1",
+            "1.5",
+            "true",
+            "[1]",
+            &format!("{:?}", "x".repeat(65)),
+        ] {
+            let line = format!(r#"{{"cmd":"list","id":{id}}}"#);
+            assert_eq!(rejected(&line), (None, Code::InvalidArgument), "{id}");
+        }
+        assert_eq!(rejected("@ list"), (None, Code::InvalidArgument));
+    }
+
+    #[test]
+    fn wrong_lines_are_answered_under_their_id() {
+        let id = Some(Id::Number(7));
+        for (line, code) in [
+            (r#"{"id":7}"#, Code::BadRequest),
+            (r#"{"cmd":5,"id":7}"#, Code::InvalidArgument),
+            (r#"{"cmd":"dance","id":7}"#, Code::UnknownCommand),
+            (r#"{"cmd":"say","id":7}"#, Code::UnknownCommand),
+            (r#"{"cmd":"send","id":7}"#, Code::InvalidArgument),
+            (
+                r#"{"cmd":"send","id":7,"message":"hi"}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"cmd":"connect","id":7,"peer":"p2p1x"}"#,
+                Code::InvalidTicket,
+            ),
+            (
+                r#"{"cmd":"connect","id":7,"peer":null,"timeout":5}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"cmd":"connect","id":7,"timeout_ms":0}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"cmd":"connect","id":7,"timeout_ms":3600001}"#,
+                Code::InvalidArgument,
+            ),
+            (
+                r#"{"cmd":"list","cmd":"list","id":7}"#,
+                Code::InvalidArgument,
+            ),
+        ] {
+            assert_eq!(rejected(line), (id.clone(), code), "{line}");
+        }
+        for (line, code) in [
+            ("{", Code::BadRequest),
+            ("{} x", Code::BadRequest),
+            ("hello world", Code::UnknownCommand),
+            ("send", Code::InvalidArgument),
+            ("send service", Code::InvalidArgument),
+            ("send service hello", Code::InvalidArgument),
+            ("send service \"a\" \"b\"", Code::InvalidArgument),
+            ("say service", Code::InvalidArgument),
+            ("list all", Code::InvalidArgument),
+            ("connect", Code::InvalidArgument),
+            ("connect a b", Code::InvalidArgument),
+        ] {
+            assert_eq!(rejected(line), (None, code), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_rejection_says_what_to_type_instead() {
+        for line in [
+            "send",
+            "send service hello",
+            "say service",
+            "dance",
+            "{",
+            "{}",
+            "connect a b",
+            "list x",
+        ] {
+            let hint = read(line).unwrap().unwrap_err().failure.hint;
+            assert!(!hint.is_empty(), "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_taken_calmly(line in any::<String>()) {
+            let _ = read(&line);
+        }
+
+        #[test]
+        fn anything_like_a_command_is_taken_calmly(
+            line in r#"(@[a-z]{0,3} )?(send|say|list|connect|[{]"cmd":"send",)[ "{}a-z:,\[\]0-9@]{0,60}"#,
+        ) {
+            let _ = read(&line);
+        }
+
+        #[test]
+        fn said_text_arrives_verbatim(text in r"\PC+") {
+            let line = format!("say service {text}");
+            let Verb::Send { message, .. } = command(&line).verb else {
+                panic!("not a send");
+            };
+            prop_assert_eq!(&message.payload, text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Lines for stdout: what happens, and the answers to commands, as one JSON object each.
+//!
+//! `event` comes first and keys keep their order. New keys and new events may be added; none is
+//! renamed or removed within `p2p-stdio/1`.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use data_encoding::BASE64;
+use serde::{Serialize, Serializer};
+
+use super::{
+    command::Id,
+    reply::{Link, Path, Reply, display, millis, whole_millis},
+};
+use crate::{
+    failure::Failure,
+    identity::PeerId,
+    node::{Config, Event, Role, Target},
+    proto::Message,
+    ticket::Ticket,
+};
+
+/// One line.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Output<'a> {
+    /// The first line: who speaks.
+    Hello {
+        /// Always `p2p-node`.
+        node: &'static str,
+        /// The program's version.
+        version: &'static str,
+        /// Versions of `p2p-stdio` that it speaks.
+        protocols: [u8; 1],
+        /// Its process id.
+        pid: u32,
+        /// `server` or `client`.
+        mode: &'static str,
+    },
+    /// The node has started: commands work.
+    Ready {
+        /// Who it is.
+        #[serde(serialize_with = "display")]
+        peer_id: PeerId,
+        /// The ticket that leads to it.
+        #[serde(serialize_with = "display")]
+        ticket: &'a Ticket,
+        /// Its addresses on its own interfaces.
+        addrs: &'a [SocketAddr],
+        /// Its service.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        service: Option<&'a str>,
+        /// Who may connect.
+        admission: Admission,
+        /// What to know about that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        warning: Option<&'static str>,
+    },
+    /// The record is in the DHT.
+    Online {
+        /// DHT nodes that hold it.
+        dht_nodes: usize,
+        /// Addresses that it names.
+        addrs: &'a [SocketAddr],
+        /// Since the node's start.
+        took_ms: u64,
+    },
+    /// A dial begins.
+    Connecting {
+        /// Whom it is to reach.
+        #[serde(serialize_with = "display_target")]
+        target: &'a Target,
+        /// The same as a peer id, if it is known.
+        #[serde(
+            skip_serializing_if = "Option::is_none",
+            serialize_with = "display_some"
+        )]
+        peer: Option<PeerId>,
+    },
+    /// A dial has come one step further.
+    Progress {
+        /// Whom it has found.
+        #[serde(
+            skip_serializing_if = "Option::is_none",
+            serialize_with = "display_some"
+        )]
+        peer: Option<PeerId>,
+        /// Whom it is to reach.
+        #[serde(serialize_with = "display_target")]
+        target: &'a Target,
+        /// Which step: `resolve`, `gather`, `offer`, `punch`, `path` or `link`.
+        stage: &'static str,
+        /// Since the dial began.
+        elapsed_ms: u64,
+        /// For people.
+        detail: &'a str,
+    },
+    /// A link is up.
+    Connected(Link),
+    /// A peer is reached over another path than before.
+    PathChanged {
+        /// Which peer.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// How.
+        path: Path,
+        /// Round-trip time over it.
+        rtt_ms: f64,
+    },
+    /// A link is gone.
+    Disconnected {
+        /// To whom.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// Why.
+        #[serde(flatten)]
+        reason: Reason<'a>,
+        /// Whether the node dials again by itself.
+        will_retry: bool,
+    },
+    /// A message arrived.
+    Message {
+        /// From whom.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// What it says.
+        message: MessageOutput<'a>,
+    },
+    /// A command is done.
+    Ok {
+        /// Which.
+        id: Option<&'a Id>,
+        /// What came of it.
+        #[serde(flatten)]
+        reply: &'a Reply,
+    },
+    /// A command failed, or (without id) something else.
+    Error {
+        /// Which command.
+        id: Option<&'a Id>,
+        /// Why.
+        #[serde(flatten)]
+        reason: Reason<'a>,
+        /// Whether the same command may succeed later.
+        retryable: bool,
+        /// Whom the command was for.
+        #[serde(
+            skip_serializing_if = "Option::is_none",
+            serialize_with = "display_some"
+        )]
+        peer: Option<PeerId>,
+        /// Since the command was read.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        elapsed_ms: Option<u64>,
+    },
+    /// Something is wrong that the user may want to mend; the node goes on.
+    Warning(Reason<'a>),
+    /// The last line.
+    Bye {
+        /// Why the node ends.
+        reason: Ending,
+        /// The process's exit code.
+        exit_code: u8,
+    },
+}
+
+/// A failure's text.
+#[derive(Debug, Serialize)]
+pub struct Reason<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    why: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    hint: &'a str,
+}
+
+/// Who may connect to the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Admission {
+    /// Whoever knows its name, id or ticket.
+    Anyone,
+    /// Whoever proves that they know the service's secret or the ticket.
+    Secret,
+    /// Only listed peers, and whoever proves to know a secret.
+    AllowList,
+}
+
+/// Why a node ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Stdin was closed, and what was running has ended.
+    StdinEof,
+    /// `quit`.
+    Shutdown,
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// Nobody reads stdout any more.
+    ParentGone,
+    /// The node could not start, or died.
+    Fatal,
+}
+
+/// A message. Its payload is text if its bytes are UTF-8, else base 64.
+#[derive(Debug, Serialize)]
+pub struct MessageOutput<'a> {
+    id: &'a str,
+    r#type: &'a str,
+    payload: Payload<'a>,
+    encoding: &'static str,
+    timestamp: i64,
+    metadata: &'a BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+enum Payload<'a> {
+    Utf8(&'a str),
+    Base64(&'a Bytes),
+}
+
+impl Output<'_> {
+    /// The line as bytes, with its line feed.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut line = Vec::with_capacity(self.size_guess());
+        serde_json::to_writer(&mut line, self)
+            .expect("all keys are strings and a Vec takes all bytes");
+        line.push(b'\n');
+        line
+    }
+
+    /// Room for the whole line in the usual case, so that large payloads are written in one go.
+    fn size_guess(&self) -> usize {
+        let payload = match self {
+            Self::Message { message, .. } => match message.payload {
+                Payload::Utf8(text) => text.len() + text.len() / 16,
+                Payload::Base64(bytes) => BASE64.encode_len(bytes.len()),
+            },
+            Self::Hello { .. }
+            | Self::Ready { .. }
+            | Self::Online { .. }
+            | Self::Connecting { .. }
+            | Self::Progress { .. }
+            | Self::Connected(_)
+            | Self::PathChanged { .. }
+            | Self::Disconnected { .. }
+            | Self::Ok { .. }
+            | Self::Error { .. }
+            | Self::Warning(_)
+            | Self::Bye { .. } => 0,
+        };
+        payload + 512
+    }
+
+    /// The first line of a process `pid` in `role`.
+    pub fn hello(pid: u32, role: Role) -> Self {
+        Self::Hello {
+            node: "p2p-node",
+            version: env!("CARGO_PKG_VERSION"),
+            protocols: [1],
+            pid,
+            mode: match role {
+                Role::Server => "server",
+                Role::Client => "client",
+            },
+        }
+    }
+}
+
+impl<'a> Output<'a> {
+    /// The answer to a command that failed.
+    pub fn error(
+        id: Option<&'a Id>,
+        failure: &'a Failure,
+        peer: Option<PeerId>,
+        elapsed: Option<Duration>,
+    ) -> Self {
+        Self::Error {
+            id,
+            reason: Reason::from(failure),
+            retryable: failure.code.is_retryable(),
+            peer,
+            elapsed_ms: elapsed.map(whole_millis),
+        }
+    }
+}
+
+impl Admission {
+    /// Who may connect to a node with this configuration.
+    pub fn of(config: &Config) -> Self {
+        let has_secret = config
+            .service
+            .as_ref()
+            .is_some_and(|service| service.secret.is_some());
+        match (config.allow.is_empty(), has_secret) {
+            (false, _) => Self::AllowList,
+            (true, true) => Self::Secret,
+            (true, false) => Self::Anyone,
+        }
+    }
+
+    /// What the user should know about it, if anything.
+    pub fn warning(self) -> Option<&'static str> {
+        match self {
+            Self::Anyone => Some(
+                "anyone who knows this node's service name or id may connect, and a name proves \
+                 nothing about who answers; --service-secret-file or --allow restricts that",
+            ),
+            Self::Secret | Self::AllowList => None,
+        }
+    }
+}
+
+impl<'a> From<&'a Event> for Output<'a> {
+    fn from(event: &'a Event) -> Self {
+        match event {
+            Event::Online {
+                stored_at,
+                addresses,
+                took,
+            } => Self::Online {
+                dht_nodes: *stored_at,
+                addrs: addresses,
+                took_ms: whole_millis(*took),
+            },
+            Event::Connecting { target } => Self::Connecting {
+                target,
+                peer: target.peer(),
+            },
+            Event::Progress {
+                target,
+                peer,
+                stage,
+                elapsed,
+                detail,
+            } => Self::Progress {
+                peer: *peer,
+                target,
+                stage: stage.as_str(),
+                elapsed_ms: whole_millis(*elapsed),
+                detail,
+            },
+            Event::Connected(connection) => Self::Connected(connection.into()),
+            Event::PathChanged { peer, path, rtt } => Self::PathChanged {
+                peer: *peer,
+                path: path.into(),
+                rtt_ms: millis(*rtt),
+            },
+            Event::Disconnected {
+                peer,
+                failure,
+                will_retry,
+            } => Self::Disconnected {
+                peer: *peer,
+                reason: failure.into(),
+                will_retry: *will_retry,
+            },
+            Event::Message { peer, message } => Self::Message {
+                peer: *peer,
+                message: message.into(),
+            },
+            Event::Warning(failure) => Self::Warning(failure.into()),
+        }
+    }
+}
+
+impl<'a> From<&'a Failure> for Reason<'a> {
+    fn from(failure: &'a Failure) -> Self {
+        Self {
+            code: failure.code.as_str(),
+            message: &failure.message,
+            why: &failure.why,
+            hint: &failure.hint,
+        }
+    }
+}
+
+impl<'a> From<&'a Message> for MessageOutput<'a> {
+    fn from(message: &'a Message) -> Self {
+        let (payload, encoding) = match std::str::from_utf8(&message.payload) {
+            Ok(text) => (Payload::Utf8(text), "utf8"),
+            Err(_) => (Payload::Base64(&message.payload), "base64"),
+        };
+        Self {
+            id: &message.id,
+            r#type: &message.r#type,
+            payload,
+            encoding,
+            timestamp: message.timestamp,
+            metadata: &message.metadata,
+        }
+    }
+}
+
+impl Serialize for Payload<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Utf8(text) => serializer.serialize_str(text),
+            Self::Base64(bytes) => serializer.collect_str(&BASE64.encode_display(bytes)),
+        }
+    }
+}
+
+fn display_some<S: Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
+    match peer {
+        Some(peer) => serializer.collect_str(peer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// As the user may write it, but without a ticket's secret.
+fn display_target<S: Serializer>(target: &&Target, serializer: S) -> Result<S::Ok, S::Error> {
+    match target {
+        Target::Service(name) => serializer.collect_str(&format_args!("service:{name}")),
+        Target::Peer(peer) => serializer.collect_str(peer),
+        Target::Ticket(ticket) => serializer.collect_str(&ticket.peer),
+    }
+}

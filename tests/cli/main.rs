@@ -1,0 +1,317 @@
+//! The program as a user's shell sees it: what it prints, what it leaves on disk, how it exits.
+//!
+//! No test here starts a node that may leave this machine: all run with `--stun none`,
+//! `--dht-bootstrap none` and a loopback address.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on fails"
+)]
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use p2p_node::{identity::PeerId, ticket::Ticket};
+
+/// A user's home that no other test uses.
+struct Home {
+    path: PathBuf,
+}
+
+impl Home {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{test}"));
+        // What an earlier run left.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(path.join("run")).unwrap();
+        Self { path }
+    }
+
+    fn identity(&self) -> PathBuf {
+        self.path.join("data/p2p-node/identity.key")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-node"));
+        command
+            .env_clear()
+            .env("HOME", &self.path)
+            .env("XDG_DATA_HOME", self.path.join("data"))
+            .env("XDG_RUNTIME_DIR", self.path.join("run"))
+            .stdin(Stdio::null())
+            .args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.command(args).output().unwrap())
+    }
+
+    /// A command that may start a node, but none that leaves this machine.
+    fn node_command(&self, args: &[&str]) -> Command {
+        let mut command = self.command(&["--stun", "none", "--dht-bootstrap", "none"]);
+        command.args(["--bind", "127.0.0.1"]).args(args);
+        command
+    }
+
+    fn run_node(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.node_command(args).output().unwrap())
+    }
+}
+
+/// What a run came to.
+struct Outcome {
+    exit_code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Outcome {
+    fn of(output: Output) -> Self {
+        Self {
+            exit_code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The names of the events on stdout; panics if there is anything else.
+    fn events(&self) -> Vec<String> {
+        let name = |line: &str| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["event"].as_str().unwrap().to_owned()
+        };
+        self.stdout.lines().map(name).collect()
+    }
+}
+
+#[test]
+fn help_shows_examples_for_every_command() {
+    let home = Home::new("help");
+    for args in [
+        &["--help"][..],
+        &["id", "--help"],
+        &["ticket", "--help"],
+        &["help", "id"],
+    ] {
+        let outcome = home.run(args);
+        assert_eq!(outcome.exit_code, Some(0));
+        assert!(
+            outcome.stdout.contains("Examples:\n  p2p-node "),
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+fn the_identity_is_made_once_and_is_the_users_alone() {
+    let home = Home::new("id");
+    let first = home.run(&["id"]);
+    assert_eq!(first.exit_code, Some(0), "{}", first.stderr);
+    assert!(
+        first.stdout.trim_end().parse::<PeerId>().is_ok(),
+        "{}",
+        first.stdout
+    );
+    assert_eq!(home.run(&["id"]).stdout, first.stdout);
+    let text = fs::read_to_string(home.identity()).unwrap();
+    assert_eq!(text.len(), 65);
+    assert!(text.trim_end().chars().all(|c| c.is_ascii_hexdigit()));
+    #[cfg(unix)]
+    {
+        assert_eq!(mode(&home.identity()), 0o600);
+        assert_eq!(mode(home.identity().parent().unwrap()), 0o700);
+    }
+}
+
+#[test]
+fn a_ticket_leads_to_the_identity() {
+    let home = Home::new("ticket");
+    let file = home.path.join("bob.key");
+    let file = file.to_str().unwrap();
+    let id = home.run(&["id", "--identity", file]).stdout;
+    let ticket = |outcome: Outcome| -> Ticket { outcome.stdout.trim_end().parse().unwrap() };
+    let bare = ticket(home.run(&["ticket", "--identity", file]));
+    assert_eq!(bare.peer.to_string(), id.trim_end());
+    assert!(bare.addresses.is_empty());
+    let addressed = home.run(&[
+        "ticket",
+        "--identity",
+        file,
+        "--addrs",
+        "192.0.2.1:7",
+        "[::1]:7",
+    ]);
+    let addresses = ["192.0.2.1:7", "[::1]:7"].map(|address| address.parse().unwrap());
+    assert_eq!(ticket(addressed).addresses, addresses);
+    assert!(!home.identity().exists(), "only the named file is used");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_identity_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new("permissions");
+    home.run(&["id"]);
+    fs::set_permissions(home.identity(), fs::Permissions::from_mode(0o640)).unwrap();
+    let outcome = home.run(&["id"]);
+    assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(3), ""));
+    let remedy = format!("  try: chmod 600 '{}'\n", home.identity().display());
+    assert!(
+        outcome.stderr.starts_with("error[key_permissions]: "),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stderr.ends_with(&remedy), "{}", outcome.stderr);
+    let outcome = home.run_node(&["--mode", "server"]);
+    assert_eq!(outcome.exit_code, Some(3));
+    assert_eq!(outcome.events(), ["hello", "error", "bye"]);
+    assert!(outcome.stdout.contains(r#""code":"key_permissions""#));
+}
+
+#[test]
+fn a_damaged_identity_is_not_replaced() {
+    let home = Home::new("damaged");
+    home.run(&["id"]);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(home.identity());
+    drop(file.unwrap());
+    let outcome = home.run(&["id"]);
+    assert_eq!(outcome.exit_code, Some(3));
+    assert!(
+        outcome.stderr.starts_with("error[key_unreadable]: "),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(fs::read(home.identity()).unwrap(), b"");
+}
+
+#[test]
+fn two_nodes_do_not_run_with_one_identity() {
+    let home = Home::new("in-use");
+    let id = home.run(&["id"]).stdout;
+    // What the other node does.
+    let lock = File::create(home.identity().with_file_name("identity.key.lock")).unwrap();
+    lock.try_lock().unwrap();
+    let outcome = home.run_node(&["--mode", "server"]);
+    assert_eq!(outcome.exit_code, Some(3));
+    assert_eq!(outcome.events(), ["hello", "error", "bye"]);
+    assert!(
+        outcome.stdout.contains(r#""code":"key_in_use""#),
+        "{}",
+        outcome.stdout
+    );
+    assert_eq!(home.run(&["id"]).stdout, id, "it can be looked at");
+}
+
+#[test]
+fn a_client_leaves_no_identity_behind() {
+    let home = Home::new("client");
+    let outcome = home.run_node(&["--mode", "client"]);
+    assert_eq!(outcome.events()[0], "hello");
+    assert!(!home.identity().exists());
+}
+
+#[test]
+fn a_secret_file_without_a_secret_is_refused() {
+    let home = Home::new("secret");
+    let file = home.path.join("secret");
+    for content in [None, Some("\n")] {
+        if let Some(content) = content {
+            fs::write(&file, content).unwrap();
+        }
+        let secret = ["--service-secret-file", file.to_str().unwrap()];
+        let outcome = home.run_node(&[&["--service", "myapi:v1"], &secret[..]].concat());
+        assert_eq!(outcome.exit_code, Some(3));
+        assert!(
+            outcome.stdout.contains(r#""code":"config_invalid""#),
+            "{}",
+            outcome.stdout
+        );
+    }
+}
+
+#[test]
+fn wrong_usage_is_told_on_stderr_and_nothing_starts() {
+    let home = Home::new("usage");
+    for args in [
+        &["--colour"][..],
+        &["--mode", "both"],
+        &["--service", "two words"],
+        &["--service-secret-file", "secret"],
+        &["--stun", "stun.example.org"],
+        &["--dht-bootstrap", "none,127.0.0.1:1"],
+        &["--identity", "a.key", "--ephemeral"],
+        &["--allow", "bob"],
+        &["--connect", "p2p1broken"],
+        &["--connect-timeout", "0"],
+        &["--bind", "localhost"],
+        &["--log", "p2p_node=loud"],
+        &["ticket", "--addrs", "here"],
+        &["dance"],
+    ] {
+        let outcome = home.run(args);
+        assert_eq!(
+            (outcome.exit_code, outcome.stdout.as_str()),
+            (Some(2), ""),
+            "{args:?}"
+        );
+        assert!(
+            outcome.stderr.starts_with("error: "),
+            "{args:?}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_that_over_the_default() {
+    let home = Home::new("precedence");
+    let mode = |command: &mut Command| {
+        let outcome = Outcome::of(command.output().unwrap());
+        let hello: serde_json::Value =
+            serde_json::from_str(outcome.stdout.lines().next().unwrap()).unwrap();
+        hello["mode"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(mode(&mut home.node_command(&[])), "client");
+    assert_eq!(
+        mode(home.node_command(&[]).env("P2P_NODE_MODE", "server")),
+        "server"
+    );
+    let both = &mut home.node_command(&["--mode", "client"]);
+    assert_eq!(mode(both.env("P2P_NODE_MODE", "server")), "client");
+}
+
+#[test]
+fn a_typed_identity_choice_wins_over_an_inherited_one() {
+    let home = Home::new("choice");
+    let file = home.path.join("kept.key");
+    let ephemeral = &mut home.node_command(&["--ephemeral", "--mode", "server"]);
+    ephemeral.env("P2P_NODE_IDENTITY", &file).output().unwrap();
+    assert!(!file.exists());
+    let kept = &mut home.node_command(&["--identity", file.to_str().unwrap()]);
+    kept.env("P2P_NODE_EPHEMERAL", "true").output().unwrap();
+    assert!(file.exists());
+}
+
+#[test]
+fn logs_never_reach_stdout() {
+    let home = Home::new("logs");
+    let outcome = home.run_node(&["--log", "trace", "--mode", "server", "--ephemeral"]);
+    assert_eq!(outcome.events()[0], "hello");
+    assert!(!outcome.stderr.is_empty());
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
