@@ -96,8 +96,7 @@ pub struct StatusReply {
     public_addrs: Vec<SocketAddr>,
     peers: usize,
     uptime_ms: u64,
-    datagrams_sent: u64,
-    datagrams_received: u64,
+    dht_nodes: usize,
 }
 
 /// One command, explained.
@@ -165,7 +164,6 @@ impl From<Vec<PeerStatus>> for Reply {
 
 impl From<Status> for Reply {
     fn from(status: Status) -> Self {
-        let (datagrams_sent, datagrams_received) = status.datagrams;
         Self::Status(Box::new(StatusReply {
             peer_id: status.peer_id,
             online: status.online,
@@ -174,8 +172,7 @@ impl From<Status> for Reply {
             public_addrs: status.public_addresses,
             peers: status.peers,
             uptime_ms: whole_millis(status.uptime),
-            datagrams_sent,
-            datagrams_received,
+            dht_nodes: status.dht_nodes,
         }))
     }
 }

@@ -148,7 +148,7 @@ mod tests {
     use crate::datagram::SocketIndex;
 
     fn sockets(locals: &[&str]) -> Vec<BoundSocket> {
-        let socket = |(index, local): (u8, &&str)| BoundSocket {
+        let socket = |(index, local): (u16, &&str)| BoundSocket {
             index: SocketIndex(index),
             local: local.parse().unwrap(),
         };

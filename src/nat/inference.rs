@@ -358,7 +358,7 @@ mod tests {
         seen_on(0, local, answers)
     }
 
-    fn seen_on(socket: u8, local: &str, answers: &[(&str, &str)]) -> Vec<Observation> {
+    fn seen_on(socket: u16, local: &str, answers: &[(&str, &str)]) -> Vec<Observation> {
         let at = moment();
         let observation = |&(server, reflexive): &(&str, &str)| Observation {
             socket: SocketIndex(socket),
@@ -551,10 +551,10 @@ mod tests {
     proptest! {
         #[test]
         fn any_observations_are_taken_calmly(
-            answers in prop::collection::vec((0..3_u8, 0..3_u8, 0..3_u16, 0..3_u8, any::<u16>()), 0..12),
+            answers in prop::collection::vec((0..3_u16, 0..3_u8, 0..3_u16, 0..3_u8, any::<u16>()), 0..12),
         ) {
             let at = moment();
-            let observation = |&(socket, server, server_port, ip, port): &(u8, u8, u16, u8, u16)| {
+            let observation = |&(socket, server, server_port, ip, port): &(u16, u8, u16, u8, u16)| {
                 Observation {
                     socket: SocketIndex(socket),
                     local: LOCAL.parse().unwrap(),

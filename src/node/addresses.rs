@@ -106,7 +106,7 @@ impl Addresses {
             .filter(of_family)
             .filter(fits)
             .max_by_key(|ip| shared(ip));
-        SocketAddr::new(best.copied().unwrap_or(bound.ip()), bound.port())
+        SocketAddr::new(best.copied().unwrap_or_else(|| bound.ip()), bound.port())
     }
 
     /// Takes the report into what peers are told; says whether that changed.

@@ -153,15 +153,19 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
 /// `error` of a link to `peer` as its user sees it.
 pub(super) fn link_failed(error: &LinkError, peer: PeerId) -> Failure {
     let failure = Failure::new(error.code(), error.to_string());
-    match error.code() {
-        Code::PeerIdentityMismatch => failure
-            .hint(format!("somebody else answers in the place of {}; check the peer id", peer.short())),
-        Code::Refused => failure.hint(
+    match error {
+        LinkError::IdentityMismatch { .. } | LinkError::NotExpected => failure.hint(format!(
+            "somebody else answers in the place of {}; check the peer id",
+            peer.short()
+        )),
+        LinkError::Refused { .. } => failure.hint(
             "the server admits listed peers and those who know its secret: --allow there, or --service-secret-file here",
         ),
-        Code::PeerVersionMismatch => failure.hint("update the older of the two nodes"),
-        Code::ConnectionLost => failure.hint("connect again; `status` shows how this node fares"),
-        _ => failure,
+        LinkError::VersionMismatch { .. } => failure.hint("update the older of the two nodes"),
+        LinkError::Lost(_) | LinkError::TimedOut => {
+            failure.hint("connect again; `status` shows how this node fares")
+        }
+        LinkError::ClosedByPeer { .. } | LinkError::Closed => failure,
     }
 }
 

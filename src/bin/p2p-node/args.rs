@@ -14,7 +14,9 @@ use values::Server;
 
 use crate::{
     defaults::{PUBLIC_DHT_BOOTSTRAP, PUBLIC_STUN_SERVERS},
+    demo::DemoArgs,
     start::Network,
+    testnet::TestnetArgs,
 };
 
 /// What the user wants.
@@ -32,6 +34,10 @@ pub(crate) enum Action {
     Run(Box<RunArgs>),
     /// Print the peer id.
     Id { identity: Option<PathBuf> },
+    /// Play the main job.
+    Demo(DemoArgs),
+    /// Run a network without internet.
+    Testnet(TestnetArgs),
     /// Print the ticket.
     Ticket {
         identity: Option<PathBuf>,
@@ -93,6 +99,12 @@ enum Command {
         #[command(flatten)]
         identity: IdentityFlag,
     },
+    /// Show two nodes behind simulated NATs finding each other and talking, without internet
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+    /// Run a DHT and STUN servers for a network without internet, until stopped
+    #[command(after_help = TESTNET_EXAMPLES)]
+    Testnet(TestnetArgs),
     /// Print a ticket that leads to this user's node, without going online
     #[command(after_help = TICKET_EXAMPLES)]
     Ticket {
@@ -217,6 +229,8 @@ impl Args {
             Some(Command::Id { identity }) => Action::Id {
                 identity: identity.identity,
             },
+            Some(Command::Demo(args)) => Action::Demo(args),
+            Some(Command::Testnet(args)) => Action::Testnet(args),
             Some(Command::Ticket { addrs, identity }) => Action::Ticket {
                 identity: identity.identity,
                 addrs,
@@ -345,6 +359,17 @@ Examples:
   p2p-node ticket
   p2p-node ticket --addrs 192.168.1.20:41641 [2001:db8::9]:41641
   p2p-node --connect \"$(ssh host p2p-node ticket)\"";
+
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  p2p-node demo
+  p2p-node demo --nat symmetric --peer-nat full-cone --rtt 200
+  p2p-node demo --nat symmetric --peer-nat symmetric     (cannot be opened, and says why)";
+
+const TESTNET_EXAMPLES: &str = "\
+Examples:
+  p2p-node testnet
+  p2p-node testnet --bind 192.168.1.20 --nodes 40";
 
 #[cfg(test)]
 mod tests {

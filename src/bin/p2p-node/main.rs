@@ -2,6 +2,7 @@
 
 mod args;
 mod defaults;
+mod demo;
 mod exit;
 mod handoff;
 mod identity_file;
@@ -12,6 +13,7 @@ mod private;
 mod run;
 mod signals;
 mod start;
+mod testnet;
 
 use std::{panic, process::ExitCode};
 
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
         Action::Run(args) => run::run(*args),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
+        Action::Demo(args) => run::block_on(demo::demo(args)),
+        Action::Testnet(args) => run::block_on(testnet::testnet(args)),
     })
     .unwrap_or(ExitCode::FAILURE)
 }

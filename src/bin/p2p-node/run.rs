@@ -7,7 +7,7 @@ use p2p_node::{
     entropy::Entropy,
     failure::{Code, Failure},
     identity::Identity,
-    node::{Config, Role, clock::Clock},
+    node::{Config, Role, Target, clock::Clock},
     service::{Service, ServiceName},
     ticket::Ticket,
 };
@@ -37,6 +37,11 @@ struct Held {
 
 /// Runs a node until its user wants no more.
 pub(crate) fn run(args: RunArgs) -> ExitCode {
+    block_on(async { ExitCode::from(session(args).await) })
+}
+
+/// Runs `program` on threads of its own.
+pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -44,10 +49,10 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
             return ExitCode::from(exit::INTERNAL);
         }
     };
-    let code = runtime.block_on(session(args));
+    let code = runtime.block_on(program);
     // Whatever a task still waits for, the process ends now.
     runtime.shutdown_background();
-    ExitCode::from(code)
+    code
 }
 
 async fn session(args: RunArgs) -> u8 {
@@ -91,10 +96,15 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
     config.allow = args.allow;
     config.stun_servers = args.stun;
     config.connect_timeout = args.connect_timeout;
+    // A server on this machine is handed over when it is needed; others take a search, so it begins now.
+    let service_name = config.service.as_ref().map(|service| service.name.clone());
+    if nearby(args.mode, service_name.clone())().is_none() {
+        config.standing = service_name.map(Target::Service);
+    }
     let admission = Admission::of(&config);
     let service = config.service.as_ref().map(|service| service.name.clone());
     let bind = args.network.bind.clone();
-    let (node, events) = start(config, args.network).await?;
+    let (node, events) = start(config, args.network)?;
     let addresses = node.status().await?.local_addresses;
     if args.mode == Role::Server {
         if let Some(warning) = admission.warning() {

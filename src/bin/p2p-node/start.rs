@@ -1,11 +1,25 @@
-//! The one place that makes a node.
+//! The one place that makes a node of real sockets.
 
-use std::net::SocketAddr;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use p2p_node::{
+    dht::{
+        mainline::{Config as DhtConfig, Mainline, Participation},
+        rendezvous::Rendezvous,
+    },
+    entropy::Entropy,
     failure::{Code, Failure},
-    node::{Config, Event, Node},
+    node::{Clock, Config, Environment, Event, Node},
+    transport::{
+        tls::Crypto,
+        udp::{self, BindError, UdpSocket},
+    },
 };
+use quinn::AsyncUdpSocket;
 use tokio::sync::mpsc;
 
 /// How the node gets into the network.
@@ -21,18 +35,75 @@ pub(crate) struct Network {
 ///
 /// # Errors
 /// When its sockets cannot be opened.
-#[allow(clippy::unused_async, reason = "starting a node binds sockets")]
-pub(crate) async fn start(
+pub(crate) fn start(
     config: Config,
     network: Network,
 ) -> Result<(Node, mpsc::Receiver<Event>), Failure> {
-    let Network {
-        dht_bootstrap,
-        bind,
-    } = network;
-    tracing::debug!(?config, ?dht_bootstrap, ?bind, "starting");
-    Err(Failure::new(
-        Code::Internal,
-        "this build cannot start a node",
-    ))
+    let mut entropy = Entropy::from_system();
+    let sockets = bind(&network.bind).map_err(|error| not_bound(&error))?;
+    let rendezvous = match network.dht_bootstrap.is_empty() {
+        true => None,
+        false => Some(reach_dht(&network, entropy.fork()).map_err(|error| no_dht_socket(&error))?),
+    };
+    let environment = Environment {
+        sockets,
+        interfaces: Arc::new(interface_addresses),
+        rendezvous,
+        clock: Clock::system(),
+        entropy,
+        crypto: Crypto::system(),
+    };
+    Node::start(config, environment)
+}
+
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
+    let sockets = match addresses {
+        [] => udp::bind_all(&[], None)?,
+        some => {
+            let bind = |&address| UdpSocket::bind(address).map(Arc::new);
+            some.iter().map(bind).collect::<Result<_, _>>()?
+        }
+    };
+    Ok(sockets
+        .into_iter()
+        .map(|socket| -> Arc<dyn AsyncUdpSocket> { socket })
+        .collect())
+}
+
+/// The DHT's own socket: on the address that was asked for, or on all; on any port.
+fn reach_dht(network: &Network, entropy: Entropy) -> io::Result<Arc<dyn Rendezvous>> {
+    let v4 = |address: &SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    };
+    let config = DhtConfig {
+        bootstrap: network.dht_bootstrap.clone(),
+        bind: network
+            .bind
+            .iter()
+            .find_map(v4)
+            .unwrap_or(Ipv4Addr::UNSPECIFIED),
+        participation: Participation::Client,
+    };
+    Ok(Arc::new(Mainline::start(config, entropy)?))
+}
+
+fn interface_addresses() -> Vec<IpAddr> {
+    // Without a list of interfaces a node still has its public address.
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    interfaces
+        .into_iter()
+        .map(|interface| interface.ip())
+        .collect()
+}
+
+fn not_bound(error: &BindError) -> Failure {
+    Failure::new(Code::AddressInUse, error.to_string())
+        .hint("name another address or port: --bind ADDRESS:PORT")
+}
+
+fn no_dht_socket(error: &io::Error) -> Failure {
+    Failure::new(Code::AddressInUse, "no socket for the DHT can be opened")
+        .because(error.to_string())
+        .hint("the DHT uses IPv4: --bind an IPv4 address of this machine, or --dht-bootstrap none")
 }

@@ -202,6 +202,6 @@ fn status() -> Status {
         online: true,
         uptime: Duration::from_secs(90),
         peers: 1,
-        datagrams: (120, 98),
+        dht_nodes: 18,
     }
 }

@@ -188,7 +188,7 @@ fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn path(socket: u8, remote: &str) -> Path {
+fn path(socket: u16, remote: &str) -> Path {
     Path {
         socket: SocketIndex(socket),
         remote: addr(remote),

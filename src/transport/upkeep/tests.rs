@@ -112,7 +112,7 @@ impl World {
             return;
         };
         let arrival = Path {
-            socket: SocketIndex(u8::try_from(socket).unwrap()),
+            socket: SocketIndex(u16::try_from(socket).unwrap()),
             remote: source,
         };
         let extra = |address| self.slow.get(&address).copied().unwrap_or_default();
@@ -232,7 +232,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn path(socket: u8, remote: &str) -> Path {
+fn path(socket: u16, remote: &str) -> Path {
     Path {
         socket: SocketIndex(socket),
         remote: remote.parse().unwrap(),
@@ -526,7 +526,7 @@ proptest! {
         let mut pings = VecDeque::new();
         for (kind, port, wait) in inputs {
             now += ms(wait);
-            let from = path(u8::from(port % 2 == 0), &format!("192.0.2.9:{}", port + 1));
+            let from = path(u16::from(port % 2 == 0), &format!("192.0.2.9:{}", port + 1));
             let ping = |urgency| Probe::Ping { transaction: Transaction(1), urgency };
             match kind {
                 0 => upkeep.handle_probe(from, ping(Urgency::Routine), now),
