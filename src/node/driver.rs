@@ -416,8 +416,10 @@ impl Driver {
         let farewells = self.close_all();
         let retired = self.retire();
         tokio::join!(farewells, retired);
+        tracing::debug!("peers and the DHT have been told");
         self.endpoint.close();
         self.endpoint.wait_idle().await;
+        tracing::debug!("stopped");
         self.tasks.abort_all();
         if let Some(answer) = answer {
             let _ = answer.send(Ok(()));
