@@ -10,3 +10,6 @@ pub mod socket_set;
 pub mod traffic;
 pub mod udp;
 pub mod upkeep;
+
+#[cfg(test)]
+mod loopback_tests;
