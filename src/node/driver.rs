@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 
 use super::{
@@ -418,7 +418,8 @@ impl Driver {
         tokio::join!(farewells, retired);
         tracing::debug!("peers and the DHT have been told");
         self.endpoint.close();
-        self.endpoint.wait_idle().await;
+        // In vain, a peer finds out by itself, a little later.
+        let _ = timeout(FAREWELL_TIME, self.endpoint.wait_idle()).await;
         tracing::debug!("stopped");
         self.tasks.abort_all();
         if let Some(answer) = answer {
@@ -426,3 +427,6 @@ impl Driver {
         }
     }
 }
+
+/// How long the last packets of closed connections are waited for.
+const FAREWELL_TIME: Duration = Duration::from_millis(500);

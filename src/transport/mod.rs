@@ -22,3 +22,6 @@ pub mod link;
 pub mod quic;
 mod seeded;
 pub mod tls;
+
+#[cfg(test)]
+mod loopback_tests;

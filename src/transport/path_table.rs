@@ -6,8 +6,9 @@
 //!
 //! Outbound, a virtual address becomes the route's best path, or, while there is none, every path
 //! that may reach the peer. Inbound, a path becomes the virtual address of the route that owns it. An
-//! unknown remote gets a route, as a *stranger*, only by the first packet of a connection; a known peer
-//! that has moved proves itself by an authenticated probe, and then its new path is admitted.
+//! unknown remote gets a route, as a *stranger*, only by the first packet of a connection, and a path of
+//! a route that has none only by an answer to what we sent. A known peer that has moved proves itself by
+//! an authenticated probe, and then its new path is admitted.
 //!
 //! A peer may own two virtual addresses: one that we dialled and one that it came in on. Its packets
 //! for both come by the same paths, so they are told apart by their connection ids.
@@ -24,7 +25,7 @@ pub use super::route::{RouteId, WaitingDatagram};
 use super::{
     quic_header::{ConnectionId, LongHeader},
     route::{Outlet, Route, Standing, VirtualAddress, Watch},
-    routes::{Owner, ROUTES_MAX, Routes},
+    routes::{ROUTES_MAX, Routes},
     traffic::{Sent, Traffic, Volume},
 };
 use crate::{
@@ -120,10 +121,10 @@ impl PathTable {
         let opened = self
             .routes
             .open(Standing::Peer, None, Outlet::searching())?;
-        if let Some(route) = self.routes.get_mut(opened.route) {
+        if let Some(route) = self.routes.get_mut(opened) {
             route.candidates = acceptable(candidates);
         }
-        Ok(opened.route)
+        Ok(opened)
     }
 
     /// Forgets a route, its virtual addresses and its paths.
@@ -235,7 +236,8 @@ impl PathTable {
         }
     }
 
-    /// Makes one of the route's virtual addresses the one that new paths map to.
+    /// Makes one of the route's virtual addresses the one that [`PathTable::virtual_address`] says and new
+    /// connections of the peer come in on.
     pub fn set_primary(&mut self, route: RouteId, virtual_address: SocketAddr) {
         if let Some(primary) = VirtualAddress::from_socket_addr(virtual_address) {
             self.routes.set_primary(route, primary);
@@ -279,14 +281,14 @@ impl PathTable {
         let (Some(address), Some(id)) = (address, route) else {
             return Destinations::Nowhere;
         };
+        if let Some(header) = LongHeader::read(transmit.contents)
+            && header.source.is_unguessable()
+        {
+            self.routes.note_own_id(address, header.source);
+        }
         let Some(route) = self.routes.get_mut(id) else {
             return Destinations::Nowhere;
         };
-        if let Some(header) = LongHeader::read(transmit.contents)
-            && let Some(own) = route.address_mut(address)
-        {
-            own.note_own_id(header.source);
-        }
         if let Outlet::Open(best) = route.outlet {
             return Destinations::One(best);
         }
@@ -323,18 +325,18 @@ impl PathTable {
     /// Whom a datagram that came by `path` is from.
     pub fn identify(&mut self, path: Path, datagram: &[u8], now: Instant) -> Source {
         let path = normal_path(path);
+        self.take_answer(path, datagram);
         let known = self.routes.by_path(path);
         let Some(owner) = known.or_else(|| self.welcome(path, datagram, now)) else {
             return Source::Refused;
         };
-        let Some(route) = self.routes.get(owner.route) else {
+        let Some(route) = self.routes.get(owner) else {
             return Source::Refused;
         };
-        if route.addresses.len() == 1 {
-            return Source::Path(owner.address.to_socket_addr());
+        match route.addresses.len() {
+            1 => Source::Path(route.primary().to_socket_addr()),
+            _ => Source::Datagram(route.receiver(datagram).to_socket_addr()),
         }
-        let address = route.receiver(datagram).unwrap_or(owner.address);
-        Source::Datagram(address.to_socket_addr())
     }
 
     /// Counts what was received from a virtual address.
@@ -360,9 +362,31 @@ impl PathTable {
         paths
     }
 
+    /// If `datagram` answers a dial that has no path yet, this is its path.
+    ///
+    /// Only who received our first packet knows the id that it called us by, so the path works both
+    /// ways. Who it is, TLS finds out.
+    fn take_answer(&mut self, path: Path, datagram: &[u8]) {
+        let Some(header) = LongHeader::read(datagram) else {
+            return;
+        };
+        let answered = self.routes.by_own_id(header.destination);
+        let searching = |route: &RouteId| self.routes.get(*route)?.best().is_none().then_some(());
+        let Some(route) = answered.filter(|route| searching(route).is_some()) else {
+            return;
+        };
+        self.routes.give_path(route, path);
+        if let Some(answered) = self.routes.get_mut(route) {
+            answered.outlet = Outlet::Open(path);
+        }
+    }
+
     /// The owner of a path that nobody owned, if `datagram` begins a connection and there is room.
-    fn welcome(&mut self, path: Path, datagram: &[u8], now: Instant) -> Option<Owner> {
-        let Some(header) = LongHeader::read_first(datagram) else {
+    fn welcome(&mut self, path: Path, datagram: &[u8], now: Instant) -> Option<RouteId> {
+        let first = LongHeader::read_first(datagram);
+        // An answer to us is no beginning, though a server's first packet looks like a client's.
+        let first = first.filter(|first| self.routes.by_own_id(first.destination).is_none());
+        let Some(header) = first else {
             self.refusals.unknown_remote += 1;
             return None;
         };
@@ -378,7 +402,7 @@ impl PathTable {
         path: Path,
         first_id: ConnectionId,
         now: Instant,
-    ) -> Option<Owner> {
+    ) -> Option<RouteId> {
         self.evict_idle_strangers(now);
         let outlet = Outlet::Open(path);
         let opened = match self.routes.strangers() < STRANGERS_MAX {

@@ -40,7 +40,12 @@ impl ConnectionId {
             return LongHeader::read(datagram).is_some_and(|header| header.destination == *self);
         }
         // A short header does not say how long the id is; the empty one would match everything.
-        self.size >= CONNECTION_ID_SIZE_MIN && rest.starts_with(self.as_slice())
+        self.is_unguessable() && rest.starts_with(self.as_slice())
+    }
+
+    /// Whether it is so long that nobody has it by chance.
+    pub(super) fn is_unguessable(&self) -> bool {
+        self.size >= UNGUESSABLE_SIZE_MIN
     }
 }
 
@@ -48,10 +53,13 @@ impl LongHeader {
     /// The header that `datagram` starts with; `None` if it is a short one or broken.
     pub(super) fn read(datagram: &[u8]) -> Option<Self> {
         let (&first, rest) = datagram.split_first()?;
+        if first & LONG_FORM == 0 {
+            return None;
+        }
         let (_version, rest) = rest.split_first_chunk::<4>()?;
         let (destination, rest) = read_connection_id(rest)?;
         let (source, _) = read_connection_id(rest)?;
-        (first & LONG_FORM != 0).then_some(Self {
+        Some(Self {
             destination,
             source,
         })
@@ -64,9 +72,10 @@ impl LongHeader {
         let version = rest.first_chunk::<4>()?;
         let initial = first & TYPE_MASK == INITIAL && *version == VERSION_1;
         // RFC 9000, section 14.1: a server discards an Initial in a datagram of less than 1,200 bytes.
-        (initial && datagram.len() >= INITIAL_DATAGRAM_SIZE_MIN)
-            .then(|| Self::read(datagram))
-            .flatten()
+        if !initial || datagram.len() < INITIAL_DATAGRAM_SIZE_MIN {
+            return None;
+        }
+        Self::read(datagram).filter(|header| header.destination.is_unguessable())
     }
 }
 
@@ -79,8 +88,9 @@ fn read_connection_id(bytes: &[u8]) -> Option<(ConnectionId, &[u8])> {
 /// RFC 9000, section 17.2: version 1 allows no longer ones.
 const CONNECTION_ID_SIZE_MAX: usize = 20;
 
-/// Shorter ids are not looked for in short headers: by chance they are found in other packets too.
-const CONNECTION_ID_SIZE_MIN: u8 = 4;
+/// RFC 9000, section 7.2: what a client calls a server first has at least 8 random bytes; quinn's own
+/// ids have 8.
+const UNGUESSABLE_SIZE_MIN: u8 = 8;
 
 const LONG_FORM: u8 = 0x80;
 
@@ -137,6 +147,9 @@ pub(super) mod tests {
         assert_eq!(LongHeader::read_first(&first[..1199]), None);
         assert_eq!(LongHeader::read_first(&handshake([1; 8], [2; 8])), None);
         assert_eq!(LongHeader::read_first(&short([1; 8])), None);
+        let mut short_id = first.clone();
+        short_id[5] = 7;
+        assert_eq!(LongHeader::read_first(&short_id), None);
         let mut other_version = first;
         other_version[4] = 2;
         assert_eq!(LongHeader::read_first(&other_version), None);

@@ -11,7 +11,10 @@ use std::{
 
 use quinn::udp::{EcnCodepoint, Transmit};
 
-use super::{quic_header::ConnectionId, traffic::Traffic};
+use super::{
+    quic_header::{ConnectionId, LongHeader},
+    traffic::Traffic,
+};
 use crate::datagram::Path;
 
 /// Names a route; never used twice.
@@ -113,15 +116,18 @@ impl Address {
         }
     }
 
-    /// Remembers an id that we told the peer.
-    pub(super) fn note_own_id(&mut self, id: ConnectionId) {
-        if self.own_ids.contains(&id) {
-            return;
-        }
-        if self.own_ids.len() == OWN_IDS_MAX {
-            self.own_ids.pop_front();
-        }
+    /// Remembers an id that we told the peer; returns the one that it makes us forget.
+    pub(super) fn note_own_id(&mut self, id: ConnectionId) -> Option<ConnectionId> {
+        let forgotten = match self.own_ids.len() < OWN_IDS_MAX {
+            true => None,
+            false => self.own_ids.pop_front(),
+        };
         self.own_ids.push_back(id);
+        forgotten
+    }
+
+    pub(super) fn own_ids(&self) -> impl Iterator<Item = &ConnectionId> {
+        self.own_ids.iter()
     }
 
     fn receives(&self, datagram: &[u8]) -> bool {
@@ -166,10 +172,20 @@ impl Route {
         self.addresses.iter_mut().find(|own| own.address == address)
     }
 
-    /// The virtual address whose connections receive under the id in `datagram`.
-    pub(super) fn receiver(&self, datagram: &[u8]) -> Option<VirtualAddress> {
-        let receiver = self.addresses.iter().find(|own| own.receives(datagram));
-        receiver.map(|own| own.address)
+    /// The virtual address of the connection that receives `datagram`.
+    ///
+    /// A client tells a server further ids under encryption, and quinn's servers use one of those at
+    /// once; clients stay with the id that they saw first. So what bears an unknown id is for the
+    /// connection that we dialled, unless it begins one.
+    pub(super) fn receiver(&self, datagram: &[u8]) -> VirtualAddress {
+        if let Some(known) = self.addresses.iter().find(|own| own.receives(datagram)) {
+            return known.address;
+        }
+        let mut addresses = self.addresses.iter();
+        match addresses.find(|own| own.first_id.is_none()) {
+            Some(dialled) if LongHeader::read(datagram).is_none() => dialled.address,
+            Some(_) | None => self.primary(),
+        }
     }
 
     /// Keeps what may have to be sent again as soon as there is a path.

@@ -1,4 +1,4 @@
-//! Which route owns which virtual address and which path: four maps that never disagree.
+//! Which route owns which virtual address and which path: maps that never disagree.
 //!
 //! The [path table](super::path_table) decides what should belong to whom; this keeps the books.
 
@@ -16,19 +16,13 @@ use crate::datagram::{Path, SocketIndex};
 pub(super) struct Routes {
     routes: BTreeMap<RouteId, Route>,
     addresses: BTreeMap<VirtualAddress, RouteId>,
-    paths: BTreeMap<Path, Owner>,
+    paths: BTreeMap<Path, RouteId>,
     /// How strangers called us in the first packets of their connections.
     first_ids: BTreeMap<ConnectionId, VirtualAddress>,
+    /// How we called ourselves in the first packets of our connections.
+    own_ids: BTreeMap<ConnectionId, VirtualAddress>,
     last_address: u64,
     strangers: usize,
-}
-
-/// Whose a path is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) route: RouteId,
-    /// The virtual address that its datagrams come from, if they do not say otherwise.
-    pub(super) address: VirtualAddress,
 }
 
 impl Routes {
@@ -38,7 +32,7 @@ impl Routes {
         standing: Standing,
         first_id: Option<ConnectionId>,
         outlet: Outlet,
-    ) -> Result<Owner, TooManyRoutes> {
+    ) -> Result<RouteId, TooManyRoutes> {
         if self.routes.len() >= ROUTES_MAX {
             return Err(TooManyRoutes);
         }
@@ -56,7 +50,7 @@ impl Routes {
             route,
             Route::new(standing, Address::new(address, first_id), outlet),
         );
-        Ok(Owner { route, address })
+        Ok(route)
     }
 
     /// Forgets a route with all that it owns.
@@ -92,15 +86,35 @@ impl Routes {
         self.addresses.get(&address).copied()
     }
 
-    pub(super) fn by_path(&self, path: Path) -> Option<Owner> {
+    pub(super) fn by_path(&self, path: Path) -> Option<RouteId> {
         self.paths.get(&path).copied()
     }
 
     /// The stranger, or the peer that was one, that began a connection with this id.
-    pub(super) fn by_first_id(&self, first_id: ConnectionId) -> Option<Owner> {
-        let address = *self.first_ids.get(&first_id)?;
-        let route = self.by_address(address)?;
-        Some(Owner { route, address })
+    pub(super) fn by_first_id(&self, first_id: ConnectionId) -> Option<RouteId> {
+        self.by_address(*self.first_ids.get(&first_id)?)
+    }
+
+    /// Whose connection receives under this id.
+    pub(super) fn by_own_id(&self, own_id: ConnectionId) -> Option<RouteId> {
+        self.by_address(*self.own_ids.get(&own_id)?)
+    }
+
+    /// A connection at `address` told the peer this id.
+    pub(super) fn note_own_id(&mut self, address: VirtualAddress, own_id: ConnectionId) {
+        let route = self.by_address(address);
+        let Some(route) = route.and_then(|route| self.routes.get_mut(&route)) else {
+            return;
+        };
+        if self.own_ids.contains_key(&own_id) {
+            return;
+        }
+        if let Some(own) = route.address_mut(address) {
+            self.own_ids.insert(own_id, address);
+            if let Some(forgotten) = own.note_own_id(own_id) {
+                self.own_ids.remove(&forgotten);
+            }
+        }
     }
 
     /// Makes a stranger a peer.
@@ -115,19 +129,18 @@ impl Routes {
 
     /// Gives `path` to the route, from whomever has it; with it, all that a stranger has.
     pub(super) fn give_path(&mut self, route: RouteId, path: Path) {
-        let Some(address) = self.get(route).map(Route::primary) else {
-            return;
+        let Some(owner) = self.by_path(path) else {
+            return self.insert_path(route, path);
         };
-        match self.by_path(path) {
-            Some(owner) if owner.route == route => {}
-            Some(owner) => match self.get(owner.route).map(|other| other.standing) {
-                Some(Standing::Stranger) => self.absorb(owner.route, route),
-                Some(Standing::Peer) | None => {
-                    self.take_path(owner.route, path);
-                    self.insert_path(Owner { route, address }, path);
-                }
-            },
-            None => self.insert_path(Owner { route, address }, path),
+        if owner == route {
+            return;
+        }
+        match self.get(owner).map(|other| other.standing) {
+            Some(Standing::Stranger) => self.absorb(owner, route),
+            Some(Standing::Peer) | None => {
+                self.take_path(owner, path);
+                self.insert_path(route, path);
+            }
         }
     }
 
@@ -136,7 +149,7 @@ impl Routes {
         if let Some(robbed) = self.routes.get_mut(&route) {
             robbed.paths.retain(|own| *own != path);
         }
-        if self.by_path(path).is_some_and(|owner| owner.route == route) {
+        if self.by_path(path) == Some(route) {
             self.paths.remove(&path);
         }
     }
@@ -152,9 +165,9 @@ impl Routes {
         }
     }
 
-    /// Gives `path`, which nobody has, to `owner`; if that has too many, it loses the oldest.
-    pub(super) fn insert_path(&mut self, owner: Owner, path: Path) {
-        let Some(route) = self.routes.get_mut(&owner.route) else {
+    /// Gives `path`, which nobody has, to the route; if that has too many, it loses the oldest.
+    pub(super) fn insert_path(&mut self, owner: RouteId, path: Path) {
+        let Some(route) = self.routes.get_mut(&owner) else {
             return;
         };
         if route.paths.len() >= PATHS_PER_ROUTE_MAX {
@@ -176,13 +189,8 @@ impl Routes {
             return;
         };
         for path in old.paths {
-            if let Some(Owner { address, .. }) = self.paths.remove(&path) {
-                let owner = Owner {
-                    route: into,
-                    address,
-                };
-                self.insert_path(owner, path);
-            }
+            self.paths.remove(&path);
+            self.insert_path(into, path);
         }
         for own in &old.addresses {
             self.addresses.insert(own.address, into);
@@ -194,31 +202,15 @@ impl Routes {
         grown.addresses.extend(old.addresses);
         while let Some(dropped) = self.get_mut(into).and_then(Route::drop_excess_address) {
             self.forget_address(&dropped);
-            self.label_paths(into, Some(dropped.address));
         }
     }
 
-    /// Makes `primary` the address that the route's paths map to, if the route has it.
+    /// Makes `primary` the route's primary address, if it has it.
     pub(super) fn set_primary(&mut self, route: RouteId, primary: VirtualAddress) {
         if self.by_address(primary) == Some(route)
             && let Some(changed) = self.get_mut(route)
         {
             changed.addresses.sort_by_key(|own| own.address != primary);
-            self.label_paths(route, None);
-        }
-    }
-
-    /// Maps paths to the primary address: those that map to `from`, or all.
-    fn label_paths(&mut self, route: RouteId, from: Option<VirtualAddress>) {
-        let Some(labelled) = self.routes.get(&route) else {
-            return;
-        };
-        for path in &labelled.paths {
-            if let Some(owner) = self.paths.get_mut(path)
-                && from.is_none_or(|from| owner.address == from)
-            {
-                owner.address = labelled.primary();
-            }
         }
     }
 
@@ -235,6 +227,9 @@ impl Routes {
         if let Some(first_id) = address.first_id {
             self.first_ids.remove(&first_id);
         }
+        for own_id in address.own_ids() {
+            self.own_ids.remove(own_id);
+        }
     }
 }
 
@@ -249,28 +244,37 @@ const PATHS_PER_ROUTE_MAX: usize = 16;
 impl Routes {
     /// Panics unless the maps say the same.
     pub(super) fn assert_consistent(&self) {
-        let (mut paths, mut addresses, mut first_ids) = (0, 0, 0);
+        let (mut paths, mut addresses, mut first_ids, mut own_ids) = (0, 0, 0, 0);
         for (id, route) in self.iter() {
             assert!((1..=2).contains(&route.addresses.len()), "{route:?}");
             assert!(route.paths.len() <= PATHS_PER_ROUTE_MAX, "{route:?}");
             for path in &route.paths {
-                let owner = self.by_path(*path).unwrap();
-                assert_eq!(owner.route, id);
-                let mut own = route.addresses.iter();
-                assert!(own.any(|own| own.address == owner.address), "{owner:?}");
+                assert_eq!(self.by_path(*path), Some(id));
             }
             for own in &route.addresses {
                 assert_eq!(self.by_address(own.address), Some(id));
+                own_ids += own.own_ids().count();
+                for own_id in own.own_ids() {
+                    assert_eq!(self.by_own_id(*own_id), Some(id));
+                }
                 if let Some(first_id) = own.first_id {
-                    assert_eq!(self.by_first_id(first_id).unwrap().address, own.address);
+                    assert_eq!(self.by_first_id(first_id), Some(id));
                     first_ids += 1;
                 }
             }
             paths += route.paths.len();
             addresses += route.addresses.len();
         }
-        let counts = (self.paths.len(), self.addresses.len(), self.first_ids.len());
-        assert_eq!(counts, (paths, addresses, first_ids));
+        let counts = [
+            (self.paths.len(), paths),
+            (self.addresses.len(), addresses),
+            (self.first_ids.len(), first_ids),
+            (self.own_ids.len(), own_ids),
+        ];
+        assert!(
+            counts.iter().all(|(index, found)| index == found),
+            "{counts:?}"
+        );
         let strangers = self
             .iter()
             .filter(|(_, route)| route.standing == Standing::Stranger);

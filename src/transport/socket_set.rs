@@ -391,6 +391,7 @@ impl AsyncUdpSocket for SocketSet {
         Ok(VirtualAddress(0).to_socket_addr())
     }
 
+    /// The least that any socket can: quinn asks before it says where to.
     fn max_transmit_segments(&self) -> usize {
         let slots = self.slots();
         let segments = slots

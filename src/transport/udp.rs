@@ -66,7 +66,7 @@ pub enum BindError {
 pub fn bind_all(
     addresses: &[IpAddr],
     port: Option<NonZeroU16>,
-) -> Result<Vec<Arc<UdpSocket>>, BindError> {
+) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
     if let Some(port) = port {
         return bind_same_port(addresses, port.get());
     }
@@ -220,7 +220,10 @@ impl BindError {
 }
 
 /// Opens all sockets on one port: `port`, or the one that the first socket is given if it is 0.
-fn bind_same_port(addresses: &[IpAddr], port: u16) -> Result<Vec<Arc<UdpSocket>>, BindError> {
+fn bind_same_port(
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
     bind_each(addresses, |first_port| match port {
         0 => first_port,
         port => port,
@@ -231,7 +234,7 @@ fn bind_same_port(addresses: &[IpAddr], port: u16) -> Result<Vec<Arc<UdpSocket>>
 fn bind_each(
     addresses: &[IpAddr],
     port: impl Fn(u16) -> u16,
-) -> Result<Vec<Arc<UdpSocket>>, BindError> {
+) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
     let everywhere = [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -240,11 +243,12 @@ fn bind_each(
         [] => (everywhere.as_slice(), true),
         addresses => (addresses, false),
     };
-    let (mut sockets, mut lacking) = (Vec::new(), None);
+    let mut sockets: Vec<Arc<dyn AsyncUdpSocket>> = Vec::new();
+    let mut lacking = None;
     for &ip in wanted {
         let first_port = sockets
             .first()
-            .and_then(|socket: &Arc<UdpSocket>| socket.local_addr().ok())
+            .and_then(|socket| socket.local_addr().ok())
             .map_or(0, |local| local.port());
         match UdpSocket::bind(SocketAddr::new(ip, port(first_port))) {
             Ok(socket) => sockets.push(Arc::new(socket)),
@@ -308,14 +312,14 @@ mod tests {
         IpAddr::V6(Ipv6Addr::LOCALHOST),
     ];
 
-    fn port_of(socket: &UdpSocket) -> u16 {
+    fn port_of(socket: &dyn AsyncUdpSocket) -> u16 {
         socket.local_addr().unwrap().port()
     }
 
     #[tokio::test]
     async fn both_families_get_the_same_port() {
         let sockets = bind_all(&LOOPBACK, None).unwrap();
-        let ports: Vec<u16> = sockets.iter().map(|socket| port_of(socket)).collect();
+        let ports: Vec<u16> = sockets.iter().map(|socket| port_of(&**socket)).collect();
         assert_eq!(ports, [ports[0]; 2]);
     }
 

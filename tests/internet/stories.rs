@@ -38,7 +38,10 @@ fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
 fn stopping_takes_no_longer_than_saying_goodbye() {
     run(async {
         let mut world = World::new(1);
-        let (home, other) = (world.host_behind(Nat::home()), world.host_behind(Nat::home()));
+        let (home, other) = (
+            world.host_behind(Nat::home()),
+            world.host_behind(Nat::home()),
+        );
         let mut server = world.server(&home);
         server.online().await;
         let client = world.client(&other);

@@ -57,17 +57,13 @@ pub(crate) fn start(
 }
 
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
-    let sockets = match addresses {
-        [] => udp::bind_all(&[], None)?,
-        some => {
-            let bind = |&address| UdpSocket::bind(address).map(Arc::new);
-            some.iter().map(bind).collect::<Result<_, _>>()?
-        }
+    if addresses.is_empty() {
+        return udp::bind_all(&[], None);
+    }
+    let bind = |&address| {
+        UdpSocket::bind(address).map(|socket| -> Arc<dyn AsyncUdpSocket> { Arc::new(socket) })
     };
-    Ok(sockets
-        .into_iter()
-        .map(|socket| -> Arc<dyn AsyncUdpSocket> { socket })
-        .collect())
+    addresses.iter().map(bind).collect()
 }
 
 /// The DHT's own socket: on the address that was asked for, or on all; on any port.

@@ -300,7 +300,8 @@ fn a_stranger_that_proves_to_be_a_known_peer_becomes_part_of_its_route() {
     world.table.set_primary(route, came_in);
     assert_eq!(world.table.virtual_address(route), Some(came_in));
     world.table.admit(route, path("192.0.2.1:3"), world.now);
-    assert_eq!(world.hear_address("192.0.2.1:3", &short([7; 8])), came_in);
+    let next = initial([7; 8], [8; 8]);
+    assert_eq!(world.hear_address("192.0.2.1:3", &next), came_in);
     world.table.close_route(route);
     for address in [dialled, came_in] {
         assert_eq!(world.send(address, b"x"), Destinations::Nowhere);
@@ -334,8 +335,8 @@ fn two_peers_that_dial_each_other_at_once_keep_their_connections_apart() {
     let came_in = world.hear_address("192.0.2.1:1", &initial([1; 8], [2; 8]));
     world.table.admit(route, path("192.0.2.1:1"), world.now);
     world.send(came_in, &handshake([2; 8], [20; 8]));
-    // One path, two connections: the id in the packet tells which.
-    for datagram in [handshake([10; 8], [5; 8]), short([10; 8])] {
+    // One path, two connections: the id in the packet tells which. Of ours, the peer knows more ids.
+    for datagram in [handshake([10; 8], [5; 8]), short([10; 8]), short([11; 8])] {
         assert_eq!(
             world.hear("192.0.2.1:1", &datagram),
             Source::Datagram(dialled)
@@ -347,6 +348,22 @@ fn two_peers_that_dial_each_other_at_once_keep_their_connections_apart() {
             Source::Datagram(came_in)
         );
     }
+}
+
+#[test]
+fn the_answer_to_a_dial_opens_its_path() {
+    let mut world = World::new();
+    let (_, address) = world.open(&["192.0.2.1:1", "192.0.2.2:1"]);
+    world.send(address, &initial([8; 8], [10; 8]));
+    let guess = initial([11; 8], [66; 8]);
+    assert_ne!(world.hear_address("192.0.2.6:6", &guess), address);
+    // The peer answers from a port that nobody knew, behind a NAT.
+    let answer = initial([10; 8], [5; 8]);
+    assert_eq!(world.hear("192.0.2.2:7", &answer), Source::Path(address));
+    let path = path("192.0.2.2:7");
+    assert_eq!(world.send(address, b"more"), Destinations::One(path));
+    // One answer is enough: another path has to prove itself by a probe.
+    assert_eq!(world.hear("192.0.2.1:1", &answer), Source::Refused);
 }
 
 #[test]
@@ -410,6 +427,8 @@ enum Deed {
     Revoke(u64, u16),
     Hear(u16, u8),
     Adopt(u64, u64),
+    Send(u64, u8),
+    Answer(u16, u8),
     Keep(u64),
     SetPrimary(u64, u64),
     RemoveSocket,
@@ -424,8 +443,10 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         (route.clone(), port.clone()).prop_map(|(route, port)| Deed::SetBest(route, port)),
         (route.clone(), port.clone()).prop_map(|(route, port)| Deed::Admit(route, port)),
         (route.clone(), port.clone()).prop_map(|(route, port)| Deed::Revoke(route, port)),
-        (port, 0_u8..8).prop_map(|(port, id)| Deed::Hear(port, id)),
+        (port.clone(), 0_u8..8).prop_map(|(port, id)| Deed::Hear(port, id)),
         (route.clone(), route.clone()).prop_map(|(from, into)| Deed::Adopt(from, into)),
+        (route.clone(), 0_u8..8).prop_map(|(address, id)| Deed::Send(address, id)),
+        (port, 0_u8..8).prop_map(|(port, id)| Deed::Answer(port, id)),
         route.clone().prop_map(Deed::Keep),
         (route.clone(), route).prop_map(|(route, address)| Deed::SetPrimary(route, address)),
         Just(Deed::RemoveSocket),
@@ -451,6 +472,13 @@ proptest! {
                     table.identify(path(port), &initial([id; 8], [2; 8]), now);
                 }
                 Deed::Adopt(from, into) => table.adopt_stranger(RouteId(from), RouteId(into)),
+                Deed::Send(address, id) => {
+                    let first = initial([id; 8], [100 + id; 8]);
+                    world.send(VirtualAddress(address).to_socket_addr(), &first);
+                }
+                Deed::Answer(port, id) => {
+                    table.identify(path(port), &handshake([100 + id; 8], [2; 8]), now);
+                }
                 Deed::Keep(route) => table.keep(RouteId(route)),
                 Deed::SetPrimary(route, address) => {
                     table.set_primary(RouteId(route), VirtualAddress(address).to_socket_addr());
