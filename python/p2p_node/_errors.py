@@ -125,7 +125,7 @@ class NodeExited(P2PError, ConnectionError):
         super().__init__(
             message,
             code="node_exited",
-            why=" | ".join(stderr_lines) or "it wrote nothing to stderr",
+            why=" | ".join(filter(None, stderr_lines)) or "it wrote nothing to stderr",
             hint="start it again; RUST_LOG=debug in the environment makes it say more",
         )
         self.returncode = returncode

@@ -123,9 +123,9 @@ def _payload_to_wire(payload: bytes) -> tuple[str, str]:
             code="message_too_large",
             hint="split it into several messages",
         )
-    # A control character takes six bytes in JSON: too many of them, and base 64 is the shorter form.
-    escapes = size - len(payload.translate(None, delete=_CONTROL_BYTES))
-    if escapes * 15 <= size:
+    # With many escapes in it, text is longer than base 64, and longer than a line may be.
+    escapes = _count(payload, _TWO_BYTE_ESCAPES) + 5 * _count(payload, _SIX_BYTE_ESCAPES)
+    if escapes <= size // 3:
         try:
             return payload.decode("utf-8"), "utf8"
         except UnicodeDecodeError:
@@ -144,4 +144,10 @@ def _payload_from_wire(payload: str, encoding: str) -> bytes:
         raise Malformed("the payload is not base 64") from error
 
 
-_CONTROL_BYTES = bytes(range(0x20))
+def _count(payload: bytes, which: bytes) -> int:
+    return len(payload) - len(payload.translate(None, delete=which))
+
+
+# RFC 8259, section 7.
+_TWO_BYTE_ESCAPES = b'"\\\b\f\n\r\t'
+_SIX_BYTE_ESCAPES = bytes(set(range(0x20)) - set(_TWO_BYTE_ESCAPES))

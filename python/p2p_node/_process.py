@@ -267,7 +267,7 @@ def _spawn(arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen
         group = {"start_new_session": True}
     pipe = subprocess.PIPE
     try:
-        return subprocess.Popen(arguments, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=False, **group)
+        return subprocess.Popen[bytes](arguments, env=env, stdin=pipe, stdout=pipe, stderr=pipe, **group)
     except OSError as error:
         raise BinaryNotFound(
             f"{arguments[0]} cannot be run", why=str(error), places=[arguments[0]]
