@@ -113,6 +113,11 @@ class P2PClient(P2PNode):
             try:
                 return await self._connect(self._server_name, max(0.1, deadline - loop.time()))
             except P2PError as error:
-                if not error.retryable or loop.time() + RETRY_SECONDS >= deadline:
+                if not self._may_come(error) or loop.time() + RETRY_SECONDS >= deadline:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
+
+    def _may_come(self, error: P2PError) -> bool:
+        """Whether a server may be there a little later."""
+        # A call that names nobody is invalid only for want of a server on this machine.
+        return error.retryable or (self._server_name is None and error.code == "invalid_argument")

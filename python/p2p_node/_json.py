@@ -35,6 +35,10 @@ class Fields:
         """Whether `name` is there and not null."""
         return self._values.get(name) is not None
 
+    def has_integer(self, name: str) -> bool:
+        """Whether `name` is a whole number."""
+        return type(self._values.get(name)) is int
+
     def text(self, name: str) -> str:
         """A string."""
         return self._get(name, str)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ._binary import find_binary
-from ._errors import IncompatibleNode, NodeClosed, NodeExited, P2PError, P2PTimeout, error_from
+from ._errors import ConfigError, IncompatibleNode, NodeClosed, NodeExited, P2PError, P2PTimeout, error_from
 from ._events import (
     Connection,
     Event,
@@ -66,6 +66,9 @@ INBOX_BYTES_MAX = 32 * 1024 * 1024
 
 EVENTS_WAITING_MAX = 1_024
 """Events that wait in one `events()`. Beyond, the oldest are dropped: they tell of what has passed."""
+
+EXIT_CODE_USAGE = 2
+"""What the program ends with when a flag or an environment variable is wrong."""
 
 LINES_AT_ONCE = 64
 """Lines that are handled before other tasks get their turn."""
@@ -341,7 +344,7 @@ class P2PNode:
                 self._handle_hello(name, fields)
             elif name == "message":
                 self._handle_message(Received(fields.text("peer"), from_wire(fields.inner("message"))))
-            elif name in ("ok", "error") and fields.has("id"):
+            elif name in ("ok", "error") and fields.has_integer("id"):
                 self._handle_answer(name, fields.integer("id"), fields)
             else:
                 self._handle_event(event_from(name, fields))
@@ -431,6 +434,13 @@ class P2PNode:
             return NodeClosed("the node has not been started", code="shutting_down", hint=hint)
         if self._closing or self._returncode is None:
             return NodeClosed("the node has been closed", code="shutting_down")
+        if not self._greeted and self._returncode == EXIT_CODE_USAGE:
+            return ConfigError(
+                "the node does not take its arguments",
+                code="config_invalid",
+                why=" | ".join(filter(None, self._process.stderr_lines)),
+                hint="p2p-node --help",
+            )
         return NodeExited(
             f"the node ended with {_exit_text(self._returncode)}",
             returncode=self._returncode,

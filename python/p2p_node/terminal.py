@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -64,8 +65,10 @@ class TypedLines:
 def run(main: Callable[[], Coroutine[None, None, int]]) -> int:
     """Runs `main` to its end; returns the exit code. Ctrl-C is a usual end.
 
-    An error is explained on stderr.
+    An error is explained on stderr, where the node's own log goes, too.
     """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("p2p_node.node").setLevel(logging.DEBUG)
     try:
         return asyncio.run(main())
     except KeyboardInterrupt:

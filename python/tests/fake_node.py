@@ -26,6 +26,7 @@ BEHAVIOURS = {
     "silent": "nothing is ever said",
     "key-in-use": "the start fails, as the real program would say it",
     "dies-at-once": "the process ends without a word on stdout",
+    "wrong-flag": "the command line is refused",
     "stubborn": "neither the end of stdin nor SIGTERM ends it",
     "newer": "unknown events and unknown keys are among what it says",
     "server-comes-late": "the first two dials find nobody",
@@ -158,7 +159,10 @@ def reach(call_id: object, peer: str | None) -> Link | None:
             raise FileNotFoundError
         connection.connect(rendezvous())
     except OSError:
-        fail(call_id, "peer_not_found", "no server is on this machine", retryable=True)
+        if option("--service"):
+            fail(call_id, "peer_not_found", "nothing is published for the service", retryable=True)
+        else:
+            fail(call_id, "invalid_argument", "no peer is named and the node has no service")
         return None
     link = Link(connection, "out")
     say(event="connected", **link.fields())
@@ -173,6 +177,8 @@ def send(call_id: object, command: dict[str, Any]) -> None:
             fail(call_id, payload, "it failed", peer=PEER_ID, elapsed_ms=7)
         case "never answer":
             pass
+        case "note":
+            say(event="ok", id=call_id, message_id=sent["id"], peer=PEER_ID, state="delivered", rtt_ms=1)
         case "die":
             print("thread 'main' panicked: a test wants it", file=sys.stderr, flush=True)
             os._exit(70)
@@ -232,7 +238,10 @@ def handle(command: dict[str, Any]) -> None:
 def misbehave_at_start() -> None:
     match BEHAVIOUR:
         case "dies-at-once":
-            print("error: unexpected argument '--mood' found", file=sys.stderr, flush=True)
+            print("panicked", file=sys.stderr, flush=True)
+            os._exit(101)
+        case "wrong-flag":
+            print("error: unexpected argument '--mood'", file=sys.stderr, flush=True)
             os._exit(2)
         case "no-json":
             print("Usage: p2p-node <COMMAND>", flush=True)

@@ -21,7 +21,7 @@ from unittest import mock
 PYTHON_FOLDER = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PYTHON_FOLDER))  # Tests run from the checkout, with nothing installed.
 
-from p2p_node import BinaryNotFound, find_binary  # noqa: E402
+from p2p_node import BINARY_VARIABLE, BinaryNotFound, find_binary  # noqa: E402
 
 FAKE_NODE = Path(__file__).resolve().parent / "fake_node.py"
 
@@ -43,6 +43,8 @@ def guard_against_the_internet(event: str, arguments: tuple[object, ...]) -> Non
     words = [str(word) for word in command]
     if "testnet" in words[1:2]:
         return
+    if any(word.startswith(("--dht-bootstrap", "--stun", "--bind")) for word in words):
+        raise AssertionError(f"{words} would win over the environment")
     for name in NETWORK_VARIABLES:
         if not is_local(environment.get(name, "")):
             raise AssertionError(f"{words[0]} would be started with {name}={environment.get(name)!r}")
@@ -72,10 +74,13 @@ class NodeTestCase(unittest.IsolatedAsyncioTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         folders = {name: str(self.folder) for name in ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
-        offline = dict.fromkeys(NETWORK_VARIABLES, "none")
-        environment = mock.patch.dict(os.environ, {**offline, **folders})
+        offline = {**dict.fromkeys(NETWORK_VARIABLES, "none"), "P2P_NODE_BIND": "127.0.0.1"}
+        environment = mock.patch.dict(os.environ)
         environment.start()
         self.addCleanup(environment.stop)
+        for name in [name for name in os.environ if name.startswith("P2P_NODE_") and name != BINARY_VARIABLE]:
+            del os.environ[name]
+        os.environ.update({**offline, **folders})
 
 
 def real_binary() -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -112,13 +114,14 @@ class TalkTest(NodeTestCase):
                 self.assertEqual(connected.connection.peer, client.peer_id)
 
     async def test_a_client_waits_for_its_server(self) -> None:
-        async with P2PServer(binary=FAKE_NODE):
-            client = P2PClient(binary=FAKE_NODE, env={"FAKE_NODE": "server-comes-late"})
-            async with client:
-                self.assertEqual(client.server.direction, "out")
+        for service in (None, "myapi:v1"):
+            async with P2PServer(binary=FAKE_NODE, service=service):
+                late = {"FAKE_NODE": "server-comes-late"}
+                async with P2PClient(binary=FAKE_NODE, service=service, env=late) as client:
+                    self.assertEqual(client.server.direction, "out")
 
     async def test_a_client_without_a_server_gives_up_in_time(self) -> None:
-        client = P2PClient(binary=FAKE_NODE, connect_timeout=0.6)
+        client = P2PClient(binary=FAKE_NODE, service="myapi:v1", connect_timeout=0.6)
         begun = time.monotonic()
         with self.assertRaises(PeerNotFound):
             await client.start()
@@ -235,8 +238,11 @@ class StartTest(NodeTestCase):
     async def test_a_program_that_ends_at_once(self) -> None:
         error = await self.assert_start_fails(node("dies-at-once"), NodeExited)
         assert isinstance(error, NodeExited)
-        self.assertEqual(error.returncode, 2)
-        self.assertIn("unexpected argument '--mood'", error.why)
+        self.assertEqual((error.returncode, error.why), (101, "panicked"))
+
+    async def test_a_program_that_does_not_take_its_arguments(self) -> None:
+        error = await self.assert_start_fails(node("wrong-flag"), ConfigError)
+        self.assertEqual((error.code, error.why), ("config_invalid", "error: unexpected argument '--mood'"))
 
     async def test_a_program_that_says_nothing(self) -> None:
         await self.assert_start_fails(node("silent", start_timeout=0.2), P2PTimeout)
@@ -389,8 +395,17 @@ class BackpressureTest(NodeTestCase):
                     break
 
     async def test_what_the_node_does_not_read_is_bounded(self) -> None:
-        with mock.patch.object(process_module, "UNWRITTEN_BYTES_MAX", 1_000):
+        with mock.patch.object(process_module, "UNWRITTEN_BYTES_MAX", 100_000):
             async with node() as client:
-                calls = [client.send("service", "x" * 900, msg_type="flood") for _ in range(3)]
-                outcomes = await soon(asyncio.gather(*calls, return_exceptions=True))
-        self.assertIn(QueueFull, map(type, outcomes))
+                assert client.pid is not None
+                os.kill(client.pid, signal.SIGSTOP)
+                # Linux keeps 64 KiB in the pipe, one message is being written, one waits.
+                calls = [
+                    asyncio.ensure_future(client.send("service", "x" * 60_000, msg_type="note"))
+                    for _ in range(4)
+                ]
+                done, _ = await asyncio.wait(calls, timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                os.kill(client.pid, signal.SIGCONT)
+                self.assertEqual({type(call.exception()) for call in done}, {QueueFull})
+                await soon(asyncio.gather(*calls, return_exceptions=True))
+                await client.status()
