@@ -21,9 +21,10 @@ class Server:
         """Says who this is, and how to reach it."""
         service = self.node.ready.service
         print(f"server {self.node.peer_id} is ready")
-        print("  from this machine:  python3 python/p2p_client.py")
         if service:
             print(f"  by its service:     python3 python/p2p_client.py --service {service}")
+        else:
+            print("  from this machine:  python3 python/p2p_client.py")
         print(f"  by its ticket:      python3 python/p2p_client.py {self.node.ticket}")
         print("type a line to send it to the peer that was heard last; Ctrl-C ends", flush=True)
         if self.node.ready.warning:
