@@ -1,0 +1,172 @@
+"""The package with p2p-node itself, on a DHT and STUN servers of its own on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from pathlib import Path
+from unittest import mock
+
+from support import WAIT_SECONDS, NodeTestCase, Testnet, real_binary
+
+from p2p_node import (
+    ConfigError,
+    EventStream,
+    InvalidCall,
+    Message,
+    Online,
+    P2PClient,
+    P2PNode,
+    P2PServer,
+    PeerNotFound,
+    Received,
+    Refused,
+)
+
+SERVICE = "myapi:v1"
+
+
+class TestnetTest(NodeTestCase):
+    binary: Path
+    testnet: Testnet
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.binary = real_binary()
+        cls.testnet = Testnet(cls.binary)
+        cls.addClassCleanup(cls.testnet.stop)
+
+    def setUp(self) -> None:
+        super().setUp()
+        environment = mock.patch.dict(
+            os.environ, {**self.testnet.environment, "P2P_NODE_BIN": str(self.binary)}
+        )
+        environment.start()
+        self.addCleanup(environment.stop)
+        # Another runtime directory than the server's, as on another machine: only the DHT leads to it.
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir()
+        self.elsewhere = {"XDG_RUNTIME_DIR": str(elsewhere)}
+
+    def client(self, server: str | None = None, secret: Path | None = None) -> P2PClient:
+        return P2PClient(
+            server,
+            service=SERVICE if server is None else None,
+            service_secret_file=secret,
+            ephemeral=True,
+            env=self.elsewhere,
+            connect_timeout=WAIT_SECONDS,
+        )
+
+    async def go_online(self, server: P2PServer) -> P2PServer:
+        """Starts `server` and waits until it can be found."""
+        events = server.events()
+        await server.start()
+        self.addAsyncCleanup(server.close)
+        await asyncio.wait_for(wait_until_online(events), WAIT_SECONDS)
+        return server
+
+    async def talk(self, server: P2PServer, client: P2PClient) -> None:
+        """A message each way."""
+        question = Message.create(msg_type="request", payload={"n": 1}, metadata={"key": "value"})
+        receipt = await client.send_message(question)
+        self.assertEqual((receipt.message_id, receipt.peer), (question.id, server.peer_id))
+        self.assertEqual(await hear(server), Received(client.peer_id, question))
+        answer = Message.create(payload=b"\xff\x00\n")
+        await server.send_message(client.peer_id, answer)
+        self.assertEqual(await hear(client), Received(server.peer_id, answer))
+
+    async def test_a_client_finds_a_service(self) -> None:
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        self.assertEqual((server.ready.service, server.ready.admission), (SERVICE, "anyone"))
+        async with self.client() as client:
+            await self.talk(server, client)
+            (peer,) = await client.peers()
+            self.assertEqual((peer.connection.peer, peer.messages_sent), (server.peer_id, 1))
+            status = await server.status()
+            self.assertEqual((status.peer_id, status.online, status.peers), (server.peer_id, True, 1))
+            await client.disconnect(server.peer_id)
+            self.assertEqual(await client.peers(), ())
+
+    async def test_a_ticket_leads_to_its_server(self) -> None:
+        server = await self.go_online(P2PServer(ephemeral=True))
+        async with self.client(server.ticket) as client:
+            await self.talk(server, client)
+
+    async def test_a_peer_id_leads_to_its_server(self) -> None:
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        async with self.client(server.peer_id) as client:
+            await self.talk(server, client)
+
+    async def test_only_who_knows_the_secret_finds_the_service(self) -> None:
+        secret, other = self.folder / "secret", self.folder / "other"
+        for file in (secret, other):
+            file.write_text(secrets.token_hex(16))
+            file.chmod(0o600)
+        server = await self.go_online(P2PServer(service=SERVICE, service_secret_file=secret, ephemeral=True))
+        self.assertEqual(server.ready.admission, "secret")
+        async with self.client(secret=secret) as client:
+            await self.talk(server, client)
+            stranger = P2PNode(
+                mode="client",
+                service=SERVICE,
+                service_secret_file=other,
+                ephemeral=True,
+                env=self.elsewhere,
+            )
+            async with stranger:
+                with self.assertRaises(PeerNotFound) as caught:
+                    await stranger.connect("service", timeout=4)
+                self.assertTrue(caught.exception.why and caught.exception.hint, caught.exception)
+
+    async def test_who_is_not_on_the_list_is_refused(self) -> None:
+        friend = P2PNode(mode="client", ephemeral=True)
+        async with friend:
+            listed = friend.peer_id
+        server = await self.go_online(P2PServer(service=SERVICE, allow=[listed], ephemeral=True))
+        with self.assertRaises(Refused):
+            await self.client().start()
+        self.assertEqual(await server.peers(), ())
+
+    async def test_large_messages_and_many_messages_arrive_in_order(self) -> None:
+        payloads = [secrets.token_bytes(size) for size in (0, 1, 100_000, 8 * 1024 * 1024)]
+        payloads += [str(number).encode() for number in range(100)]
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        async with self.client() as client:
+            sending = asyncio.gather(*(client.send("service", payload) for payload in payloads))
+            heard = [(await hear(server)).message.payload for _ in payloads]
+            await sending
+        self.assertEqual(heard, payloads)
+
+    async def test_what_makes_no_sense_is_refused(self) -> None:
+        async with P2PNode(mode="client", ephemeral=True) as node:
+            for peer, code in [("p2p1damaged", "invalid_ticket"), ("nobody", "invalid_argument")]:
+                with self.assertRaises(InvalidCall) as caught:
+                    await node.connect(peer)
+                self.assertEqual(caught.exception.code, code)
+            with self.assertRaises(InvalidCall) as caught:
+                await node.connect(node.peer_id)
+            self.assertEqual(caught.exception.code, "self_connect")
+
+    async def test_two_nodes_do_not_share_an_identity(self) -> None:
+        identity = self.folder / "identity.key"
+        async with P2PServer(identity=identity):
+            with self.assertRaises(ConfigError) as caught:
+                await P2PServer(identity=identity).start()
+        self.assertEqual(caught.exception.code, "key_in_use")
+
+    async def test_a_wrong_flag_is_explained(self) -> None:
+        with self.assertRaises(ConfigError) as caught:
+            await P2PNode(mode="client", arguments=["--no-such-flag"]).start()
+        self.assertIn("--no-such-flag", caught.exception.why)
+
+
+async def wait_until_online(events: EventStream) -> None:
+    async for event in events:
+        if isinstance(event, Online):
+            return
+
+
+async def hear(node: P2PNode) -> Received:
+    return await asyncio.wait_for(anext(node.listen()), WAIT_SECONDS)
