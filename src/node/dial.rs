@@ -12,11 +12,15 @@
 //!
 //! The owner performs the [`Output`]s and drops the dial when the link is up.
 
+mod reach;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use self::reach::Reach;
 use super::{
     event::{Stage, Target},
     explain::{self, Facts},
@@ -27,10 +31,8 @@ use crate::{
     datagram::{BoundSocket, Path},
     entropy::Entropy,
     failure::{Code, Failure},
-    identity::{Ephemeral, Identity, PeerId},
-    nat::punch::{self, Opened, Punch, Setup},
-    offer::Offer,
-    probe::{ConversationId, Probe, ProbeKeys, Urgency},
+    identity::{Identity, PeerId},
+    probe::{Probe, ProbeKeys},
     sealing::Key,
     time::UnixMillis,
 };
@@ -137,18 +139,6 @@ enum State {
     Reaching(Box<Reach>),
     /// The link is up, or the dial has failed.
     Over,
-}
-
-#[derive(Debug)]
-struct Reach {
-    peer: PeerId,
-    since: Instant,
-    ephemeral: Ephemeral,
-    conversation: ConversationId,
-    punch: Option<Punch>,
-    attempts: u32,
-    next_attempt: Instant,
-    path: Option<Path>,
 }
 
 impl Dial {
@@ -279,43 +269,51 @@ impl Dial {
 
     /// Takes in a probe of this dial's conversation.
     pub(super) fn handle_probe(&mut self, path: Path, probe: Probe, now: Instant) {
-        if let State::Reaching(reach) = &mut self.state
-            && let Some(punch) = &mut reach.punch
-        {
-            punch.handle_probe(path.socket, path.remote, probe, now, &mut self.entropy);
+        if let State::Reaching(reach) = &mut self.state {
+            reach.handle_probe(path, probe, now, &mut self.entropy);
         }
         self.settle(now);
     }
 
-    /// Takes in why QUIC did not become a link.
-    pub(super) fn handle_link_failed(&mut self, failure: Failure, now: Instant) {
+    /// Takes in why QUIC did not become a link, and where it was answered.
+    pub(super) fn handle_link_failed(
+        &mut self,
+        failure: Failure,
+        answered_at: &[SocketAddr],
+        now: Instant,
+    ) {
         let State::Reaching(reach) = &mut self.state else {
             return;
         };
-        let final_for_this_peer = matches!(
-            failure.code,
-            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch
-        );
+        let peer = reach.peer;
         self.facts.link_failure = Some(failure.clone());
-        if final_for_this_peer {
-            self.given_up.insert(reach.peer);
-            if self.next_peer().is_none() {
-                self.fail(failure);
-                return;
+        match failure.code {
+            // Whoever answered is not the peer, who may still be elsewhere.
+            Code::PeerIdentityMismatch if reach.path.is_none() => {
+                if reach.exclude(answered_at, &self.gathered) {
+                    let candidates = reach.candidates(&self.gathered);
+                    self.outputs.push_back(Output::Reach { peer, candidates });
+                    self.outputs.push_back(Output::Connect {
+                        peer,
+                        initial_rtt: None,
+                    });
+                }
             }
-            self.state = State::Resolving;
-        } else {
-            reach.next_attempt = reach.next_attempt.min(now + LINK_RETRY);
+            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch => {
+                self.give_up(peer);
+                if self.next_peer().is_none() {
+                    return self.fail(failure);
+                }
+            }
+            _ => reach.next_attempt = reach.next_attempt.min(now + LINK_RETRY),
         }
         self.settle(now);
     }
 
     /// Does what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if let State::Reaching(reach) = &mut self.state
-            && let Some(punch) = &mut reach.punch
-        {
-            punch.handle_timeout(now, &mut self.entropy);
+        if let State::Reaching(reach) = &mut self.state {
+            reach.handle_timeout(now, &mut self.entropy);
         }
         if let Lookup::Waiting { again } = self.lookup
             && again <= now
@@ -341,10 +339,7 @@ impl Dial {
         let state = match &self.state {
             State::Over => return None,
             State::Resolving => self.gather_deadline(),
-            State::Reaching(reach) => {
-                let punch = reach.punch.as_ref().and_then(Punch::poll_timeout);
-                punch.into_iter().chain([reach.next_attempt]).min()
-            }
+            State::Reaching(reach) => Some(reach.poll_timeout()),
         };
         [Some(self.give_up_at()), lookup, state]
             .into_iter()
@@ -354,12 +349,13 @@ impl Dial {
 
     /// Moves on as far as what is known allows.
     fn settle(&mut self, now: Instant) {
-        self.drain_punch();
-        if let State::Reaching(reach) = &self.state {
+        self.drain_reach();
+        if let State::Reaching(reach) = &self.state
+            && reach.path.is_none()
+        {
             let has_others = self.next_peer().is_some_and(|next| next != reach.peer);
-            if has_others && reach.path.is_none() && reach.since + PEER_BUDGET <= now {
-                self.given_up.insert(reach.peer);
-                self.state = State::Resolving;
+            if has_others && reach.since + PEER_BUDGET <= now {
+                self.give_up(reach.peer);
             }
         }
         if matches!(self.state, State::Resolving)
@@ -370,9 +366,33 @@ impl Dial {
         if self.attempt_is_due(now) {
             self.attempt(now);
         }
-        if !matches!(self.state, State::Over) && self.give_up_at() <= now {
+        let is_over = matches!(self.state, State::Over);
+        if !is_over && (self.give_up_at() <= now || self.is_hopeless(now)) {
             self.fail(self.explain(now));
         }
+    }
+
+    /// Whether waiting longer would change nothing.
+    fn is_hopeless(&self, now: Instant) -> bool {
+        let State::Reaching(reach) = &self.state else {
+            return false;
+        };
+        let has_record = self
+            .found
+            .get(&reach.peer)
+            .is_some_and(|found| found.made_at != UnixMillis::default());
+        let stranger_answers = self
+            .facts
+            .link_failure
+            .as_ref()
+            .is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
+        // Somebody else is where a ticket leads, and the DHT knows nothing better.
+        let is_replaced = stranger_answers && !has_record && self.facts.lookups > 0;
+        let facts = self.facts_at(now);
+        let both_change_ports =
+            facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping();
+        let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
+        reach.path.is_none() && (is_replaced || (both_change_ports && had_its_time))
     }
 
     /// The freshest peer that has not been given up.
@@ -386,42 +406,34 @@ impl Dial {
 
     fn adopt(&mut self, found: Found, now: Instant) {
         let peer = found.peer;
-        let is_new = self
-            .found
-            .get(&peer)
-            .is_none_or(|known| known.candidates != found.candidates);
-        let candidates = found.candidates.clone();
+        if let State::Reaching(reach) = &mut self.state
+            && reach.peer == peer
+            && reach.update(&found.candidates, &self.gathered, now)
+        {
+            let candidates = reach.candidates(&self.gathered);
+            self.outputs.push_back(Output::Reach { peer, candidates });
+        }
         if self.found.len() < FOUND_MAX || self.found.contains_key(&peer) {
             self.found.insert(peer, found);
         }
-        if let State::Reaching(reach) = &mut self.state
-            && reach.peer == peer
-            && is_new
-        {
-            if let Some(punch) = &mut reach.punch {
-                punch.add_candidates(&candidates, now);
-            }
-            self.outputs.push_back(Output::Reach { peer, candidates });
-        }
+    }
+
+    fn give_up(&mut self, peer: PeerId) {
+        self.given_up.insert(peer);
+        self.state = State::Resolving;
     }
 
     /// Opens the way for QUIC at once: a peer that needs no punching answers before any offer arrives.
     fn begin_reach(&mut self, peer: PeerId, now: Instant) {
-        let candidates = self.found.get(&peer).map(|found| found.candidates.clone());
-        let reach = Reach {
-            peer,
-            since: now,
-            ephemeral: Ephemeral::generate(&mut self.entropy),
-            conversation: ConversationId(self.entropy.bytes()),
-            punch: None,
-            attempts: 0,
-            next_attempt: self
-                .gather_deadline()
-                .map_or(now, |deadline| deadline.max(now)),
-            path: None,
+        let Some(found) = self.found.get(&peer) else {
+            return;
         };
+        let first_attempt = self
+            .gather_deadline()
+            .map_or(now, |deadline| deadline.max(now));
+        let reach = Reach::new(found, (now, first_attempt), &mut self.entropy);
+        let candidates = reach.candidates(&self.gathered);
         self.state = State::Reaching(Box::new(reach));
-        let candidates = candidates.unwrap_or_default();
         self.outputs.push_back(Output::Reach { peer, candidates });
         self.outputs.push_back(Output::Connect {
             peer,
@@ -441,113 +453,39 @@ impl Dial {
 
     /// Tells the peer where we are, probes it, and starts QUIC again if it has stayed silent.
     fn attempt(&mut self, now: Instant) {
-        let State::Reaching(reach) = &mut self.state else {
-            return;
-        };
-        let Some(found) = self.found.get(&reach.peer) else {
-            return;
-        };
-        reach.attempts += 1;
-        reach.next_attempt = now + ATTEMPT_INTERVAL;
-        let (peer, conversation) = (reach.peer, reach.conversation);
-        let us = self.dialler.identity.peer_id();
-        let prove = |key| Offer::proof(key, &us, &peer, conversation);
-        let offer = Offer {
-            from: us,
-            conversation,
-            made_at: self.unix_at(now),
-            candidates: self.gathered.candidates.clone(),
-            nat: self.gathered.nat,
-            proof: self.dialler.admission.as_ref().map(prove),
-        };
-        let State::Reaching(reach) = &mut self.state else {
-            return;
-        };
-        let sealed = offer.seal(
-            &self.dialler.identity,
-            &peer,
-            &reach.ephemeral,
-            &mut self.entropy,
-        );
-        let candidates = found.candidates.clone();
-        match &mut reach.punch {
-            Some(punch) => {
-                punch.restart(&candidates, self.deadline, now);
-                self.outputs.push_back(Output::Connect {
-                    peer,
-                    initial_rtt: None,
-                });
-            }
-            None => {
-                self.outputs
-                    .push_back(Output::Converse { keys: sealed.keys });
-                let detail = format!("probing {} addresses", candidates.len());
-                let setup = Setup {
-                    sockets: self.dialler.sockets.clone(),
-                    candidates,
-                    urgency: Urgency::Routine,
-                    deadline: self.deadline,
-                };
-                reach.punch = Some(Punch::new(setup, now));
-                self.stage(Some(peer), Stage::Punch, detail);
-            }
-        }
-        self.outputs.push_back(Output::Offer {
-            sealed: sealed.bytes,
-        });
-        self.drain_punch();
-    }
-
-    fn drain_punch(&mut self) {
-        loop {
-            let State::Reaching(reach) = &mut self.state else {
-                return;
-            };
-            let Some(punch) = &mut reach.punch else {
-                return;
-            };
-            let Some(output) = punch.poll_output() else {
-                return;
-            };
-            let peer = reach.peer;
-            match output {
-                punch::Output::Transmit { path, probe } => {
-                    self.outputs.push_back(Output::Transmit { path, probe });
-                }
-                punch::Output::Heard { path } => {
-                    if reach.path.is_none() {
-                        let detail = format!("probe heard from {}", path.remote);
-                        self.use_path(path, None, detail);
-                    }
-                }
-                punch::Output::Open(Opened { path, rtt, .. })
-                | punch::Output::Better(Opened { path, rtt, .. }) => {
-                    if reach.path != Some(path) {
-                        let detail = format!("probe answered by {}", path.remote);
-                        self.use_path(path, Some(rtt), detail);
-                    }
-                }
-                punch::Output::GaveUp(_) => {
-                    let detail = "no probe answered yet".to_owned();
-                    self.stage(Some(peer), Stage::Punch, detail);
-                }
-            }
-        }
-    }
-
-    fn use_path(&mut self, path: Path, rtt: Option<Duration>, detail: String) {
+        let made_at = self.unix_at(now);
         let State::Reaching(reach) = &mut self.state else {
             return;
         };
         let peer = reach.peer;
-        reach.path = Some(path);
-        self.facts.path_open = true;
-        self.stage(Some(peer), Stage::Path, detail);
-        self.outputs.push_back(Output::UsePath { peer, path });
-        self.outputs.push_back(Output::Connect {
-            peer,
-            initial_rtt: rtt,
+        reach.next_attempt = now + ATTEMPT_INTERVAL;
+        let offer = reach.offer(&self.dialler, &self.gathered, made_at, &mut self.entropy);
+        if reach.probe(&self.dialler, &self.gathered, (now, self.deadline)) {
+            let addresses = reach.candidates(&self.gathered).len();
+            self.outputs
+                .push_back(Output::Converse { keys: offer.keys });
+            self.stage(
+                Some(peer),
+                Stage::Punch,
+                format!("probing {addresses} addresses"),
+            );
+        } else {
+            self.outputs.push_back(Output::Connect {
+                peer,
+                initial_rtt: None,
+            });
+        }
+        self.outputs.push_back(Output::Offer {
+            sealed: offer.bytes,
         });
+        self.drain_reach();
+    }
+
+    fn drain_reach(&mut self) {
+        if let State::Reaching(reach) = &mut self.state {
+            self.outputs.extend(reach.drain());
+            self.facts.path_open |= reach.path.is_some();
+        }
     }
 
     /// Until when the first offer waits for the STUN servers' answers.
@@ -593,9 +531,9 @@ impl Dial {
             State::Reaching(reach) => self.found.get(&reach.peer),
             State::Resolving | State::Over => self.found.values().next(),
         };
-        let punch_facts = match &self.state {
-            State::Reaching(reach) => reach.punch.as_ref().map(Punch::facts),
-            State::Resolving | State::Over => None,
+        let probes_sent = match &self.state {
+            State::Reaching(reach) => reach.pings_sent(),
+            State::Resolving | State::Over => 0,
         };
         Facts {
             elapsed: now.saturating_duration_since(self.started),
@@ -605,7 +543,7 @@ impl Dial {
             record_age: found
                 .filter(|found| found.made_at != UnixMillis::default())
                 .map(|found| found.made_at.age_at(self.unix_at(now))),
-            probes_sent: punch_facts.map_or(0, |facts| facts.pings_sent),
+            probes_sent,
             dht_disabled: !self.dialler.has_dht,
             has_public_address: self.has_public_address(),
             our_nat: self.gathered.nat,
@@ -649,6 +587,9 @@ const LINK_RETRY: Duration = Duration::from_millis(300);
 
 /// How long one server of a service is tried while there are others.
 const PEER_BUDGET: Duration = Duration::from_secs(5);
+
+/// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
+const HOPELESS_AFTER: Duration = Duration::from_secs(4);
 
 /// Servers remembered in one dial; a service record names up to six.
 const FOUND_MAX: usize = 16;

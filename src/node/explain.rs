@@ -47,12 +47,14 @@ pub(super) struct Facts {
 
 /// Why `target` was not reached.
 pub(super) fn unreached(target: &Target, facts: &Facts) -> Failure {
+    let is_mismatch = |failure: &&Failure| failure.code == Code::PeerIdentityMismatch;
+    let replaced = facts.link_failure.as_ref().filter(is_mismatch);
     match facts.peer {
         None if facts.dht_disabled => no_dht_configured(target),
         None if facts.dht_nodes_answered == 0 => dht_unreachable(facts),
         None => not_found(target, facts),
         Some(_) if facts.path_open => no_handshake(target, facts),
-        Some(peer) => no_path(&peer, facts),
+        Some(peer) => replaced.cloned().unwrap_or_else(|| no_path(&peer, facts)),
     }
 }
 

@@ -226,7 +226,10 @@ impl Driver {
             }
             Err(error) => {
                 let failure = explain::link_failed(&error, peer);
-                self.tell_dial(id, |dial, now| dial.handle_link_failed(failure, now));
+                let answered_at = self.heard_at(peer);
+                self.tell_dial(id, |dial, now| {
+                    dial.handle_link_failed(failure, &answered_at, now)
+                });
             }
         }
     }

@@ -74,6 +74,17 @@ impl Driver {
         self.sockets.virtual_address(route)
     }
 
+    /// Where QUIC packets of `peer`, or of somebody in its place, came from.
+    pub(super) fn heard_at(&self, peer: PeerId) -> Vec<SocketAddr> {
+        let neighbour = self.links.neighbours.get(&peer);
+        let paths = neighbour.map(|neighbour| self.sockets.paths(neighbour.route));
+        paths
+            .unwrap_or_default()
+            .iter()
+            .map(|path| path.remote)
+            .collect()
+    }
+
     /// Whether QUIC has heard anything of `peer`.
     pub(super) fn hears_quic(&self, peer: PeerId) -> bool {
         let route = self

@@ -45,6 +45,11 @@ impl SocketSet {
         lock(&self.state).table.best(route)
     }
 
+    /// See [`super::super::path_table::PathTable::paths`].
+    pub fn paths(&self, route: RouteId) -> Vec<Path> {
+        lock(&self.state).table.paths(route).to_vec()
+    }
+
     /// See [`super::super::path_table::PathTable::set_candidates`].
     pub fn set_candidates(&self, route: RouteId, candidates: &[SocketAddr]) {
         let mut state = lock(&self.state);

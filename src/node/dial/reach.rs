@@ -1,0 +1,230 @@
+//! One peer being reached: what it was told, what was tried, and which path was found.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{Dialler, Found, Gathered, Output};
+use crate::{
+    candidate::Candidate,
+    datagram::Path,
+    entropy::Entropy,
+    identity::{Ephemeral, PeerId},
+    nat::punch::{self, Opened, Punch, Setup},
+    node::event::Stage,
+    offer::{Offer, SealedOffer},
+    probe::{ConversationId, Probe, Urgency},
+    time::UnixMillis,
+};
+
+/// The way to one peer, with one key pair and one conversation for all attempts.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub(super) peer: PeerId,
+    pub(super) since: Instant,
+    pub(super) next_attempt: Instant,
+    pub(super) attempts: u32,
+    pub(super) path: Option<Path>,
+    candidates: Vec<Candidate>,
+    /// Where somebody else answered in the peer's place: private networks are numbered alike, so an
+    /// address out of a record may belong to a neighbour of ours.
+    strangers: BTreeSet<SocketAddr>,
+    ephemeral: Ephemeral,
+    conversation: ConversationId,
+    punch: Option<Punch>,
+}
+
+impl Reach {
+    /// Nothing was tried yet.
+    pub(super) fn new(
+        found: &Found,
+        (now, first_attempt): (Instant, Instant),
+        entropy: &mut Entropy,
+    ) -> Self {
+        Self {
+            peer: found.peer,
+            since: now,
+            next_attempt: first_attempt,
+            attempts: 0,
+            path: None,
+            candidates: found.candidates.clone(),
+            strangers: BTreeSet::new(),
+            ephemeral: Ephemeral::generate(entropy),
+            conversation: ConversationId(entropy.bytes()),
+            punch: None,
+        }
+    }
+
+    /// Where the peer may be: not where we are ourselves, nor where somebody else is.
+    pub(super) fn candidates(&self, ours: &Gathered) -> Vec<Candidate> {
+        let is_ours = |address| ours.candidates.iter().any(|own| own.address == address);
+        let is_hopeful = |candidate: &&Candidate| {
+            !is_ours(candidate.address) && !self.strangers.contains(&candidate.address)
+        };
+        self.candidates.iter().filter(is_hopeful).copied().collect()
+    }
+
+    /// Takes in where the peer says that it is now; returns whether that is new.
+    pub(super) fn update(
+        &mut self,
+        candidates: &[Candidate],
+        ours: &Gathered,
+        now: Instant,
+    ) -> bool {
+        let is_new = self.candidates != candidates;
+        candidates.clone_into(&mut self.candidates);
+        let hopeful = self.candidates(ours);
+        if let Some(punch) = self.punch.as_mut().filter(|_| is_new) {
+            punch.add_candidates(&hopeful, now);
+        }
+        is_new
+    }
+
+    /// Takes in that somebody else answered at these addresses; returns whether hopeful ones are left.
+    pub(super) fn exclude(&mut self, strangers: &[SocketAddr], ours: &Gathered) -> bool {
+        let before = self.candidates(ours).len();
+        self.strangers.extend(strangers);
+        (1..before).contains(&self.candidates(ours).len())
+    }
+
+    /// What the peer is to be told.
+    pub(super) fn offer(
+        &self,
+        dialler: &Dialler,
+        ours: &Gathered,
+        made_at: UnixMillis,
+        entropy: &mut Entropy,
+    ) -> SealedOffer {
+        let us = dialler.identity.peer_id();
+        let prove = |key| Offer::proof(key, &us, &self.peer, self.conversation);
+        let offer = Offer {
+            from: us,
+            conversation: self.conversation,
+            made_at,
+            candidates: ours.candidates.clone(),
+            nat: ours.nat,
+            proof: dialler.admission.as_ref().map(prove),
+        };
+        offer.seal(&dialler.identity, &self.peer, &self.ephemeral, entropy)
+    }
+
+    /// Starts to probe, or starts anew; returns whether it was the first time.
+    pub(super) fn probe(
+        &mut self,
+        dialler: &Dialler,
+        ours: &Gathered,
+        (now, deadline): (Instant, Instant),
+    ) -> bool {
+        let candidates = self.candidates(ours);
+        self.attempts += 1;
+        match &mut self.punch {
+            Some(punch) => {
+                punch.restart(&candidates, deadline, now);
+                false
+            }
+            None => {
+                let sockets = dialler.sockets.clone();
+                let urgency = Urgency::Routine;
+                self.punch = Some(Punch::new(
+                    Setup {
+                        sockets,
+                        candidates,
+                        urgency,
+                        deadline,
+                    },
+                    now,
+                ));
+                true
+            }
+        }
+    }
+
+    /// Takes in a probe of the peer.
+    pub(super) fn handle_probe(
+        &mut self,
+        path: Path,
+        probe: Probe,
+        now: Instant,
+        entropy: &mut Entropy,
+    ) {
+        if let Some(punch) = &mut self.punch {
+            punch.handle_probe(path.socket, path.remote, probe, now, entropy);
+        }
+    }
+
+    /// Probes as it is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, entropy: &mut Entropy) {
+        if let Some(punch) = &mut self.punch {
+            punch.handle_timeout(now, entropy);
+        }
+    }
+
+    /// When the next attempt or probe is due.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        let punch = self.punch.as_ref().and_then(Punch::poll_timeout);
+        punch.map_or(self.next_attempt, |punch| punch.min(self.next_attempt))
+    }
+
+    /// Pings sent in the current attempt.
+    pub(super) fn pings_sent(&self) -> u64 {
+        self.punch
+            .as_ref()
+            .map_or(0, |punch| punch.facts().pings_sent)
+    }
+
+    /// What the probing came to so far, as the dial's own outputs.
+    pub(super) fn drain(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some(output) = self.punch.as_mut().and_then(Punch::poll_output) {
+            match output {
+                punch::Output::Transmit { path, probe } => {
+                    outputs.push(Output::Transmit { path, probe });
+                }
+                // Its packets come in, and those that it let out let ours in: the path is good enough for
+                // QUIC's first packet, and nothing better is known.
+                punch::Output::Heard { path } if self.path.is_none() => {
+                    let detail = format!("probe heard from {}", path.remote);
+                    outputs.extend(self.take_path(path, None, detail));
+                }
+                punch::Output::Open(Opened { path, rtt, .. })
+                | punch::Output::Better(Opened { path, rtt, .. })
+                    if self.path != Some(path) =>
+                {
+                    let detail = format!("probe answered by {}", path.remote);
+                    outputs.extend(self.take_path(path, Some(rtt), detail));
+                }
+                punch::Output::GaveUp(facts) => {
+                    let detail = format!("{} probes, none answered", facts.pings_sent);
+                    let peer = Some(self.peer);
+                    outputs.push(Output::Stage {
+                        peer,
+                        stage: Stage::Punch,
+                        detail,
+                    });
+                }
+                punch::Output::Heard { .. } | punch::Output::Open(_) | punch::Output::Better(_) => {
+                }
+            }
+        }
+        outputs
+    }
+
+    fn take_path(&mut self, path: Path, rtt: Option<Duration>, detail: String) -> [Output; 3] {
+        let peer = self.peer;
+        self.path = Some(path);
+        [
+            Output::Stage {
+                peer: Some(peer),
+                stage: Stage::Path,
+                detail,
+            },
+            Output::UsePath { peer, path },
+            Output::Connect {
+                peer,
+                initial_rtt: rtt,
+            },
+        ]
+    }
+}
