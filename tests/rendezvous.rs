@@ -7,20 +7,28 @@ use std::{
 };
 
 use p2p_node::{
+    candidate::{Candidate, CandidateKind},
     dht::{
         blinding::WriteKey,
         item::Item,
         location::{Location, Name, Purpose},
         mainline::{Config, Mainline, Participation},
+        publisher::{Content, Publisher},
         rendezvous::{ABSENT, PutError, Rendezvous},
+        service_record::ServiceRecord,
         testnet::Testnet,
     },
     entropy::Entropy,
     identity::Identity,
     sealing::Key,
     service::Service,
+    time::UnixMillis,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 fn client(bootstrap: Vec<String>) -> Arc<dyn Rendezvous> {
     let config = Config {
@@ -75,7 +83,9 @@ async fn what_one_node_puts_another_finds() {
     assert_eq!(nothing, None);
     assert!(end.answered >= 8, "{end:?}");
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
-    for seed in 10..20 {
+    for seed in 10..16 {
+        // Twelve of twenty nodes were just asked, and may be asked again in a second.
+        sleep(Duration::from_millis(1100)).await;
         let start = Instant::now();
         alice.put(item(seed, 5), None).await.unwrap();
         puts.push(start.elapsed());
@@ -135,4 +145,152 @@ async fn an_offer_is_seen_within_half_a_second_after_its_put() {
         median(&mut sights)
     );
     assert!(median(&mut sights) < Duration::from_millis(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_nodes_delay_neither_the_first_item_nor_an_offer() {
+    let mut net = testnet(24).await;
+    let (alice, bob) = (client(net.bootstrap()), client(net.bootstrap()));
+    alice.put(item(1, 5), None).await.unwrap();
+    let slot = location(2);
+    let mut watch = bob.watch(vec![slot]);
+    sleep(Duration::from_secs(1)).await;
+    net.silence_all_but(12);
+    let carol = client(net.bootstrap());
+    let start = Instant::now();
+    assert_eq!(carol.get(location(1)).next().await, Some(item(1, 5)));
+    println!(
+        "first item with half the nodes silent: {:?}",
+        start.elapsed()
+    );
+    assert!(start.elapsed() < Duration::from_millis(500));
+    carol.prepare(slot);
+    sleep(Duration::from_secs(2)).await;
+    let start = Instant::now();
+    let stored = carol.put(item(2, 5), Some(ABSENT)).await.unwrap();
+    println!(
+        "warm put with half the nodes silent: {:?}, {stored:?}",
+        start.elapsed()
+    );
+    let seen = timeout(Duration::from_secs(4), watch.next())
+        .await
+        .unwrap()
+        .unwrap();
+    println!("seen after {:?}", start.elapsed());
+    assert_eq!(seen, (slot, item(2, 5)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_without_a_network_finds_it_later() {
+    // A port that is free now and will be the network's first node.
+    let first = testnet(1).await.addresses()[0];
+    let alice = client(vec![first.to_string(), "no-such-host.invalid:1".to_owned()]);
+    assert_eq!(alice.put(item(1, 5), None).await, Err(PutError::NoNodes));
+    let (nothing, end) = alice.get(location(1)).newest().await;
+    assert_eq!((nothing, end.answered), (None, 0));
+    let net = Testnet::start_at(first.port(), 10)
+        .await
+        .expect("the port is still free");
+    let start = Instant::now();
+    while alice.put(item(1, 5), None).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        sleep(Duration::from_millis(200)).await;
+    }
+    println!("stored {:?} after the network appeared", start.elapsed());
+    let bob = client(net.bootstrap());
+    assert_eq!(bob.get(location(1)).next().await, Some(item(1, 5)));
+    alice.network_changed();
+    sleep(Duration::from_secs(1)).await;
+    assert!(alice.put(item(1, 6), None).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_have_their_names() {
+    let net = testnet(10).await;
+    let alice = client(net.bootstrap());
+    alice.put(item(1, 5), Some(ABSENT)).await.unwrap();
+    sleep(Duration::from_millis(1100)).await;
+    let current = None;
+    assert_eq!(
+        alice.put(item(1, 6), Some(4)).await,
+        Err(PutError::CasFailed { current })
+    );
+    sleep(Duration::from_millis(1100)).await;
+    assert_eq!(
+        alice.put(item(1, 4), None).await,
+        Err(PutError::NotNewer { current })
+    );
+    let large = Item::sign(&key(1), 7, vec![0; 901]);
+    assert_eq!(alice.put(large, None).await, Err(PutError::TooLarge(901)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serving_node_stays_within_its_budget() {
+    let net = testnet(20).await;
+    let bob = client(net.bootstrap());
+    let peer = Name::Peer(Identity::from_seed([7; 32]).peer_id());
+    let service = Name::Service(Service::open("myapi:v1".parse().unwrap()));
+    let _watches = [bob.watch(peer.inbox()), bob.watch(service.inbox())];
+    sleep(Duration::from_secs(3)).await;
+    let before = bob.health().counters;
+    let span = Duration::from_secs(10);
+    sleep(span).await;
+    let after = bob.health().counters;
+    let (sent, received) = (after.sent - before.sent, after.received - before.received);
+    println!("{sent} sent and {received} received in {span:?}");
+    assert!((60..=84).contains(&sent), "{sent}");
+    assert!(sent + received <= 25 * span.as_secs());
+    assert_eq!(
+        after.unexpected + after.malformed + after.forged,
+        0,
+        "{after:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_register_together_all_end_up_in_the_list() {
+    let net = testnet(20).await;
+    let name = Name::Service(Service::open("myapi:v1".parse().unwrap()));
+    let clock = || {
+        let since = std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+        UnixMillis(u64::try_from(since.as_millis()).expect("before the year 584 million"))
+    };
+    let address = "198.51.100.9:1".parse().unwrap();
+    let candidates = Candidate::new(CandidateKind::Host, address)
+        .into_iter()
+        .collect();
+    let content = Content {
+        candidates,
+        ..Content::default()
+    };
+    let (mut tasks, mut handles) = (JoinSet::new(), Vec::new());
+    for seed in 1..=4 {
+        let (content_sender, content) = watch::channel(content.clone());
+        let (published, published_receiver) = watch::channel(false);
+        handles.push((content_sender, published_receiver));
+        let publisher = Publisher {
+            rendezvous: client(net.bootstrap()),
+            name: name.clone(),
+            identity: Identity::from_seed([seed; 32]),
+            entropy: Entropy::from_seed(seed.into()),
+            clock,
+            content,
+            published,
+        };
+        tasks.spawn(publisher.run());
+    }
+    let (reader, start) = (client(net.bootstrap()), Instant::now());
+    let mut listed = 0;
+    while listed < 4 {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{listed} of 4 listed"
+        );
+        sleep(Duration::from_millis(500)).await;
+        if let (Some(item), _) = reader.get(name.record()).newest().await {
+            let record = ServiceRecord::open(item.value(), &name, clock()).unwrap();
+            listed = record.entries.len();
+        }
+    }
+    println!("all listed after {:?}", start.elapsed());
 }

@@ -204,6 +204,8 @@ pub struct NodePlan {
     pub start: Start,
     /// The address to bind; unspecified means all.
     pub bind: Ipv4Addr,
+    /// The port to bind; 0 means any that is free.
+    pub port: u16,
     /// Whether it answers others.
     pub participation: Participation,
 }
@@ -221,7 +223,7 @@ pub fn build(plan: &NodePlan) -> io::Result<Dht> {
     let mut builder = Dht::builder();
     builder
         .bind_address(plan.bind)
-        .port(0)
+        .port(plan.port)
         .request_timeout(REQUEST_TIMEOUT);
     match &plan.start {
         Start::First => builder.no_bootstrap(),

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod neighbourhood;
 pub mod polling;
 pub mod publication;
+pub mod publisher;
 pub mod putting;
 pub mod record;
 pub mod rendezvous;
