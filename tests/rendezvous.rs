@@ -1,10 +1,6 @@
 //! The DHT on loopback: real nodes, real sockets, nothing beyond 127.0.0.1.
 
-use std::{
-    net::Ipv4Addr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use p2p_node::{
     candidate::{Candidate, CandidateKind},
@@ -27,7 +23,7 @@ use p2p_node::{
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 fn client(bootstrap: Vec<String>) -> Arc<dyn Rendezvous> {
@@ -59,7 +55,10 @@ fn location(seed: u8) -> Location {
 
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    times[times.len() / 2]
+    times
+        .get(times.len() / 2)
+        .copied()
+        .expect("something was measured")
 }
 
 #[tokio::test(flavor = "multi_thread")]

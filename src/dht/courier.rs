@@ -497,10 +497,11 @@ impl Courier {
                 };
                 put.note(query.to, Response::Refused(code));
                 let target = put.item.target();
-                if code == PROTOCOL_ERROR && put.retry(query.to) {
-                    if let Some(place) = self.places.get_mut(&target) {
-                        place.neighbourhood.drop_token(query.to);
-                    }
+                if code == PROTOCOL_ERROR
+                    && put.retry(query.to)
+                    && let Some(place) = self.places.get_mut(&target)
+                {
+                    place.neighbourhood.drop_token(query.to);
                 }
             }
         }

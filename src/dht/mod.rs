@@ -25,3 +25,12 @@ pub mod rendezvous;
 pub mod roster;
 pub mod service_record;
 pub mod testnet;
+
+#[cfg(test)]
+mod vectors;
+
+/// A moment for pure machines to start at in tests.
+#[cfg(test)]
+fn some_instant() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
