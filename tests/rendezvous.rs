@@ -293,3 +293,85 @@ async fn servers_that_register_together_all_end_up_in_the_list() {
     }
     println!("all listed after {:?}", start.elapsed());
 }
+
+/// Datagrams sent by everybody in this network namespace, from the kernel's counters.
+fn datagrams_sent() -> u64 {
+    let counters = std::fs::read_to_string("/proc/net/snmp").expect("Linux");
+    let line = counters
+        .lines()
+        .rfind(|line| line.starts_with("Udp:"))
+        .expect("a line of numbers");
+    line.split_whitespace()
+        .nth(4)
+        .and_then(|number| number.parse().ok())
+        .expect("OutDatagrams")
+}
+
+/// Counts what everybody sends, so it wants a network namespace of its own:
+/// `unshare -n sh -c 'ip link set lo up; cargo test --test rendezvous -- --ignored --nocapture'`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, and only one in a network namespace of its own"]
+async fn all_datagrams_of_a_serving_node_are_counted() {
+    let net = testnet(20).await;
+    sleep(Duration::from_secs(3)).await;
+    let span = Duration::from_secs(20);
+    let before = datagrams_sent();
+    sleep(span).await;
+    println!(
+        "without it: {} datagrams in {span:?}",
+        datagrams_sent() - before
+    );
+    let bob = client(net.bootstrap());
+    let peer = Name::Peer(Identity::from_seed([7; 32]).peer_id());
+    let service = Name::Service(Service::open("myapi:v1".parse().expect("a name")));
+    let before = datagrams_sent();
+    let _watches = [bob.watch(peer.inbox()), bob.watch(service.inbox())];
+    for seed in 1..=3 {
+        bob.put(item(seed, 5), None).await.expect("nodes answer");
+    }
+    sleep(span).await;
+    println!(
+        "its first {span:?}, with three puts: {} datagrams",
+        datagrams_sent() - before
+    );
+    for _ in 0..3 {
+        let before = datagrams_sent();
+        sleep(span).await;
+        println!(
+            "serving: {} datagrams in {span:?}",
+            datagrams_sent() - before
+        );
+    }
+    println!("{:?}", bob.health());
+}
+
+/// A datagram that nests deeper than a decoder's stack must not end the process of whoever receives it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "shows a weakness of mainline, if there is one"]
+async fn deeply_nested_datagrams_end_nobody() {
+    let net = testnet(1).await;
+    let socket = std::net::UdpSocket::from(socket2_on_loopback());
+    let closed = format!("d1:z{}{}e", "l".repeat(1000), "e".repeat(1000));
+    let maps = format!("d1:z{}i1e{}e", "d1:a".repeat(400), "e".repeat(400));
+    let open = [
+        "l".repeat(2000),
+        "d1:a".repeat(500),
+        format!("d1:z{}", "l".repeat(2000)),
+    ];
+    for datagram in open.into_iter().chain([closed, maps]) {
+        socket
+            .send_to(datagram.as_bytes(), net.addresses()[0])
+            .expect("loopback");
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(client(net.bootstrap()).put(item(1, 5), None).await.is_ok());
+}
+
+fn socket2_on_loopback() -> socket2::Socket {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
+    let socket = socket.expect("a socket");
+    socket
+        .bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+        .expect("a port");
+    socket
+}
