@@ -6,6 +6,7 @@
 //! [`publication`] says when they are renewed.
 
 pub mod blinding;
+pub mod burst;
 pub mod courier;
 mod driver;
 pub mod inbox;
@@ -16,6 +17,7 @@ pub mod location;
 pub mod mainline;
 pub mod memory;
 pub mod neighbourhood;
+pub mod place;
 pub mod polling;
 pub mod publication;
 pub mod publisher;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    dht::{blinding::WriteKey, location::Purpose, roster::QUERY_INTERVAL_MIN, some_instant},
+    dht::{
+        blinding::WriteKey, location::Purpose, putting::WRITE_NODES, roster::QUERY_INTERVAL_MIN,
+        some_instant,
+    },
     sealing::Key,
 };
 
