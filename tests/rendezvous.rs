@@ -375,3 +375,58 @@ fn socket2_on_loopback() -> socket2::Socket {
         .expect("a port");
     socket
 }
+
+/// Against any other DHT on loopback: `P2P_TEST_DHT=127.0.0.1:20000,127.0.0.1:20001 cargo test --test
+/// rendezvous -- --ignored --nocapture another`. Seen to hold with twelve nodes of libtorrent 2.1.1.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "wants nodes of another implementation, named by P2P_TEST_DHT"]
+async fn nodes_of_another_implementation_store_return_and_refuse() {
+    let nodes = std::env::var("P2P_TEST_DHT").expect("P2P_TEST_DHT names nodes on loopback");
+    let bootstrap: Vec<String> = nodes.split(',').map(str::to_owned).collect();
+    assert!(
+        bootstrap.iter().all(|node| node.starts_with("127.")),
+        "loopback only"
+    );
+    let (alice, bob) = (client(bootstrap.clone()), client(bootstrap));
+    let start = Instant::now();
+    println!(
+        "put from start: {:?} {:?}",
+        alice.put(item(1, 5), Some(ABSENT)).await,
+        start.elapsed()
+    );
+    let start = Instant::now();
+    assert_eq!(bob.get(location(1)).next().await, Some(item(1, 5)));
+    println!("first item from start: {:?}", start.elapsed());
+    sleep(Duration::from_secs(1)).await;
+    let current = None;
+    assert_eq!(
+        alice.put(item(1, 6), Some(4)).await,
+        Err(PutError::CasFailed { current })
+    );
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        alice.put(item(1, 4), None).await,
+        Err(PutError::NotNewer { current })
+    );
+    let name = Name::Peer(Identity::from_seed([7; 32]).peer_id());
+    let mut watch = bob.watch(name.inbox());
+    sleep(Duration::from_secs(5)).await;
+    name.inbox()
+        .into_iter()
+        .for_each(|slot| alice.prepare(slot));
+    sleep(Duration::from_secs(2)).await;
+    let mut sights = Vec::new();
+    for seq in 1..=15 {
+        let start = Instant::now();
+        let offer = Item::sign(&name.slot_key(0), seq, vec![1; 640]);
+        alice.put(offer.clone(), None).await.expect("stored");
+        let seen = timeout(Duration::from_secs(5), watch.next())
+            .await
+            .expect("in time");
+        assert_eq!(seen.map(|(_, item)| item), Some(offer));
+        sights.push(start.elapsed());
+        sleep(Duration::from_millis(1000 + 37 * seq.unsigned_abs())).await;
+    }
+    println!("seen after {:?}, of {sights:?}", median(&mut sights));
+    println!("{:?}", bob.health());
+}
