@@ -43,6 +43,11 @@ const LOOKUP_TIME_MAX: Duration = Duration::from_secs(8);
 /// Lookups in a row that nobody answers before a new node is built.
 const UNANSWERED_MAX: u32 = 3;
 
+/// Lookups and puts at once: those of some ten dials; each costs tens of datagrams.
+const LOOKUPS_MAX: usize = 64;
+/// See [`LOOKUPS_MAX`].
+const PUTS_MAX: usize = 64;
+
 /// Targets whose newest item is noted; more are forgotten at once.
 const NOTES_MAX: usize = 256;
 
@@ -171,7 +176,7 @@ impl Driver {
                 Some(ended) = self.lookups.join_next() => {
                     // A lookup that panicked is one that never ends, which the courier allows for.
                     if let Ok(result) = ended {
-                        self.handle_lookup_end(result, &rebuild);
+                        self.handle_lookup_end(result, &rebuild, &dht);
                     }
                 }
                 () = timer => self.courier.handle_timeout(now()),
@@ -198,6 +203,11 @@ impl Driver {
                 self.look_up(location, Some(id), dht);
             }
             Command::Put { item, cas, end } => {
+                if self.putters.len() >= PUTS_MAX {
+                    // The one who asked may have gone.
+                    let _ = end.send(Err(PutError::Timeout));
+                    return;
+                }
                 self.last_put += 1;
                 let id = PutId(self.last_put);
                 self.putters.insert(id, end);
@@ -235,7 +245,12 @@ impl Driver {
         }
     }
 
-    fn handle_lookup_end(&mut self, result: LookupResult, rebuild: &mpsc::Sender<Reason>) {
+    fn handle_lookup_end(
+        &mut self,
+        result: LookupResult,
+        rebuild: &mpsc::Sender<Reason>,
+        dht: &CurrentDht,
+    ) {
         let LookupResult {
             seeker,
             target,
@@ -258,7 +273,8 @@ impl Driver {
             self.courier.handle_item(item, now());
         }
         self.courier.handle_neighbours(target, nodes, now());
-        self.deliver();
+        // Whoever waits gets all items before it is told of the end.
+        self.drain(dht);
         if let Some(seeker) = seeker.and_then(|id| self.seekers.remove(&id)) {
             // The one who asked may have gone.
             let _ = seeker.end.send(LookupEnd { answered });
@@ -345,6 +361,14 @@ impl Driver {
     }
 
     fn look_up(&mut self, location: Location, seeker: Option<u64>, dht: &CurrentDht) {
+        if self.lookups.len() >= LOOKUPS_MAX {
+            debug!(target = %location.target, "too many lookups at once");
+            self.courier
+                .handle_neighbours(location.target, Vec::new(), now());
+            // Its end is dropped, which reads as "nobody answered".
+            seeker.map(|id| self.seekers.remove(&id));
+            return;
+        }
         let (dht, found) = (dht.clone(), self.found.0.clone());
         self.lookups.spawn(async move {
             let target = location.target;

@@ -1,8 +1,8 @@
 //! [`Rendezvous`] on the BitTorrent DHT.
 //!
 //! The `mainline` crate finds nodes and items; [`super::courier`] talks to the nodes that were found, on
-//! a socket of its own. Two tasks tie them together: the [`driver`](super::driver) owns the socket and
-//! the courier, the [`keeper`](super::keeper) keeps a `mainline` node that knows its bootstrap nodes.
+//! a socket of its own. Two tasks tie them together: the `driver` owns the socket and the courier, the
+//! `keeper` keeps a `mainline` node that knows its bootstrap nodes.
 //!
 //! Lookups go by `mainline`, because they are Kademlia; puts and polls go directly, because `mainline`
 //! sends a put only after a whole lookup has ended, cannot tell one refusal from another, and cannot ask
@@ -254,5 +254,5 @@ fn is_shared_among_nodes(bind: Ipv4Addr) -> bool {
 /// Commands that may wait for the driver, which takes microseconds for each.
 const COMMANDS_MAX: usize = 256;
 
-/// Items that may wait for whoever looks or watches; further ones are dropped, and polled again.
+/// Items that may wait for whoever looks or watches; further ones are dropped.
 pub(super) const ITEMS_MAX: usize = 16;
