@@ -280,6 +280,16 @@ impl Courier {
         self.places.get(&target)?.newest.as_ref()
     }
 
+    /// What was sent and received so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// When the last answer of any node came.
+    pub fn last_answer(&self) -> Option<Instant> {
+        self.roster.last_answer()
+    }
+
     /// How well it works.
     pub fn health(&self, now: Instant) -> Health {
         let since = |at: Instant| now.saturating_duration_since(at);

@@ -48,6 +48,9 @@ const LOOKUPS_MAX: usize = 64;
 /// See [`LOOKUPS_MAX`].
 const PUTS_MAX: usize = 64;
 
+/// Between two counts of the nodes that answer.
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Targets whose newest item is noted; more are forgotten at once.
 const NOTES_MAX: usize = 256;
 
@@ -92,6 +95,7 @@ pub(super) struct Driver {
     putters: BTreeMap<PutId, oneshot::Sender<Result<Stored, PutError>>>,
     last_put: u64,
     unanswered: u32,
+    next_count: std::time::Instant,
 }
 
 /// Somebody who waits for a lookup.
@@ -141,6 +145,7 @@ impl Driver {
             putters: BTreeMap::new(),
             last_put: 0,
             unanswered: 0,
+            next_count: now(),
         }
     }
 
@@ -161,25 +166,26 @@ impl Driver {
                     None => pending().await,
                 }
             };
+            // The socket comes last, so that a flood of datagrams holds up nothing that is due.
             select! {
                 biased;
                 command = commands.recv() => match command {
                     Some(command) => self.handle_command(command, &dht),
                     None => return,
                 },
-                received = self.socket.recv_from(&mut buffer) => {
-                    self.handle_received(received, &buffer);
-                }
-                Some(item) = self.found.1.recv() => {
-                    self.courier.handle_item(item, now());
-                }
+                () = timer => self.courier.handle_timeout(now()),
                 Some(ended) = self.lookups.join_next() => {
                     // A lookup that panicked is one that never ends, which the courier allows for.
                     if let Ok(result) = ended {
                         self.handle_lookup_end(result, &rebuild, &dht);
                     }
                 }
-                () = timer => self.courier.handle_timeout(now()),
+                Some(item) = self.found.1.recv() => {
+                    self.courier.handle_item(item, now());
+                }
+                received = self.socket.recv_from(&mut buffer) => {
+                    self.handle_received(received, &buffer);
+                }
             }
         }
     }
@@ -295,7 +301,14 @@ impl Driver {
         });
         self.seekers
             .retain(|_, seeker| !seeker.items.is_closed() || !seeker.end.is_closed());
-        self.board.lock().health = self.courier.health(now());
+        // Counting nodes is too much work for every datagram.
+        if now() >= self.next_count {
+            self.next_count = now() + COUNT_INTERVAL;
+            self.board.lock().health = self.courier.health(now());
+        }
+        let mut notes = self.board.lock();
+        notes.health.counters = self.courier.counters();
+        notes.last_answer = self.courier.last_answer();
     }
 
     /// Sends and hands over what the courier put out; returns the lookups that it wants.

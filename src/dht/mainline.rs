@@ -23,7 +23,7 @@ use futures_lite::future::{Boxed, FutureExt};
 use mainline::Dht;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -82,6 +82,7 @@ pub(super) struct Board(Mutex<Notes>);
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) health: Health,
+    pub(super) last_answer: Option<std::time::Instant>,
     pub(super) newest: BTreeMap<Target, Item>,
 }
 
@@ -177,7 +178,14 @@ impl Rendezvous for Mainline {
     }
 
     fn health(&self) -> Health {
-        self.board.lock().health
+        let now = Instant::now().into_std();
+        let notes = self.board.lock();
+        Health {
+            last_answer: notes
+                .last_answer
+                .map(|at| now.saturating_duration_since(at)),
+            ..notes.health
+        }
     }
 }
 
