@@ -12,12 +12,13 @@ use std::{
 };
 
 use super::{
+    burst::Burst,
     item::Item,
-    krpc::{self, Answer, Contact, NotAReply, Query, Reply, ReturnedValue, TransactionId},
+    krpc::{self, Answer, Contact, NotAReply, Query, Reply, TransactionId},
     location::{Location, Target},
-    neighbourhood::{Neighbourhood, READ_NODES},
+    place::Place,
     polling::{POLL_INTERVAL, Polling, WatchId},
-    putting::{PROTOCOL_ERROR, Putting, Response, WRITE_NODES},
+    putting::{PROTOCOL_ERROR, Putting, Response},
     rendezvous::{Counters, Health, PutError, Stored},
     roster::Roster,
 };
@@ -31,19 +32,6 @@ pub const ANSWER_TIME: Duration = Duration::from_millis(500);
 /// How long a late answer is still taken.
 pub const LATE_ANSWER_TIME: Duration = Duration::from_secs(3);
 
-/// Queries to more than polling at once, and how often one more is allowed: bounds what many dials at
-/// the same time may cost to a burst and 20 a second.
-pub const BURST: u32 = 64;
-/// See [`BURST`].
-pub const BURST_REFILL: Duration = Duration::from_millis(50);
-
-/// How long a lookup may take before we take it for lost.
-pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
-
-/// Between two lookups of the closest nodes of a watched target; answers to polls name new nodes, too.
-pub const LOOKUP_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// Between lookups of a watched target while nobody near it is known.
-pub const LOOKUP_RETRY: Duration = Duration::from_secs(5);
 /// Between lookups for the sake of watching, over all targets: each is a query and a ping of mainline's
 /// to some twenty nodes, in a small DHT always to the same.
 pub const LOOKUP_SPACING: Duration = Duration::from_secs(1);
@@ -51,14 +39,8 @@ pub const LOOKUP_SPACING: Duration = Duration::from_secs(1);
 /// Targets that something is known of: a dial needs some ten.
 pub const PLACES_MAX: usize = 128;
 
-/// How long a lookup that found fewer nodes than wanted is taken to have found all there are.
-const LOOKUP_FRESH: Duration = Duration::from_secs(60);
-
 /// Closest nodes that are read from directly while mainline's lookup runs.
 const DIRECT_READS: usize = 4;
-
-/// Nodes that must have given leave to write before a target counts as prepared.
-const PREPARED_NODES: usize = 8;
 
 /// Between two looks at a put that waits for nodes that may not be asked yet.
 const PUT_CHECK: Duration = Duration::from_millis(100);
@@ -105,41 +87,6 @@ pub struct Courier {
     counters: Counters,
 }
 
-/// A target in use.
-#[derive(Debug)]
-struct Place {
-    location: Location,
-    neighbourhood: Neighbourhood,
-    newest: Option<Item>,
-    lookup: Lookup,
-    used_at: Instant,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Lookup {
-    Never,
-    Running { until: Instant },
-    Ended { at: Instant, next: Instant },
-}
-
-impl Lookup {
-    fn is_running(self, now: Instant) -> bool {
-        matches!(self, Self::Running { until } if now < until)
-    }
-
-    fn ended_within(self, span: Duration, now: Instant) -> bool {
-        matches!(self, Self::Ended { at, .. } if now.saturating_duration_since(at) <= span)
-    }
-
-    fn is_due(self, now: Instant) -> bool {
-        match self {
-            Self::Never => true,
-            Self::Running { until } => until <= now,
-            Self::Ended { next, .. } => next <= now,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     to: SocketAddrV4,
@@ -165,10 +112,7 @@ impl Courier {
             polling: Polling::default(),
             puts: BTreeMap::new(),
             in_flight: BTreeMap::new(),
-            burst: Burst {
-                left: BURST,
-                refilled_at: now,
-            },
+            burst: Burst::new(now),
             next_poll: now,
             next_lookup: now,
             next_put_check: None,
@@ -179,9 +123,7 @@ impl Courier {
 
     /// Somebody looks for what lies at `location`; mainline's lookup was started already.
     pub fn handle_get(&mut self, location: Location, now: Instant) {
-        self.place(location, now).lookup = Lookup::Running {
-            until: now + LOOKUP_TIME_MAX,
-        };
+        self.place(location, now).start_lookup(now);
         let Some(place) = self.places.get(&location.target) else {
             return;
         };
@@ -200,11 +142,7 @@ impl Courier {
 
     /// Something will be put at `location` soon.
     pub fn handle_prepare(&mut self, location: Location, now: Instant) {
-        let place = self.place(location, now);
-        let writable = place.neighbourhood.writable(now);
-        // A small DHT has no more to be found.
-        let all_there_are = writable > 0 && place.lookup.ended_within(LOOKUP_FRESH, now);
-        if writable < PREPARED_NODES && !all_there_are {
+        if !self.place(location, now).is_prepared(now) {
             self.look_up(location.target, now);
         }
     }
@@ -250,19 +188,10 @@ impl Courier {
         let Some(place) = self.places.get_mut(&target) else {
             return;
         };
-        let wait = if nodes.is_empty() {
-            LOOKUP_RETRY
-        } else {
-            LOOKUP_INTERVAL
-        };
-        place.lookup = Lookup::Ended {
-            at: now,
-            next: now + wait,
-        };
-        for (contact, token) in nodes {
-            self.roster.met(contact);
-            place.neighbourhood.answered(contact, token, now);
+        for (contact, _) in &nodes {
+            self.roster.met(*contact);
         }
+        place.end_lookup(nodes, now);
         self.advance_puts(now);
     }
 
@@ -271,13 +200,7 @@ impl Courier {
         let Some(place) = self.places.get_mut(&item.target()) else {
             return;
         };
-        let newer = place
-            .newest
-            .as_ref()
-            .is_none_or(|newest| newest.seq() < item.seq());
-        if newer {
-            place.newest = Some(item.clone());
-        }
+        place.found(&item);
         for (id, location) in self.polling.found(item.target(), item.seq(), now) {
             self.outputs
                 .push_back(Output::Noticed(id, location, item.clone()));
@@ -290,8 +213,7 @@ impl Courier {
         self.roster.forgive();
         self.in_flight.clear();
         for place in self.places.values_mut() {
-            place.neighbourhood.drop_tokens();
-            place.lookup = Lookup::Never;
+            place.forget_network();
         }
         self.next_lookup = now;
     }
@@ -358,6 +280,16 @@ impl Courier {
         self.places.get(&target)?.newest.as_ref()
     }
 
+    /// What was sent and received so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// When the last answer of any node came.
+    pub fn last_answer(&self) -> Option<Instant> {
+        self.roster.last_answer()
+    }
+
     /// How well it works.
     pub fn health(&self, now: Instant) -> Health {
         let since = |at: Instant| now.saturating_duration_since(at);
@@ -371,21 +303,8 @@ impl Courier {
 
     fn place(&mut self, location: Location, now: Instant) -> &mut Place {
         self.make_room(location.target);
-        let roster = &self.roster;
-        let place = self.places.entry(location.target).or_insert_with(|| {
-            let mut neighbourhood = Neighbourhood::new(location.target);
-            // In a small DHT these are the closest there are; in a large one they lead there.
-            for contact in roster.near(location.target, READ_NODES, now) {
-                neighbourhood.learn(contact);
-            }
-            Place {
-                location,
-                neighbourhood,
-                newest: None,
-                lookup: Lookup::Never,
-                used_at: now,
-            }
-        });
+        let new = || Place::new(location, &self.roster, now);
+        let place = self.places.entry(location.target).or_insert_with(new);
         place.used_at = now;
         place
     }
@@ -411,10 +330,7 @@ impl Courier {
         let Some(place) = self.places.get_mut(&target) else {
             return;
         };
-        if !place.lookup.is_running(now) {
-            place.lookup = Lookup::Running {
-                until: now + LOOKUP_TIME_MAX,
-            };
+        if place.start_lookup(now) {
             self.outputs.push_back(Output::LookUp(place.location));
         }
     }
@@ -426,7 +342,7 @@ impl Courier {
         let due = self.polling.in_turn().into_iter().find(|target| {
             self.places
                 .get(target)
-                .is_some_and(|place| place.lookup.is_due(now))
+                .is_some_and(|place| place.is_lookup_due(now))
         });
         if let Some(target) = due {
             self.next_lookup = now + LOOKUP_SPACING;
@@ -471,16 +387,13 @@ impl Courier {
                 let Some(place) = self.places.get_mut(&target) else {
                     return;
                 };
-                let Ok(item) = verify(place.location.public_key, answer.seq, answer.value) else {
+                let Ok(item) = answer.verify(&place.location.public_key) else {
                     self.counters.forged += 1;
                     self.roster.misbehaved(query.to, now);
                     return;
                 };
                 self.roster.answered(contact, now);
-                place.neighbourhood.answered(contact, answer.token, now);
-                for contact in answer.nodes.into_iter().filter(has_an_honest_id) {
-                    place.neighbourhood.learn(contact);
-                }
+                place.answered(contact, answer, now);
                 if let Some(item) = item {
                     self.handle_item(item, now);
                 }
@@ -497,10 +410,11 @@ impl Courier {
                 };
                 put.note(query.to, Response::Refused(code));
                 let target = put.item.target();
-                if code == PROTOCOL_ERROR && put.retry(query.to) {
-                    if let Some(place) = self.places.get_mut(&target) {
-                        place.neighbourhood.drop_token(query.to);
-                    }
+                if code == PROTOCOL_ERROR
+                    && put.retry(query.to)
+                    && let Some(place) = self.places.get_mut(&target)
+                {
+                    place.neighbourhood.drop_token(query.to);
                 }
             }
         }
@@ -540,46 +454,20 @@ impl Courier {
         let Some(place) = self.places.get(&target) else {
             return false;
         };
-        let looking_up = place.lookup.is_running(now);
-        let mut waiting = looking_up;
-        let (mut to_send, mut to_ask) = (Vec::new(), Vec::new());
-        let closest = place
-            .neighbourhood
-            .closest(&self.roster, now)
-            .take(WRITE_NODES);
-        for (index, node) in closest
-            .enumerate()
-            .filter(|(_, node)| !put.was_sent(node.address))
-        {
-            let may_ask = self.roster.may_ask(node.address, now);
-            match node.token(now) {
-                Some(token) if may_ask && to_send.len() < put.wanted() => {
-                    to_send.push((node.address, token.to_vec()));
-                }
-                Some(_) => waiting = true,
-                None if looking_up || index >= READ_NODES => {}
-                // Found by hearsay or asked too long ago: its answer to a get gives leave to write.
-                None => {
-                    waiting = true;
-                    if may_ask {
-                        to_ask.push(node.address);
-                    }
-                }
-            }
-        }
-        for (node, token) in to_send {
+        let step = place.next_step(put, &self.roster, now);
+        for (node, token) in step.send {
             if !self.burst.take(now) {
                 return true;
             }
             self.send_put(id, node, &token, now);
         }
-        for node in to_ask {
+        for node in step.ask {
             if !self.burst.take(now) {
                 return true;
             }
             self.send_get(target, node, None, now);
         }
-        waiting
+        step.more_later
     }
 
     fn expire_queries(&mut self, now: Instant) {
@@ -662,54 +550,6 @@ impl Courier {
         }
         self.counters.unexpected += 1;
         None
-    }
-}
-
-/// The item that a node returned, if it did, or an error if nobody signed it with `public_key`.
-fn verify(
-    public_key: [u8; 32],
-    seq: Option<i64>,
-    returned: Option<ReturnedValue>,
-) -> Result<Option<Item>, ()> {
-    let (
-        Some(seq),
-        Some(ReturnedValue {
-            value, signature, ..
-        }),
-    ) = (seq, returned)
-    else {
-        return Ok(None);
-    };
-    Item::verified(public_key, seq, value, signature)
-        .map(Some)
-        .ok_or(())
-}
-
-/// BEP 42: whether a node's id fits its address, so that nobody can choose to be closest to a target.
-///
-/// Only hearsay is held to it; what mainline's lookup returns was judged there.
-fn has_an_honest_id(contact: &Contact) -> bool {
-    mainline::Id::from(contact.id).is_valid_for_ip(*contact.address.ip())
-}
-
-#[derive(Debug)]
-struct Burst {
-    left: u32,
-    refilled_at: Instant,
-}
-
-impl Burst {
-    fn take(&mut self, now: Instant) -> bool {
-        while self.refilled_at + BURST_REFILL <= now && self.left < BURST {
-            self.left += 1;
-            self.refilled_at += BURST_REFILL;
-        }
-        if self.left == BURST {
-            self.refilled_at = now;
-        }
-        let allowed = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        allowed
     }
 }
 

@@ -43,6 +43,14 @@ const LOOKUP_TIME_MAX: Duration = Duration::from_secs(8);
 /// Lookups in a row that nobody answers before a new node is built.
 const UNANSWERED_MAX: u32 = 3;
 
+/// Lookups and puts at once: those of some ten dials; each costs tens of datagrams.
+const LOOKUPS_MAX: usize = 64;
+/// See [`LOOKUPS_MAX`].
+const PUTS_MAX: usize = 64;
+
+/// Between two counts of the nodes that answer.
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Targets whose newest item is noted; more are forgotten at once.
 const NOTES_MAX: usize = 256;
 
@@ -87,6 +95,7 @@ pub(super) struct Driver {
     putters: BTreeMap<PutId, oneshot::Sender<Result<Stored, PutError>>>,
     last_put: u64,
     unanswered: u32,
+    next_count: std::time::Instant,
 }
 
 /// Somebody who waits for a lookup.
@@ -136,6 +145,7 @@ impl Driver {
             putters: BTreeMap::new(),
             last_put: 0,
             unanswered: 0,
+            next_count: now(),
         }
     }
 
@@ -156,25 +166,26 @@ impl Driver {
                     None => pending().await,
                 }
             };
+            // The socket comes last, so that a flood of datagrams holds up nothing that is due.
             select! {
                 biased;
                 command = commands.recv() => match command {
                     Some(command) => self.handle_command(command, &dht),
                     None => return,
                 },
-                received = self.socket.recv_from(&mut buffer) => {
-                    self.handle_received(received, &buffer);
+                () = timer => self.courier.handle_timeout(now()),
+                Some(ended) = self.lookups.join_next() => {
+                    // A lookup that panicked is one that never ends, which the courier allows for.
+                    if let Ok(result) = ended {
+                        self.handle_lookup_end(result, &rebuild, &dht);
+                    }
                 }
                 Some(item) = self.found.1.recv() => {
                     self.courier.handle_item(item, now());
                 }
-                Some(ended) = self.lookups.join_next() => {
-                    // A lookup that panicked is one that never ends, which the courier allows for.
-                    if let Ok(result) = ended {
-                        self.handle_lookup_end(result, &rebuild);
-                    }
+                received = self.socket.recv_from(&mut buffer) => {
+                    self.handle_received(received, &buffer);
                 }
-                () = timer => self.courier.handle_timeout(now()),
             }
         }
     }
@@ -198,6 +209,11 @@ impl Driver {
                 self.look_up(location, Some(id), dht);
             }
             Command::Put { item, cas, end } => {
+                if self.putters.len() >= PUTS_MAX {
+                    // The one who asked may have gone.
+                    let _ = end.send(Err(PutError::Timeout));
+                    return;
+                }
                 self.last_put += 1;
                 let id = PutId(self.last_put);
                 self.putters.insert(id, end);
@@ -235,7 +251,12 @@ impl Driver {
         }
     }
 
-    fn handle_lookup_end(&mut self, result: LookupResult, rebuild: &mpsc::Sender<Reason>) {
+    fn handle_lookup_end(
+        &mut self,
+        result: LookupResult,
+        rebuild: &mpsc::Sender<Reason>,
+        dht: &CurrentDht,
+    ) {
         let LookupResult {
             seeker,
             target,
@@ -258,7 +279,8 @@ impl Driver {
             self.courier.handle_item(item, now());
         }
         self.courier.handle_neighbours(target, nodes, now());
-        self.deliver();
+        // Whoever waits gets all items before it is told of the end.
+        self.drain(dht);
         if let Some(seeker) = seeker.and_then(|id| self.seekers.remove(&id)) {
             // The one who asked may have gone.
             let _ = seeker.end.send(LookupEnd { answered });
@@ -279,7 +301,14 @@ impl Driver {
         });
         self.seekers
             .retain(|_, seeker| !seeker.items.is_closed() || !seeker.end.is_closed());
-        self.board.lock().health = self.courier.health(now());
+        // Counting nodes is too much work for every datagram.
+        if now() >= self.next_count {
+            self.next_count = now() + COUNT_INTERVAL;
+            self.board.lock().health = self.courier.health(now());
+        }
+        let mut notes = self.board.lock();
+        notes.health.counters = self.courier.counters();
+        notes.last_answer = self.courier.last_answer();
     }
 
     /// Sends and hands over what the courier put out; returns the lookups that it wants.
@@ -345,6 +374,14 @@ impl Driver {
     }
 
     fn look_up(&mut self, location: Location, seeker: Option<u64>, dht: &CurrentDht) {
+        if self.lookups.len() >= LOOKUPS_MAX {
+            debug!(target = %location.target, "too many lookups at once");
+            self.courier
+                .handle_neighbours(location.target, Vec::new(), now());
+            // Its end is dropped, which reads as "nobody answered".
+            seeker.map(|id| self.seekers.remove(&id));
+            return;
+        }
         let (dht, found) = (dht.clone(), self.found.0.clone());
         self.lookups.spawn(async move {
             let target = location.target;

@@ -88,6 +88,7 @@ async fn build_from_names(config: &Config) -> Option<AsyncDht> {
     let plan = NodePlan {
         start: Start::From(nodes),
         bind: config.bind,
+        port: 0,
         participation: config.participation,
     };
     match tokio::task::spawn_blocking(move || build(&plan)).await {

@@ -88,13 +88,16 @@ pub struct Answer {
 /// An item as a stranger returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReturnedValue {
-    /// Whom it says it is signed by.
-    pub public_key: [u8; 32],
     /// The value, at most [`VALUE_SIZE_MAX`] bytes.
     pub value: Vec<u8>,
     /// The signature.
     pub signature: [u8; 64],
 }
+
+/// An item is not signed with the key that it was asked for by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not signed with the key that was asked for")]
+pub struct Forged;
 
 /// Why bytes are no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -155,6 +158,21 @@ impl Query<'_> {
     }
 }
 
+impl Answer {
+    /// The item that came with it, if one did and `public_key` is what it shall be signed with.
+    ///
+    /// # Errors
+    /// When it is not signed with that key.
+    pub fn verify(&self, public_key: &[u8; 32]) -> Result<Option<Item>, Forged> {
+        let (Some(seq), Some(returned)) = (self.seq, &self.value) else {
+            return Ok(None);
+        };
+        let (value, signature) = (returned.value.clone(), returned.signature);
+        let item = Item::verified(*public_key, seq, value, signature);
+        item.map(Some).ok_or(Forged)
+    }
+}
+
 /// Reads a datagram.
 ///
 /// # Errors
@@ -182,13 +200,12 @@ pub fn decode(datagram: &[u8]) -> Result<Reply, NotAReply> {
 
 impl WireAnswer {
     fn parse(self) -> Result<Answer, NotAReply> {
-        let value = match (self.k, self.sig, self.v) {
-            (Some(key), Some(signature), Some(value)) => {
+        let value = match (self.sig, self.v) {
+            (Some(signature), Some(value)) => {
                 if value.len() > VALUE_SIZE_MAX {
                     return Err(NotAReply::Oversized(value.len()));
                 }
                 Some(ReturnedValue {
-                    public_key: to_array(&key)?,
                     value: value.into_vec(),
                     signature: to_array(&signature)?,
                 })
@@ -317,7 +334,6 @@ struct WireMessage {
 #[derive(Deserialize)]
 struct WireAnswer {
     id: ByteBuf,
-    k: Option<ByteBuf>,
     nodes: Option<ByteBuf>,
     seq: Option<i64>,
     sig: Option<ByteBuf>,
@@ -403,7 +419,6 @@ mod tests {
             }],
             seq: Some(7),
             value: Some(ReturnedValue {
-                public_key: *item.public_key(),
                 value: b"hello".to_vec(),
                 signature: *item.signature(),
             }),

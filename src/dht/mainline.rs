@@ -1,8 +1,8 @@
 //! [`Rendezvous`] on the BitTorrent DHT.
 //!
 //! The `mainline` crate finds nodes and items; [`super::courier`] talks to the nodes that were found, on
-//! a socket of its own. Two tasks tie them together: the [`driver`](super::driver) owns the socket and
-//! the courier, the [`keeper`](super::keeper) keeps a `mainline` node that knows its bootstrap nodes.
+//! a socket of its own. Two tasks tie them together: the `driver` owns the socket and the courier, the
+//! `keeper` keeps a `mainline` node that knows its bootstrap nodes.
 //!
 //! Lookups go by `mainline`, because they are Kademlia; puts and polls go directly, because `mainline`
 //! sends a put only after a whole lookup has ended, cannot tell one refusal from another, and cannot ask
@@ -23,7 +23,7 @@ use futures_lite::future::{Boxed, FutureExt};
 use mainline::Dht;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -82,6 +82,7 @@ pub(super) struct Board(Mutex<Notes>);
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) health: Health,
+    pub(super) last_answer: Option<std::time::Instant>,
     pub(super) newest: BTreeMap<Target, Item>,
 }
 
@@ -177,7 +178,14 @@ impl Rendezvous for Mainline {
     }
 
     fn health(&self) -> Health {
-        self.board.lock().health
+        let now = Instant::now().into_std();
+        let notes = self.board.lock();
+        Health {
+            last_answer: notes
+                .last_answer
+                .map(|at| now.saturating_duration_since(at)),
+            ..notes.health
+        }
     }
 }
 
@@ -204,6 +212,8 @@ pub struct NodePlan {
     pub start: Start,
     /// The address to bind; unspecified means all.
     pub bind: Ipv4Addr,
+    /// The port to bind; 0 means any that is free.
+    pub port: u16,
     /// Whether it answers others.
     pub participation: Participation,
 }
@@ -221,7 +231,7 @@ pub fn build(plan: &NodePlan) -> io::Result<Dht> {
     let mut builder = Dht::builder();
     builder
         .bind_address(plan.bind)
-        .port(0)
+        .port(plan.port)
         .request_timeout(REQUEST_TIMEOUT);
     match &plan.start {
         Start::First => builder.no_bootstrap(),
@@ -252,5 +262,5 @@ fn is_shared_among_nodes(bind: Ipv4Addr) -> bool {
 /// Commands that may wait for the driver, which takes microseconds for each.
 const COMMANDS_MAX: usize = 256;
 
-/// Items that may wait for whoever looks or watches; further ones are dropped, and polled again.
+/// Items that may wait for whoever looks or watches; further ones are dropped.
 pub(super) const ITEMS_MAX: usize = 16;

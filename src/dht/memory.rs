@@ -12,7 +12,7 @@ use std::{
 use futures_lite::future::{Boxed, FutureExt};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -118,6 +118,21 @@ impl MemoryDht {
         }
         (reach, found)
     }
+
+    /// Asks for all of `locations` at the same time.
+    async fn ask_all(&self, locations: &[Location]) -> Vec<(Location, Item)> {
+        let latency = self.conditions().latency;
+        sleep(latency).await;
+        let found = match self.conditions().reach {
+            Reach::Online => locations
+                .iter()
+                .filter_map(|location| Some((*location, self.stored(location.target)?)))
+                .collect(),
+            Reach::Offline => Vec::new(),
+        };
+        sleep(latency).await;
+        found
+    }
 }
 
 impl Rendezvous for MemoryDht {
@@ -167,23 +182,19 @@ impl Rendezvous for MemoryDht {
         let task = Task::spawn(async move {
             let mut seen: BTreeMap<Target, i64> = BTreeMap::new();
             loop {
-                let poll_interval = dht.conditions().poll_interval;
-                let next = Instant::now() + poll_interval;
-                for location in &at {
-                    let (_, found) = dht.ask(location.target).await;
-                    let Some(item) = found else { continue };
-                    if seen
+                let next = Instant::now() + dht.conditions().poll_interval;
+                for (location, item) in dht.ask_all(&at).await {
+                    let news = seen
                         .get(&location.target)
-                        .is_some_and(|seq| *seq >= item.seq())
-                    {
-                        continue;
-                    }
-                    seen.insert(location.target, item.seq());
-                    if sender.send((*location, item)).await.is_err() {
-                        return;
+                        .is_none_or(|seq| *seq < item.seq());
+                    if news {
+                        seen.insert(location.target, item.seq());
+                        if sender.send((location, item)).await.is_err() {
+                            return;
+                        }
                     }
                 }
-                tokio::time::sleep_until(next).await;
+                sleep_until(next).await;
             }
         });
         Watch::new(items, Some(task))

@@ -6,6 +6,7 @@
 //! [`publication`] says when they are renewed.
 
 pub mod blinding;
+pub mod burst;
 pub mod courier;
 mod driver;
 pub mod inbox;
@@ -16,11 +17,22 @@ pub mod location;
 pub mod mainline;
 pub mod memory;
 pub mod neighbourhood;
+pub mod place;
 pub mod polling;
 pub mod publication;
+pub mod publisher;
 pub mod putting;
 pub mod record;
 pub mod rendezvous;
 pub mod roster;
 pub mod service_record;
 pub mod testnet;
+
+#[cfg(test)]
+mod vectors;
+
+/// A moment for pure machines to start at in tests.
+#[cfg(test)]
+fn some_instant() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}

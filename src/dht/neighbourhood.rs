@@ -153,6 +153,7 @@ impl Neighbourhood {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::some_instant;
 
     fn contact(id: u8) -> Contact {
         let address = SocketAddrV4::new([127, 0, 0, id].into(), 6881);
@@ -188,14 +189,14 @@ mod tests {
             id: [9; 20],
             ..contact(1)
         };
-        neighbourhood.answered(real, Some(b"tok".to_vec()), Instant::now());
+        neighbourhood.answered(real, Some(b"tok".to_vec()), some_instant());
         assert_eq!(addresses(&neighbourhood), [contact(1).address]);
         assert!(neighbourhood.nodes.contains_key(&[9; 20]));
     }
 
     #[test]
     fn leave_to_write_ends_after_minutes() {
-        let (mut neighbourhood, now) = (Neighbourhood::new(Target([0; 20])), Instant::now());
+        let (mut neighbourhood, now) = (Neighbourhood::new(Target([0; 20])), some_instant());
         neighbourhood.answered(contact(1), Some(b"tok".to_vec()), now);
         assert_eq!(neighbourhood.writable(now + TOKEN_AGE_MAX), 1);
         assert_eq!(
@@ -209,7 +210,7 @@ mod tests {
         let (mut roster, mut entropy) = (Roster::default(), Entropy::from_seed(1));
         let mut neighbourhood = Neighbourhood::new(Target([0; 20]));
         (1..=12).for_each(|id| neighbourhood.learn(contact(id)));
-        let now = Instant::now();
+        let now = some_instant();
         let mut asked = Vec::new();
         while let Some(node) = neighbourhood.next_to_ask(&roster, &mut entropy, now) {
             roster.asked(node, now);

@@ -152,6 +152,7 @@ const STRIDE: u64 = 12_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::some_instant;
 
     fn location(byte: u8, purpose: Purpose) -> Location {
         Location {
@@ -193,12 +194,12 @@ mod tests {
     fn the_first_slot_of_a_service_is_looked_at_most() {
         let mut polling = Polling::default();
         polling.add(WatchId(1), inbox(), &mut Entropy::from_seed(1));
-        assert_close(&looks(&mut polling, 800, Instant::now()), &[600, 100, 100]);
+        assert_close(&looks(&mut polling, 800, some_instant()), &[600, 100, 100]);
     }
 
     #[test]
     fn when_one_slot_is_used_the_others_are_watched_closely_for_a_while() {
-        let (mut polling, now) = (Polling::default(), Instant::now());
+        let (mut polling, now) = (Polling::default(), some_instant());
         polling.add(WatchId(1), inbox(), &mut Entropy::from_seed(1));
         polling.found(Target([1; 20]), 7, now);
         assert_close(&looks(&mut polling, 1000, now), &[600, 200, 200]);
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_watch_is_told_of_an_item_once() {
-        let (mut polling, now) = (Polling::default(), Instant::now());
+        let (mut polling, now) = (Polling::default(), some_instant());
         let (slot, mut entropy) = (location(1, Purpose::PeerSlot(0)), Entropy::from_seed(1));
         polling.add(WatchId(1), vec![slot], &mut entropy);
         assert_eq!(polling.found(slot.target, 7, now), [(WatchId(1), slot)]);

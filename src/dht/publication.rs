@@ -270,6 +270,7 @@ impl Publication {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::some_instant;
 
     const STORED: Result<Stored, PutError> = Ok(Stored {
         nodes: 8,
@@ -279,7 +280,7 @@ mod tests {
     fn publication(writers: Writers) -> (Publication, Instant) {
         (
             Publication::new(writers, Entropy::from_seed(1)),
-            Instant::now(),
+            some_instant(),
         )
     }
 

@@ -171,7 +171,10 @@ impl Putting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{dht::blinding::WriteKey, sealing::Key};
+    use crate::{
+        dht::{blinding::WriteKey, some_instant},
+        sealing::Key,
+    };
 
     fn putting(responses: &[Response], now: Instant) -> Putting {
         let item = Item::sign(&WriteKey::shared(&Key::from_bytes([9; 32])), 7, Vec::new());
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn eight_stored_copies_are_enough_and_told_once() {
-        let now = Instant::now();
+        let now = some_instant();
         let mut putting = putting(
             &[[Response::Stored; 8], [Response::Awaited; 8]].concat(),
             now,
@@ -199,7 +202,7 @@ mod tests {
 
     #[test]
     fn silent_nodes_are_waited_for_but_not_for_ever() {
-        let now = Instant::now();
+        let now = some_instant();
         let mut putting = putting(&[Response::Stored, Response::Awaited], now);
         assert_eq!(putting.verdict(false, None, now), None);
         putting.note(SocketAddrV4::new([127, 0, 0, 1].into(), 2), Response::Late);
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn every_failure_has_its_name() {
         use Response::{Late, Refused, Stored as Kept};
-        let now = Instant::now();
+        let now = some_instant();
         let verdict = |responses: &[Response]| {
             putting(responses, now)
                 .verdict(false, Some(6), now)
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_put_ends_at_its_deadline() {
-        let now = Instant::now();
+        let now = some_instant();
         let mut putting = putting(&[Response::Awaited], now);
         assert_eq!(putting.verdict(true, None, now), None);
         let verdict = putting.verdict(true, None, now + PUT_TIME_MAX);

@@ -172,6 +172,7 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dht::some_instant;
 
     fn node(port: u16) -> SocketAddrV4 {
         SocketAddrV4::new([127, 0, 0, 1].into(), port)
@@ -190,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_node_is_asked_once_a_second_at_most() {
-        let (mut roster, start) = (Roster::default(), Instant::now());
+        let (mut roster, start) = (Roster::default(), some_instant());
         assert!(roster.may_ask(node(1), start));
         roster.asked(node(1), start);
         assert!(!roster.may_ask(node(1), start + ms(999)));
@@ -200,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_silent_twice_while_others_answer_is_left_alone() {
-        let (mut roster, start) = (Roster::default(), Instant::now());
+        let (mut roster, start) = (Roster::default(), some_instant());
         roster.asked(node(1), start);
         roster.failed(node(1), start, start + ms(500));
         roster.answered(contact(2), start + ms(600));
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_still_remembers_whom_it_just_asked() {
-        let (mut roster, start) = (Roster::default(), Instant::now());
+        let (mut roster, start) = (Roster::default(), some_instant());
         for index in 0..3000_u16 {
             let now = start + ms(u64::from(index) * 10);
             roster.asked(node(index + 1), now);

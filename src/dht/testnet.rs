@@ -29,23 +29,39 @@ impl Testnet {
     /// # Errors
     /// When no socket can be opened on one of the addresses.
     pub async fn start(addresses: &[Ipv4Addr], count: usize) -> io::Result<Self> {
-        let mut testnet = Self {
-            nodes: Vec::new(),
-            addresses: Vec::new(),
-        };
         let binds = addresses
             .iter()
             .copied()
             .cycle()
             .chain(std::iter::repeat(Ipv4Addr::LOCALHOST));
-        for bind in binds.take(count.max(1)) {
-            let start = match testnet.addresses.first() {
-                None => Start::First,
-                Some(first) => Start::From(vec![*first]),
+        Self::start_nodes(binds.take(count.max(1)), 0).await
+    }
+
+    /// Starts `count` nodes on loopback, the first on `port`, so that others can know it beforehand.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub async fn start_at(port: u16, count: usize) -> io::Result<Self> {
+        Self::start_nodes(std::iter::repeat_n(Ipv4Addr::LOCALHOST, count.max(1)), port).await
+    }
+
+    async fn start_nodes(
+        binds: impl Iterator<Item = Ipv4Addr>,
+        first_port: u16,
+    ) -> io::Result<Self> {
+        let mut testnet = Self {
+            nodes: Vec::new(),
+            addresses: Vec::new(),
+        };
+        for bind in binds {
+            let (start, port) = match testnet.addresses.first() {
+                None => (Start::First, first_port),
+                Some(first) => (Start::From(vec![*first]), 0),
             };
             let plan = NodePlan {
                 start,
                 bind,
+                port,
                 participation: Participation::Server,
             };
             let built = tokio::task::spawn_blocking(move || build(&plan)).await;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::{
-    dht::{blinding::WriteKey, location::Purpose, roster::QUERY_INTERVAL_MIN},
+    dht::{
+        blinding::WriteKey, location::Purpose, putting::WRITE_NODES, roster::QUERY_INTERVAL_MIN,
+        some_instant,
+    },
     sealing::Key,
 };
 
@@ -73,7 +76,7 @@ impl World {
             (address, node)
         });
         let nodes = nodes.collect();
-        let now = Instant::now();
+        let now = some_instant();
         let courier = Courier::new(entropy, now);
         Self {
             courier,
@@ -154,16 +157,20 @@ impl World {
     }
 
     fn put_result(&self) -> Option<Result<Stored, PutError>> {
-        self.outputs.iter().find_map(|(_, output)| match output {
-            Output::PutEnded(_, result) => Some(result.clone()),
-            _ => None,
+        self.outputs.iter().find_map(|(_, output)| {
+            let Output::PutEnded(_, result) = output else {
+                return None;
+            };
+            Some(result.clone())
         })
     }
 
     fn noticed(&self) -> Vec<(Instant, Item)> {
-        let noticed = self.outputs.iter().filter_map(|(at, output)| match output {
-            Output::Noticed(_, _, item) => Some((*at, item.clone())),
-            _ => None,
+        let noticed = self.outputs.iter().filter_map(|(at, output)| {
+            let Output::Noticed(_, _, item) = output else {
+                return None;
+            };
+            Some((*at, item.clone()))
         });
         noticed.collect()
     }
@@ -205,7 +212,7 @@ impl Node {
         if is_put {
             return Some(self.store(query, target, &transaction));
         }
-        let mut body = format!("d1:rd2:id20:").into_bytes();
+        let mut body = b"d1:rd2:id20:".to_vec();
         body.extend(self.contact.id);
         let forged = (self.manners == Manners::Forger).then(|| item(66, 999));
         if let Some(item) = forged.as_ref().or_else(|| self.items.get(&target)) {

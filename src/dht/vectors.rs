@@ -1,0 +1,157 @@
+//! Whether this program still arrives where PROTOCOL.md says: derivations and bytes for fixed inputs, in
+//! `tests/vectors/rendezvous.json`, for whoever writes another implementation.
+//!
+//! `UPDATE_VECTORS=1 cargo test vectors` writes the file anew.
+
+use data_encoding::HEXLOWER;
+use serde_json::{Value, json};
+
+use super::{
+    blinding::WriteKey,
+    item::Item,
+    location::{Location, Name},
+    record::PeerRecord,
+    service_record::{ServiceEntry, ServiceRecord},
+};
+use crate::{
+    behaviour::{Dependence, NatBehaviour},
+    candidate::{Candidate, CandidateKind},
+    entropy::Entropy,
+    identity::Identity,
+    service::Service,
+    ticket::Ticket,
+    time::UnixMillis,
+};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/rendezvous.json");
+const NOW: UnixMillis = UnixMillis(1_763_820_000_000);
+
+fn identity() -> Identity {
+    Identity::from_seed([7; 32])
+}
+
+fn candidates() -> Vec<Candidate> {
+    let candidate =
+        |text: &str| Candidate::new(CandidateKind::ServerReflexive, text.parse().unwrap()).unwrap();
+    [
+        "198.51.100.9:50112",
+        "192.168.1.20:41641",
+        "[2001:db8::9]:50112",
+    ]
+    .map(candidate)
+    .into()
+}
+
+fn record() -> PeerRecord {
+    PeerRecord {
+        peer: identity().peer_id(),
+        made_at: NOW,
+        candidates: candidates(),
+        nat: NatBehaviour {
+            mapping: Some(Dependence::EndpointIndependent),
+            filtering: Some(Dependence::AddressAndPortDependent),
+        },
+        helpers: Vec::new(),
+    }
+}
+
+fn service(secret: Option<&[u8]>) -> Name {
+    let name = "myapi:v1".parse().unwrap();
+    Name::Service(secret.map_or_else(
+        || Service::open(name),
+        |secret| Service::private("myapi:v1".parse().unwrap(), secret),
+    ))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    HEXLOWER.encode(bytes)
+}
+
+fn place(location: Location) -> Value {
+    json!({ "public_key": hex(&location.public_key), "target": location.target.to_string() })
+}
+
+fn name_vector(name: &Name) -> Value {
+    json!({
+        "record": place(name.record()),
+        "sealing_key": hex(name.sealing_key().as_bytes()),
+        "inbox": name.inbox().into_iter().map(place).collect::<Vec<_>>(),
+    })
+}
+
+fn item_vector(key: &WriteKey) -> Value {
+    let item = Item::sign(key, 1_763_820_000_000, b"hello".to_vec());
+    json!({
+        "seq": item.seq(), "value": hex(item.value()),
+        "public_key": hex(item.public_key()), "signature": hex(item.signature()),
+    })
+}
+
+/// Sealing draws a nonce, so sealed bytes are given and opened; everything else is derived.
+fn vectors(sealed_record: &str, sealed_service_record: &str) -> Value {
+    let (peer, ticket) = (identity().peer_id(), Ticket::of(&identity(), Vec::new()));
+    let peer_name = Name::Peer(peer);
+    json!({
+        "identity_seed": hex(identity().seed()),
+        "peer_id": hex(peer.as_bytes()),
+        "ticket_secret": hex(&ticket.secret.0),
+        "service_name": "myapi:v1",
+        "service_secret_file": "secret",
+        "names": {
+            "peer": name_vector(&peer_name),
+            "ticket": name_vector(&Name::Ticket(peer, ticket.secret)),
+            "open_service": name_vector(&service(None)),
+            "private_service": name_vector(&service(Some(b"secret"))),
+        },
+        "blinded_item": item_vector(&peer_name.own_record_key(&identity())),
+        "slot_item": item_vector(&peer_name.slot_key(0)),
+        "peer_record": {
+            "made_at_ms": NOW.0,
+            "endpoints": candidates().iter().map(|c| c.address.to_string()).collect::<Vec<_>>(),
+            "sealed": sealed_record,
+        },
+        "open_service_record": {
+            "made_at_s": NOW.seconds(),
+            "endpoints": candidates().iter().map(|c| c.address.to_string()).collect::<Vec<_>>(),
+            "sealed": sealed_service_record,
+        },
+    })
+}
+
+fn fresh_vectors() -> Value {
+    let mut entropy = Entropy::from_seed(1);
+    let key = Name::Peer(identity().peer_id()).sealing_key();
+    let sealed = record().seal(&identity(), &key, &mut entropy);
+    let list = ServiceRecord {
+        entries: vec![entry()],
+        rejected: Vec::new(),
+    };
+    vectors(
+        &hex(&sealed),
+        &hex(&list.seal(&service(None), &mut entropy)),
+    )
+}
+
+fn entry() -> ServiceEntry {
+    ServiceEntry::new(&identity(), &service(None), &candidates(), NOW)
+}
+
+#[test]
+fn the_vectors_hold() {
+    if std::env::var_os("UPDATE_VECTORS").is_some() {
+        let text = serde_json::to_string_pretty(&fresh_vectors()).unwrap();
+        std::fs::write(FILE, text + "\n").unwrap();
+    }
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(FILE).unwrap()).unwrap();
+    let sealed = |name: &str| file[name]["sealed"].as_str().unwrap().to_owned();
+    let bytes = |name: &str| HEXLOWER.decode(sealed(name).as_bytes()).unwrap();
+    assert_eq!(
+        file,
+        vectors(&sealed("peer_record"), &sealed("open_service_record"))
+    );
+    let (peer, name) = (identity().peer_id(), Name::Peer(identity().peer_id()));
+    let opened = PeerRecord::open(&bytes("peer_record"), &peer, &name.sealing_key(), NOW);
+    assert_eq!(opened, Ok(record()));
+    let list = ServiceRecord::open(&bytes("open_service_record"), &service(None), NOW).unwrap();
+    assert_eq!(list.entries, [entry()]);
+}
