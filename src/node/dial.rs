@@ -241,19 +241,19 @@ impl Dial {
         self.settle(now);
     }
 
-    /// Takes in how the offer fared: at how many DHT nodes it lies, or why it does not.
-    pub(super) fn handle_offer_stored(&mut self, stored: Result<usize, String>, now: Instant) {
+    /// Takes in that the offer lies in the peer's inbox, or why it does not.
+    pub(super) fn handle_offer_stored(&mut self, stored: Result<(), String>, now: Instant) {
         let State::Reaching(reach) = &mut self.state else {
             return;
         };
         let peer = Some(reach.peer);
         match stored {
-            Ok(nodes) => {
+            Ok(()) => {
                 self.facts.offers_stored += 1;
                 self.stage(
                     peer,
                     Stage::Offer,
-                    format!("left in the inbox, at {nodes} DHT nodes"),
+                    "left in the peer's inbox in the DHT".to_owned(),
                 );
             }
             Err(why) => {
@@ -287,25 +287,27 @@ impl Dial {
         };
         let peer = reach.peer;
         self.facts.link_failure = Some(failure.clone());
-        match failure.code {
+        let is_final = matches!(
+            failure.code,
+            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch
+        );
+        if failure.code == Code::PeerIdentityMismatch && reach.path.is_none() {
             // Whoever answered is not the peer, who may still be elsewhere.
-            Code::PeerIdentityMismatch if reach.path.is_none() => {
-                if reach.exclude(answered_at, &self.gathered) {
-                    let candidates = reach.candidates(&self.gathered);
-                    self.outputs.push_back(Output::Reach { peer, candidates });
-                    self.outputs.push_back(Output::Connect {
-                        peer,
-                        initial_rtt: None,
-                    });
-                }
+            if reach.exclude(answered_at, &self.gathered) {
+                let candidates = reach.candidates(&self.gathered);
+                self.outputs.push_back(Output::Reach { peer, candidates });
+                self.outputs.push_back(Output::Connect {
+                    peer,
+                    initial_rtt: None,
+                });
             }
-            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch => {
-                self.give_up(peer);
-                if self.next_peer().is_none() {
-                    return self.fail(failure);
-                }
+        } else if is_final {
+            self.give_up(peer);
+            if self.next_peer().is_none() {
+                return self.fail(failure);
             }
-            _ => reach.next_attempt = reach.next_attempt.min(now + LINK_RETRY),
+        } else {
+            reach.next_attempt = reach.next_attempt.min(now + LINK_RETRY);
         }
         self.settle(now);
     }

@@ -11,13 +11,13 @@ use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
     event::{Connection, Event, Receipt, Target},
+    found,
     handle::Answer as AnswerTo,
-    signalling,
 };
 use crate::{
     behaviour::NatBehaviour,
     candidate::{Candidate, CandidateKind},
-    dht::location::Name,
+    dht::{inbox, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
     probe::ConversationId,
@@ -44,6 +44,8 @@ struct Entry {
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
     conversation: Option<ConversationId>,
+    /// The number of our offer in the peer's inbox, which the next one replaces.
+    offer_seq: Option<i64>,
     waiting: Vec<Waiting>,
 }
 
@@ -183,6 +185,7 @@ impl Driver {
             peer: None,
             quic: None,
             conversation: None,
+            offer_seq: None,
             waiting: Vec::new(),
         };
         self.dialling.dials.insert(id, entry);
@@ -332,7 +335,7 @@ impl Driver {
             }
             let mut lookup = rendezvous.get(name.record());
             while let Some(item) = lookup.next().await {
-                for found in signalling::peers_in(&item, &name, clock.unix()) {
+                for found in found::peers_in(&item, &name, clock.unix()) {
                     // A driver that is gone needs no answer, here and below.
                     let _ = outcomes.send(Outcome::Found(id, found)).await;
                 }
@@ -343,19 +346,29 @@ impl Driver {
     }
 
     fn leave_offer(&mut self, id: DialId, sealed: Vec<u8>) {
-        let name = self
-            .dialling
-            .dials
-            .get(&id)
-            .and_then(|entry| entry.name.clone());
+        let Some(entry) = self.dialling.dials.get(&id) else {
+            return;
+        };
+        let (name, ours) = (entry.name.clone(), entry.offer_seq);
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return;
         };
-        let (clock, outcomes) = (self.clock, self.outcomes());
+        let (now, outcomes) = (self.clock.unix(), self.outcomes());
         self.spawn(async move {
-            let stored = signalling::leave_offer(rendezvous, name, sealed, clock).await;
-            let _ = outcomes.send(Outcome::OfferStored(id, stored)).await;
+            let stored = inbox::leave(&*rendezvous, &name, &sealed, ours, now).await;
+            let _ = outcomes
+                .send(Outcome::OfferStored(id, stored.map(|item| item.seq())))
+                .await;
         });
+    }
+
+    /// Takes in that an offer lies in the inbox under this number, or why it does not.
+    pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<i64, PutError>) {
+        if let (Some(entry), Ok(seq)) = (self.dialling.dials.get_mut(&id), &stored) {
+            entry.offer_seq = Some(*seq);
+        }
+        let stored = stored.map(|_| ()).map_err(|error| error.to_string());
+        self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
     }
 
     /// Starts QUIC to `peer`, unless what was started before has heard of the peer already.

@@ -70,8 +70,8 @@ pub(super) enum Outcome {
     Found(DialId, Found),
     /// A lookup has ended, with so many DHT nodes' answers.
     LookupEnded(DialId, usize),
-    /// An offer was stored, or not.
-    OfferStored(DialId, Result<usize, PutError>),
+    /// An offer was stored under this number, or not.
+    OfferStored(DialId, Result<i64, PutError>),
     /// Something lies in our inbox.
     Inbox(Vec<u8>),
     /// QUIC that we dialled has become a link, or not.
@@ -345,10 +345,7 @@ impl Driver {
             Outcome::LookupEnded(id, answered) => {
                 self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));
             }
-            Outcome::OfferStored(id, stored) => {
-                let stored = stored.map_err(|error| error.to_string());
-                self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
-            }
+            Outcome::OfferStored(id, stored) => self.handle_offer_stored(id, stored),
             Outcome::Inbox(sealed) => self.handle_inbox(&sealed),
             Outcome::Dialled(id, peer, result) => self.handle_dialled(id, peer, result),
             Outcome::Accepted(route, began, result) => self.handle_accepted(route, began, result),

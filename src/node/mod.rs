@@ -18,11 +18,11 @@ mod dialling;
 mod driver;
 mod events;
 mod explain;
+mod found;
 mod handle;
 mod linking;
 mod publishing;
 mod routing;
-mod signalling;
 mod standing;
 mod start;
 

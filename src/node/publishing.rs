@@ -85,9 +85,8 @@ impl Driver {
         if self.config.role == Role::Client {
             return;
         }
-        let names = self.own_names();
-        let slots = names.iter().flat_map(Name::inbox).collect();
-        for name in names {
+        for name in self.own_names() {
+            self.watch_inbox(&rendezvous, &name);
             let writers = match &name {
                 Name::Service(_) => Writers::Many,
                 Name::Peer(_) | Name::Ticket(..) => Writers::OnlyUs,
@@ -99,9 +98,12 @@ impl Driver {
                 entry_made_at: UnixMillis::default(),
             });
         }
+    }
+
+    fn watch_inbox(&mut self, rendezvous: &Arc<dyn Rendezvous>, name: &Name) {
+        let mut watch = rendezvous.watch(name.inbox());
         let outcomes = self.outcomes();
         self.spawn(async move {
-            let mut watch = rendezvous.watch(slots);
             while let Some((_, item)) = watch.next().await {
                 // A driver that is gone needs no offers.
                 let _ = outcomes.send(Outcome::Inbox(item.value().to_vec())).await;

@@ -35,3 +35,4 @@ mod namespace;
 mod nat;
 mod process;
 mod proof;
+mod scenario;
