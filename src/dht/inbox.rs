@@ -95,10 +95,12 @@ pub async fn leave(
 ) -> Result<Item, PutError> {
     let mut slots = Slots::known(rendezvous, name);
     let mut lost = PutError::Timeout;
-    for _ in 0..SLOTS {
+    for attempt in 0..=SLOTS {
         let choice = slots.choose(ours, now);
         let item = Item::sign(&name.slot_key(choice.index), choice.seq, offer.to_vec());
-        match rendezvous.put(item.clone(), Some(choice.cas)).await {
+        // Refused everywhere: nodes may lag behind what others hold, and would refuse for ever.
+        let cas = (attempt < SLOTS).then_some(choice.cas);
+        match rendezvous.put(item.clone(), cas).await {
             Ok(_) => return Ok(item),
             Err(PutError::CasFailed { current } | PutError::NotNewer { current }) => {
                 slots.taken(choice.index, current, now);

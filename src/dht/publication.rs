@@ -76,6 +76,10 @@ pub struct Publication {
     changed: bool,
     /// The number of the last item that we know to be stored.
     seq: Option<i64>,
+    /// The number that the last write was to replace.
+    cas: Option<i64>,
+    /// The same, if nodes then held another one.
+    refused_cas: Option<i64>,
     written_at: Option<Instant>,
     retry: Duration,
     conflicts: u32,
@@ -112,6 +116,8 @@ impl Publication {
             state: State::Idle,
             changed: false,
             seq: None,
+            cas: None,
+            refused_cas: None,
             written_at: None,
             retry: RETRY_MIN,
             conflicts: 0,
@@ -167,6 +173,7 @@ impl Publication {
         match result {
             Ok(_) => {
                 self.seq = Some(seq);
+                self.refused_cas = None;
                 self.written_at = Some(now);
                 self.conflicts = 0;
                 match self.writers {
@@ -206,10 +213,7 @@ impl Publication {
         Some(match step {
             Step::Read | Step::Check => Output::Read,
             Step::Write => Output::Write {
-                cas: match self.writers {
-                    Writers::OnlyUs => None,
-                    Writers::Many => Some(self.seq.unwrap_or(ABSENT)),
-                },
+                cas: self.next_cas(),
                 seq_min: self.seq.map_or(1, |seq| seq.saturating_add(1)),
             },
         })
@@ -221,6 +225,11 @@ impl Publication {
             State::Waiting { until, .. } => Some(until),
             State::Idle | State::Due(_) | State::Busy(_) => None,
         }
+    }
+
+    /// The number of the last item that is known to be stored.
+    pub fn seq(&self) -> Option<i64> {
+        self.seq
     }
 
     /// Whether the record is stored, as far as we know.
@@ -251,8 +260,20 @@ impl Publication {
         self.conflicts = 0;
     }
 
+    /// What the next write may replace: what was read, or whatever there is.
+    ///
+    /// If nothing newer was found after a refusal, nobody got in our way: nodes lag behind, because an
+    /// earlier write did not reach them. They would refuse for ever.
+    fn next_cas(&mut self) -> Option<i64> {
+        let expected = self.seq.unwrap_or(ABSENT);
+        let lagging = self.refused_cas == Some(expected);
+        self.cas = (self.writers == Writers::Many && !lagging).then_some(expected);
+        self.cas
+    }
+
     fn conflict(&mut self, now: Instant) {
         self.conflicts += 1;
+        self.refused_cas = self.cas;
         if self.conflicts > CONFLICTS_MAX {
             return self.fail(now);
         }
@@ -382,11 +403,29 @@ mod tests {
             assert_eq!(output, Output::Read);
             assert!(at - now <= CONFLICT_WAIT * round);
             now = at;
-            shared.handle_read(Found::WithoutUs(100), now);
-            assert_eq!(shared.poll_output(), Some(write(Some(100), 101)));
-            shared.handle_written(101, &Err(PutError::CasFailed { current: None }), now);
+            let theirs = 100 + i64::from(round);
+            shared.handle_read(Found::WithoutUs(theirs), now);
+            assert_eq!(shared.poll_output(), Some(write(Some(theirs), theirs + 1)));
+            let conflict = Err(PutError::CasFailed { current: None });
+            shared.handle_written(theirs + 1, &conflict, now);
         }
         assert_eq!(shared.poll_timeout(), Some(now + RETRY_MIN));
+    }
+
+    #[test]
+    fn nodes_that_lag_behind_are_written_over() {
+        let (mut shared, start) = publication(Writers::Many);
+        shared.handle_changed(start);
+        assert_eq!(next(&mut shared), Some((start, Output::Read)));
+        shared.handle_read(Found::WithoutUs(100), start);
+        assert_eq!(shared.poll_output(), Some(write(Some(100), 101)));
+        shared.handle_written(101, &Err(PutError::CasFailed { current: None }), start);
+        let (at, output) = next(&mut shared).unwrap();
+        assert_eq!(output, Output::Read);
+        shared.handle_read(Found::WithoutUs(100), at);
+        assert_eq!(shared.poll_output(), Some(write(None, 101)));
+        shared.handle_written(101, &STORED, at);
+        assert!(shared.is_published());
     }
 
     #[test]
