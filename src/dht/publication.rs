@@ -154,7 +154,8 @@ impl Publication {
         self.seq = match found {
             Found::Nobody => return self.fail(now),
             Found::Nothing => None,
-            Found::WithUs(seq) | Found::WithoutUs(seq) => Some(seq),
+            // A lookup may meet only nodes that lag behind what an earlier one found.
+            Found::WithUs(seq) | Found::WithoutUs(seq) => Some(seq).max(self.refused_cas),
         };
         match (step, found) {
             (Step::Check, Found::WithUs(_)) if !self.changed => self.succeed(now),

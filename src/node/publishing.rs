@@ -279,30 +279,34 @@ impl Driver {
     /// Takes this server off the service's list, so that nobody dials it in vain; the future ends when
     /// that is done, or has had its time.
     pub(super) fn retire(&mut self) -> impl Future<Output = ()> + use<> {
-        let item = self.farewell();
+        let farewell = self.farewell();
         let rendezvous = self.rendezvous.clone();
         async move {
-            if let (Some(item), Some(rendezvous)) = (item, rendezvous) {
+            if let (Some((item, cas)), Some(rendezvous)) = (farewell, rendezvous) {
                 // In vain, others find out that we are gone when they dial.
-                let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, None)).await;
+                let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, cas)).await;
             }
         }
     }
 
-    fn farewell(&mut self) -> Option<Item> {
+    /// The list without us, to replace the one that we know.
+    fn farewell(&mut self) -> Option<(Item, Option<i64>)> {
         let unix = self.clock.unix();
-        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX);
         let is_list = |record: &&mut Record| matches!(record.name, Name::Service(_));
         let record = self.publishing.records.iter_mut().find(is_list)?;
         if record.entry_made_at == UnixMillis::default() {
             return None;
         }
+        let cas = record.publication.seq();
+        let seq_min = cas.map_or(1, |seq| seq.saturating_add(1));
+        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX).max(seq_min);
         record.read.entries.retain(|entry| entry.peer != self.us);
         let value = record
             .read
             .merge(&[], unix)
             .seal(&record.name, &mut self.entropy);
-        Some(Item::sign(&record.name.service_record_key(), seq, value))
+        let item = Item::sign(&record.name.service_record_key(), seq, value);
+        Some((item, cas))
     }
 }
 
