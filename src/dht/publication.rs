@@ -151,12 +151,13 @@ impl Publication {
         let State::Busy(step) = self.state else {
             return;
         };
-        self.seq = match found {
+        let seq = match found {
             Found::Nobody => return self.fail(now),
             Found::Nothing => None,
-            // A lookup may meet only nodes that lag behind what an earlier one found.
-            Found::WithUs(seq) | Found::WithoutUs(seq) => Some(seq).max(self.refused_cas),
+            Found::WithUs(seq) | Found::WithoutUs(seq) => Some(seq),
         };
+        // A lookup may meet only nodes that lag behind what an earlier one found.
+        self.seq = seq.max(self.refused_cas);
         match (step, found) {
             (Step::Check, Found::WithUs(_)) if !self.changed => self.succeed(now),
             (Step::Check | Step::Read | Step::Write, _) => {
@@ -274,7 +275,7 @@ impl Publication {
 
     fn conflict(&mut self, now: Instant) {
         self.conflicts += 1;
-        self.refused_cas = self.cas;
+        self.refused_cas = self.cas.max(self.refused_cas);
         if self.conflicts > CONFLICTS_MAX {
             return self.fail(now);
         }

@@ -161,6 +161,7 @@ impl Driver {
                     return;
                 };
                 let found = record.take_read(answered, item.as_ref(), &self.us, unix);
+                tracing::debug!(?found, answered, "a record was read");
                 record.publication.handle_read(found, now);
             }
             Published::Written {
@@ -262,6 +263,7 @@ impl Driver {
                 Item::sign(&name.own_record_key(identity), seq, value)
             }
         };
+        tracing::debug!(seq, cas, "a record is written");
         let (rendezvous, outcomes) = (rendezvous.clone(), self.outcomes());
         self.spawn(async move {
             let result = rendezvous.put(item, cas).await;
