@@ -1,5 +1,7 @@
 //! We reach somebody: starts dials, performs what they decide, and answers whoever waits for them.
 
+mod connecting;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -25,7 +27,6 @@ use crate::{
     sealing::Key,
     service::Service,
     time::UnixMillis,
-    transport::link::{self, Link},
 };
 
 /// All dials under way.
@@ -371,41 +372,6 @@ impl Driver {
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
     }
 
-    /// Starts QUIC to `peer`, unless what was started before has heard of the peer already.
-    fn dial_quic(&mut self, id: DialId, peer: PeerId, initial_rtt: Option<Duration>) {
-        let now = self.clock.now();
-        let Some(address) = self.dial_address(peer) else {
-            return;
-        };
-        let is_answered = self.hears_quic(peer);
-        let Some(entry) = self.dialling.dials.get_mut(&id) else {
-            return;
-        };
-        match &entry.quic {
-            Some(running) if is_answered && !running.is_finished() => return,
-            Some(running) => running.abort(),
-            None => {}
-        }
-        let keys: Vec<Key> = entry.admission.clone().into_iter().collect();
-        let deadline = now + LINK_TIMEOUT;
-        let initial_rtt = initial_rtt.unwrap_or(INITIAL_RTT);
-        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
-        let task = self.spawn(async move {
-            let dial = link::Dial {
-                address,
-                peer,
-                initial_rtt,
-                keys,
-                deadline: deadline.into(),
-            };
-            let result = Link::dial(&endpoint, dial).await;
-            let _ = outcomes.send(Outcome::Dialled(id, peer, result)).await;
-        });
-        if let Some(entry) = self.dialling.dials.get_mut(&id) {
-            entry.quic = Some(task);
-        }
-    }
-
     /// A link to `peer` is up: whoever waited for it gets it.
     pub(super) fn complete_dials(&mut self, peer: PeerId) {
         let to_peer =
@@ -480,10 +446,3 @@ const DIALS_MAX: usize = 64;
 
 /// Commands that wait for one dial.
 const WAITING_MAX: usize = 1_024;
-
-/// QUIC gives up a path that has opened but carries no handshake after this long; the dial goes on.
-const LINK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Paces QUIC's first packets when no probe has measured the path: a lost first packet then costs 0.3 s
-/// instead of quinn's 1 s.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
