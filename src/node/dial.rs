@@ -185,6 +185,14 @@ impl Dial {
         self.deadline = self.deadline.max(deadline);
     }
 
+    /// The path that answered a probe.
+    pub(super) fn proved_path(&self) -> Option<Path> {
+        match &self.state {
+            State::Reaching(reach) => reach.proved,
+            State::Resolving | State::Over => None,
+        }
+    }
+
     /// When it began.
     pub(super) fn started(&self) -> Instant {
         self.started
@@ -353,7 +361,7 @@ impl Dial {
     fn settle(&mut self, now: Instant) {
         self.drain_reach();
         if let State::Reaching(reach) = &self.state
-            && reach.path.is_none()
+            && reach.proved.is_none()
         {
             let has_others = self.next_peer().is_some_and(|next| next != reach.peer);
             if has_others && reach.since + PEER_BUDGET <= now {
@@ -394,7 +402,7 @@ impl Dial {
         let both_change_ports =
             facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping();
         let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
-        reach.path.is_none() && (is_replaced || (both_change_ports && had_its_time))
+        reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
     }
 
     /// The freshest peer that has not been given up.
@@ -486,7 +494,7 @@ impl Dial {
     fn drain_reach(&mut self) {
         if let State::Reaching(reach) = &mut self.state {
             self.outputs.extend(reach.drain());
-            self.facts.path_open |= reach.path.is_some();
+            self.facts.path_open |= reach.proved.is_some();
         }
     }
 
@@ -499,7 +507,7 @@ impl Dial {
     fn needs_lookup(&self) -> bool {
         match &self.state {
             State::Resolving => true,
-            State::Reaching(reach) => reach.path.is_none(),
+            State::Reaching(reach) => reach.proved.is_none(),
             State::Over => false,
         }
     }

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
+use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
@@ -44,6 +45,7 @@ struct Entry {
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
+    unproved: Option<Unproved>,
     conversation: Option<ConversationId>,
     /// The number of our offer in the peer's inbox, which the next one replaces.
     offer_seq: Option<i64>,
@@ -77,8 +79,11 @@ impl Dialling {
             .dials
             .values()
             .filter_map(|entry| entry.dial.poll_timeout());
+        let entries = self.dials.values();
+        let proofs = entries.filter_map(|entry| entry.unproved.as_ref()?.poll_timeout());
         let waits = self.dials.values().flat_map(|entry| &entry.waiting);
-        dials.chain(waits.map(|waiting| waiting.deadline)).min()
+        let waits = waits.map(|waiting| waiting.deadline);
+        dials.chain(proofs).chain(waits).min()
     }
 
     /// Dials under way to `target`.
@@ -87,11 +92,6 @@ impl Dialling {
             .iter()
             .find(|(_, entry)| entry.dial.target() == target)
             .map(|(id, _)| *id)
-    }
-
-    /// Whom a dial is reaching at the moment.
-    pub(super) fn peer_of(&self, id: DialId) -> Option<PeerId> {
-        self.dials.get(&id).and_then(|entry| entry.peer)
     }
 
     /// When a dial began.
@@ -185,6 +185,7 @@ impl Driver {
             admission,
             peer: None,
             quic: None,
+            unproved: None,
             conversation: None,
             offer_seq: None,
             waiting: Vec::new(),
@@ -250,6 +251,10 @@ impl Driver {
             .collect();
         for id in ids {
             self.tell_dial(id, Dial::handle_timeout);
+        }
+        let ids: Vec<DialId> = self.dialling.dials.keys().copied().collect();
+        for id in ids {
+            self.wake_proof(id, now);
         }
         for entry in self.dialling.dials.values_mut() {
             let expired = entry
@@ -412,7 +417,9 @@ impl Driver {
 
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
-        if let Some(conversation) = entry.conversation {
+        let unproved = entry.unproved.as_ref();
+        let unproved = unproved.map(|unproved| unproved.conversation());
+        for conversation in entry.conversation.into_iter().chain(unproved) {
             self.forget_conversation(conversation);
         }
         Some(entry)

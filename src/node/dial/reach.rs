@@ -27,6 +27,8 @@ pub(super) struct Reach {
     pub(super) next_attempt: Instant,
     pub(super) attempts: u32,
     pub(super) path: Option<Path>,
+    /// A path that answered a probe.
+    pub(super) proved: Option<Path>,
     candidates: Vec<Candidate>,
     /// Where somebody else answered in the peer's place: private networks are numbered alike, so an
     /// address out of a record may belong to a neighbour of ours.
@@ -49,6 +51,7 @@ impl Reach {
             next_attempt: first_attempt,
             attempts: 0,
             path: None,
+            proved: None,
             candidates: found.candidates.clone(),
             strangers: BTreeSet::new(),
             ephemeral: Ephemeral::generate(entropy),
@@ -189,11 +192,12 @@ impl Reach {
                     outputs.extend(self.take_path(path, None, detail));
                 }
                 punch::Output::Open(Opened { path, rtt, .. })
-                | punch::Output::Better(Opened { path, rtt, .. })
-                    if self.path != Some(path) =>
-                {
-                    let detail = format!("probe answered by {}", path.remote);
-                    outputs.extend(self.take_path(path, Some(rtt), detail));
+                | punch::Output::Better(Opened { path, rtt, .. }) => {
+                    self.proved = Some(path);
+                    if self.path != Some(path) {
+                        let detail = format!("probe answered by {}", path.remote);
+                        outputs.extend(self.take_path(path, Some(rtt), detail));
+                    }
                 }
                 punch::Output::GaveUp(facts) => {
                     let detail = format!("{} probes, none answered", facts.pings_sent);
@@ -204,8 +208,7 @@ impl Reach {
                         detail,
                     });
                 }
-                punch::Output::Heard { .. } | punch::Output::Open(_) | punch::Output::Better(_) => {
-                }
+                punch::Output::Heard { .. } => {}
             }
         }
         outputs
