@@ -1,8 +1,9 @@
 //! What a user lives through, one story each.
 
 use p2p_node::{lab::Nat, node::Target};
+use tokio::time::Instant;
 
-use crate::world::{run, to_service};
+use crate::world::{run, secs, to_service};
 
 #[test]
 fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
@@ -26,5 +27,21 @@ fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
             (from, &*message.payload),
             (server.id(), &b"hello yourself"[..])
         );
+    });
+}
+
+#[test]
+fn stopping_takes_no_longer_than_saying_goodbye() {
+    run(1, async |mut world| {
+        let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
+        let mut server = world.server(&home);
+        server.online().await;
+        let client = world.client(&other);
+        client.say(to_service(), "hello").await.unwrap();
+        for node in [&client.node, &server.node] {
+            let before = Instant::now();
+            node.shutdown().await;
+            assert!(before.elapsed() < secs(2), "{:?}", before.elapsed());
+        }
     });
 }
