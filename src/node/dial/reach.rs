@@ -36,6 +36,8 @@ pub(super) struct Reach {
     ephemeral: Ephemeral,
     conversation: ConversationId,
     punch: Option<Punch>,
+    /// In all attempts but the current one.
+    pings_before: u64,
 }
 
 impl Reach {
@@ -57,6 +59,7 @@ impl Reach {
             ephemeral: Ephemeral::generate(entropy),
             conversation: ConversationId(entropy.bytes()),
             punch: None,
+            pings_before: 0,
         }
     }
 
@@ -124,6 +127,7 @@ impl Reach {
         self.attempts += 1;
         match &mut self.punch {
             Some(punch) => {
+                self.pings_before += punch.facts().pings_sent;
                 punch.restart(&candidates, deadline, now);
                 false
             }
@@ -170,11 +174,10 @@ impl Reach {
         punch.map_or(self.next_attempt, |punch| punch.min(self.next_attempt))
     }
 
-    /// Pings sent in the current attempt.
+    /// Pings sent in all attempts.
     pub(super) fn pings_sent(&self) -> u64 {
-        self.punch
-            .as_ref()
-            .map_or(0, |punch| punch.facts().pings_sent)
+        let current = self.punch.as_ref();
+        self.pings_before + current.map_or(0, |punch| punch.facts().pings_sent)
     }
 
     /// What the probing came to so far, as the dial's own outputs.
