@@ -13,5 +13,6 @@
 
 mod matrix;
 mod peer;
+mod places;
 mod stories;
 mod world;
