@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+mod determinism;
 mod matrix;
 mod peer;
 mod places;
