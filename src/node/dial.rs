@@ -15,6 +15,7 @@
 mod reach;
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
@@ -117,7 +118,10 @@ pub(super) struct Dial {
     deadline: Instant,
     gathered: Gathered,
     found: BTreeMap<PeerId, Found>,
+    /// Those who do not want us, or are somebody else: for good.
     given_up: BTreeSet<PeerId>,
+    /// How often each was left for another one because it stayed silent.
+    silences: BTreeMap<PeerId, u32>,
     lookup: Lookup,
     state: State,
     facts: Facts,
@@ -160,6 +164,7 @@ impl Dial {
             gathered,
             found: BTreeMap::new(),
             given_up: BTreeSet::new(),
+            silences: BTreeMap::new(),
             lookup: Lookup::Running,
             state: State::Resolving,
             facts: Facts::default(),
@@ -363,9 +368,12 @@ impl Dial {
         if let State::Reaching(reach) = &self.state
             && reach.proved.is_none()
         {
-            let has_others = self.next_peer().is_some_and(|next| next != reach.peer);
-            if has_others && reach.since + PEER_BUDGET <= now {
-                self.give_up(reach.peer);
+            let peer = reach.peer;
+            let others = self.found.keys().filter(|other| **other != peer);
+            let mut hopeful = others.filter(|other| !self.given_up.contains(other));
+            if reach.since + PEER_BUDGET <= now && hopeful.next().is_some() {
+                *self.silences.entry(peer).or_default() += 1;
+                self.state = State::Resolving;
             }
         }
         if matches!(self.state, State::Resolving)
@@ -405,12 +413,14 @@ impl Dial {
         reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
     }
 
-    /// The freshest peer that has not been given up.
+    /// Of the peers that have not been given up, the one that was silent least often; of several the
+    /// freshest.
     fn next_peer(&self) -> Option<PeerId> {
+        let silences = |found: &Found| self.silences.get(&found.peer).copied().unwrap_or(0);
         self.found
             .values()
             .filter(|found| !self.given_up.contains(&found.peer))
-            .max_by_key(|found| (found.made_at, found.peer))
+            .min_by_key(|found| (silences(found), Reverse((found.made_at, found.peer))))
             .map(|found| found.peer)
     }
 
