@@ -12,6 +12,7 @@
 )]
 
 mod determinism;
+mod failures;
 mod matrix;
 mod peer;
 mod places;
