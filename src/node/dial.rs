@@ -12,101 +12,30 @@
 //!
 //! The owner performs the [`Output`]s and drops the dial when the link is up.
 
+mod contenders;
+mod interface;
 mod reach;
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use self::reach::Reach;
+pub(super) use self::interface::{Dialler, Found, Gathered, Output};
+use self::{contenders::Contenders, reach::Reach};
 use super::{
     event::{Stage, Target},
     explain::{self, Facts},
 };
 use crate::{
-    behaviour::{Dependence, NatBehaviour},
-    candidate::{Candidate, CandidateKind},
-    datagram::{BoundSocket, Path},
+    datagram::Path,
     entropy::Entropy,
     failure::{Code, Failure},
-    identity::{Identity, PeerId},
-    probe::{Probe, ProbeKeys},
-    sealing::Key,
+    identity::PeerId,
+    probe::Probe,
     time::UnixMillis,
 };
-
-/// A peer that may be what the dial looks for, as its record describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Who it is.
-    pub(super) peer: PeerId,
-    /// When its record was made; zero for addresses out of a ticket.
-    pub(super) made_at: UnixMillis,
-    /// Where it may be reached.
-    pub(super) candidates: Vec<Candidate>,
-    /// How its NAT behaves.
-    pub(super) nat: NatBehaviour,
-}
-
-/// Where we may be reached ourselves, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Gathered {
-    /// Best first.
-    pub(super) candidates: Vec<Candidate>,
-    /// How our NAT behaves.
-    pub(super) nat: NatBehaviour,
-    /// Whether the STUN servers have answered, or have had their time.
-    pub(super) complete: bool,
-}
-
-/// Who dials, and under which sockets.
-#[derive(Clone, Debug)]
-pub(super) struct Dialler {
-    /// Us.
-    pub(super) identity: Identity,
-    /// Proves that we know the secret that admits us.
-    pub(super) admission: Option<Key>,
-    /// The sockets that probes can leave by.
-    pub(super) sockets: Vec<BoundSocket>,
-    /// Whether there is a DHT to look things up in.
-    pub(super) has_dht: bool,
-}
-
-/// What a [`Dial`] asks its owner to do.
-#[derive(Debug)]
-pub(super) enum Output {
-    /// Look the target up, and find the DHT nodes of its inbox meanwhile.
-    Lookup,
-    /// QUIC packets for `peer` may go to these candidates, until a path is used.
-    Reach {
-        peer: PeerId,
-        candidates: Vec<Candidate>,
-    },
-    /// Take probes of this conversation as this dial's.
-    Converse { keys: ProbeKeys },
-    /// Leave `sealed` in the peer's inbox.
-    Offer { sealed: Vec<u8> },
-    /// Send a probe.
-    Transmit { path: Path, probe: Probe },
-    /// QUIC packets for `peer` go over this path from here on.
-    UsePath { peer: PeerId, path: Path },
-    /// Start QUIC to `peer`, anew if nothing has been heard over it yet.
-    Connect {
-        peer: PeerId,
-        initial_rtt: Option<Duration>,
-    },
-    /// Tell the user.
-    Stage {
-        peer: Option<PeerId>,
-        stage: Stage,
-        detail: String,
-    },
-    /// The dial is over without a link.
-    Failed(Failure),
-}
 
 /// One attempt to reach one target, with all its retries.
 #[derive(Debug)]
@@ -117,11 +46,7 @@ pub(super) struct Dial {
     started_unix: UnixMillis,
     deadline: Instant,
     gathered: Gathered,
-    found: BTreeMap<PeerId, Found>,
-    /// Those who do not want us, or are somebody else: for good.
-    given_up: BTreeSet<PeerId>,
-    /// How often each was left for another one because it stayed silent.
-    silences: BTreeMap<PeerId, u32>,
+    contenders: Contenders,
     lookup: Lookup,
     state: State,
     facts: Facts,
@@ -162,9 +87,7 @@ impl Dial {
             started_unix: unix,
             deadline,
             gathered,
-            found: BTreeMap::new(),
-            given_up: BTreeSet::new(),
-            silences: BTreeMap::new(),
+            contenders: Contenders::default(),
             lookup: Lookup::Running,
             state: State::Resolving,
             facts: Facts::default(),
@@ -215,11 +138,7 @@ impl Dial {
             found.nat
         );
         self.stage(Some(found.peer), Stage::Resolve, detail);
-        let newer = self
-            .found
-            .get(&found.peer)
-            .is_none_or(|known| known.made_at <= found.made_at);
-        if newer {
+        if self.contenders.is_news(&found) {
             self.adopt(found, now);
         }
         self.settle(now);
@@ -316,7 +235,7 @@ impl Dial {
             }
         } else if is_final {
             self.give_up(peer);
-            if self.next_peer().is_none() {
+            if self.contenders.next().is_none() {
                 return self.fail(failure);
             }
         } else {
@@ -369,15 +288,12 @@ impl Dial {
             && reach.proved.is_none()
         {
             let peer = reach.peer;
-            let others = self.found.keys().filter(|other| **other != peer);
-            let mut hopeful = others.filter(|other| !self.given_up.contains(other));
-            if reach.since + PEER_BUDGET <= now && hopeful.next().is_some() {
-                *self.silences.entry(peer).or_default() += 1;
+            if reach.since + PEER_BUDGET <= now && self.contenders.pass_over(peer) {
                 self.state = State::Resolving;
             }
         }
         if matches!(self.state, State::Resolving)
-            && let Some(peer) = self.next_peer()
+            && let Some(peer) = self.contenders.next()
         {
             self.begin_reach(peer, now);
         }
@@ -395,33 +311,16 @@ impl Dial {
         let State::Reaching(reach) = &self.state else {
             return false;
         };
-        let has_record = self
-            .found
-            .get(&reach.peer)
-            .is_some_and(|found| found.made_at != UnixMillis::default());
-        let stranger_answers = self
-            .facts
-            .link_failure
-            .as_ref()
-            .is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
+        let found = self.contenders.get(reach.peer);
+        let has_record = found.is_some_and(|found| found.made_at != UnixMillis::default());
+        let failure = self.facts.link_failure.as_ref();
+        let stranger_answers =
+            failure.is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
         // Somebody else is where a ticket leads, and the DHT knows nothing better.
         let is_replaced = stranger_answers && !has_record && self.facts.lookups > 0;
-        let facts = self.facts_at(now);
-        let both_change_ports =
-            facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping();
+        let both_change_ports = self.facts_at(now).both_change_ports();
         let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
         reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
-    }
-
-    /// Of the peers that have not been given up, the one that was silent least often; of several the
-    /// freshest.
-    fn next_peer(&self) -> Option<PeerId> {
-        let silences = |found: &Found| self.silences.get(&found.peer).copied().unwrap_or(0);
-        self.found
-            .values()
-            .filter(|found| !self.given_up.contains(&found.peer))
-            .min_by_key(|found| (silences(found), Reverse((found.made_at, found.peer))))
-            .map(|found| found.peer)
     }
 
     fn adopt(&mut self, found: Found, now: Instant) {
@@ -433,19 +332,17 @@ impl Dial {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });
         }
-        if self.found.len() < FOUND_MAX || self.found.contains_key(&peer) {
-            self.found.insert(peer, found);
-        }
+        self.contenders.insert(found);
     }
 
     fn give_up(&mut self, peer: PeerId) {
-        self.given_up.insert(peer);
+        self.contenders.give_up(peer);
         self.state = State::Resolving;
     }
 
     /// Opens the way for QUIC at once: a peer that needs no punching answers before any offer arrives.
     fn begin_reach(&mut self, peer: PeerId, now: Instant) {
-        let Some(found) = self.found.get(&peer) else {
+        let Some(found) = self.contenders.get(peer) else {
             return;
         };
         let first_attempt = self
@@ -523,21 +420,10 @@ impl Dial {
     }
 
     fn give_up_at(&self) -> Instant {
-        let nobody = self.found.is_empty();
-        let patience = if nobody {
-            NOT_FOUND_AFTER
-        } else {
-            Duration::MAX
-        };
-        self.started
-            .checked_add(patience)
-            .map_or(self.deadline, |end| end.min(self.deadline))
-    }
-
-    fn has_public_address(&self) -> bool {
-        let is_reflexive = |c: &Candidate| c.kind == CandidateKind::ServerReflexive;
-        let no_nat = self.gathered.nat.mapping == Some(Dependence::None);
-        no_nat || self.gathered.candidates.iter().any(is_reflexive)
+        match self.contenders.any() {
+            None => self.deadline.min(self.started + NOT_FOUND_AFTER),
+            Some(_) => self.deadline,
+        }
     }
 
     fn unix_at(&self, now: Instant) -> UnixMillis {
@@ -548,8 +434,8 @@ impl Dial {
     /// What was measured, for the explanation.
     fn facts_at(&self, now: Instant) -> Facts {
         let found = match &self.state {
-            State::Reaching(reach) => self.found.get(&reach.peer),
-            State::Resolving | State::Over => self.found.values().next(),
+            State::Reaching(reach) => self.contenders.get(reach.peer),
+            State::Resolving | State::Over => self.contenders.any(),
         };
         let probes_sent = match &self.state {
             State::Reaching(reach) => reach.pings_sent(),
@@ -565,7 +451,7 @@ impl Dial {
                 .map(|found| found.made_at.age_at(self.unix_at(now))),
             probes_sent,
             dht_disabled: !self.dialler.has_dht,
-            has_public_address: self.has_public_address(),
+            has_public_address: self.gathered.has_public_address(),
             our_nat: self.gathered.nat,
             our_addresses: self.gathered.candidates.len(),
             ..self.facts.clone()
@@ -610,6 +496,3 @@ const PEER_BUDGET: Duration = Duration::from_secs(5);
 
 /// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
 const HOPELESS_AFTER: Duration = Duration::from_secs(4);
-
-/// Servers remembered in one dial; a service record names up to six.
-const FOUND_MAX: usize = 16;
