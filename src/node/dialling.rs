@@ -1,5 +1,7 @@
 //! We reach somebody: starts dials, performs what they decide, and answers whoever waits for them.
 
+mod connecting;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -7,6 +9,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
+use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
@@ -25,7 +28,6 @@ use crate::{
     sealing::Key,
     service::Service,
     time::UnixMillis,
-    transport::link::{self, Link},
 };
 
 /// All dials under way.
@@ -43,6 +45,7 @@ struct Entry {
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
+    unproved: Option<Unproved>,
     conversation: Option<ConversationId>,
     /// The number of our offer in the peer's inbox, which the next one replaces.
     offer_seq: Option<i64>,
@@ -76,8 +79,11 @@ impl Dialling {
             .dials
             .values()
             .filter_map(|entry| entry.dial.poll_timeout());
+        let entries = self.dials.values();
+        let proofs = entries.filter_map(|entry| entry.unproved.as_ref()?.poll_timeout());
         let waits = self.dials.values().flat_map(|entry| &entry.waiting);
-        dials.chain(waits.map(|waiting| waiting.deadline)).min()
+        let waits = waits.map(|waiting| waiting.deadline);
+        dials.chain(proofs).chain(waits).min()
     }
 
     /// Dials under way to `target`.
@@ -86,11 +92,6 @@ impl Dialling {
             .iter()
             .find(|(_, entry)| entry.dial.target() == target)
             .map(|(id, _)| *id)
-    }
-
-    /// Whom a dial is reaching at the moment.
-    pub(super) fn peer_of(&self, id: DialId) -> Option<PeerId> {
-        self.dials.get(&id).and_then(|entry| entry.peer)
     }
 
     /// When a dial began.
@@ -184,6 +185,7 @@ impl Driver {
             admission,
             peer: None,
             quic: None,
+            unproved: None,
             conversation: None,
             offer_seq: None,
             waiting: Vec::new(),
@@ -249,6 +251,10 @@ impl Driver {
             .collect();
         for id in ids {
             self.tell_dial(id, Dial::handle_timeout);
+        }
+        let ids: Vec<DialId> = self.dialling.dials.keys().copied().collect();
+        for id in ids {
+            self.wake_proof(id, now);
         }
         for entry in self.dialling.dials.values_mut() {
             let expired = entry
@@ -371,41 +377,6 @@ impl Driver {
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
     }
 
-    /// Starts QUIC to `peer`, unless what was started before has heard of the peer already.
-    fn dial_quic(&mut self, id: DialId, peer: PeerId, initial_rtt: Option<Duration>) {
-        let now = self.clock.now();
-        let Some(address) = self.dial_address(peer) else {
-            return;
-        };
-        let is_answered = self.hears_quic(peer);
-        let Some(entry) = self.dialling.dials.get_mut(&id) else {
-            return;
-        };
-        match &entry.quic {
-            Some(running) if is_answered && !running.is_finished() => return,
-            Some(running) => running.abort(),
-            None => {}
-        }
-        let keys: Vec<Key> = entry.admission.clone().into_iter().collect();
-        let deadline = now + LINK_TIMEOUT;
-        let initial_rtt = initial_rtt.unwrap_or(INITIAL_RTT);
-        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
-        let task = self.spawn(async move {
-            let dial = link::Dial {
-                address,
-                peer,
-                initial_rtt,
-                keys,
-                deadline: deadline.into(),
-            };
-            let result = Link::dial(&endpoint, dial).await;
-            let _ = outcomes.send(Outcome::Dialled(id, peer, result)).await;
-        });
-        if let Some(entry) = self.dialling.dials.get_mut(&id) {
-            entry.quic = Some(task);
-        }
-    }
-
     /// A link to `peer` is up: whoever waited for it gets it.
     pub(super) fn complete_dials(&mut self, peer: PeerId) {
         let to_peer =
@@ -446,7 +417,9 @@ impl Driver {
 
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
-        if let Some(conversation) = entry.conversation {
+        let unproved = entry.unproved.as_ref();
+        let unproved = unproved.map(|unproved| unproved.conversation());
+        for conversation in entry.conversation.into_iter().chain(unproved) {
             self.forget_conversation(conversation);
         }
         Some(entry)
@@ -480,10 +453,3 @@ const DIALS_MAX: usize = 64;
 
 /// Commands that wait for one dial.
 const WAITING_MAX: usize = 1_024;
-
-/// QUIC gives up a path that has opened but carries no handshake after this long; the dial goes on.
-const LINK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Paces QUIC's first packets when no probe has measured the path: a lost first packet then costs 0.3 s
-/// instead of quinn's 1 s.
-const INITIAL_RTT: Duration = Duration::from_millis(100);

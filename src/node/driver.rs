@@ -57,6 +57,8 @@ pub(super) struct DialId(pub(super) u64);
 pub(super) enum Owner {
     /// A dial of ours.
     Dial(DialId),
+    /// A dial of ours that has a link over a path that is still to be proved.
+    Unproved(DialId),
     /// An offer that we answer.
     Answer(PeerId),
     /// A live link.
@@ -325,10 +327,11 @@ impl Driver {
         };
         tracing::trace!(%path, ?probe, ?owner, "probe heard");
         match *owner {
+            // Only what the dial chooses is admitted: an answer from elsewhere would be a crossed path.
             Owner::Dial(id) => {
-                self.admit_dialled(id, path);
                 self.tell_dial(id, |dial, now| dial.handle_probe(path, probe, now));
             }
+            Owner::Unproved(id) => self.handle_proof_probe(id, path, probe),
             Owner::Answer(peer) => {
                 self.admit(peer, path);
                 self.handle_answer_probe(peer, path, probe);

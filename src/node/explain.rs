@@ -45,6 +45,13 @@ pub(super) struct Facts {
     pub(super) link_failure: Option<Failure>,
 }
 
+impl Facts {
+    /// Whether each side sees the other one's port change with every destination.
+    pub(super) fn both_change_ports(&self) -> bool {
+        self.our_nat.has_dependent_mapping() && self.peer_nat.has_dependent_mapping()
+    }
+}
+
 /// Why `target` was not reached.
 pub(super) fn unreached(target: &Target, facts: &Facts) -> Failure {
     let is_mismatch = |failure: &&Failure| failure.code == Code::PeerIdentityMismatch;
@@ -129,7 +136,7 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
         facts.peer_nat,
         age.unwrap_or_default()
     );
-    if facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping() {
+    if facts.both_change_ports() {
         return Failure::new(
             Code::NatIncompatible,
             format!("found {}, but no direct path can be opened", peer.short()),

@@ -13,7 +13,7 @@ use tokio::time::timeout_at;
 
 use super::{
     dialling::{Waiting, Wish},
-    driver::{DialId, Driver, Outcome, Owner},
+    driver::{Driver, Outcome, Owner},
     event::{Connection, Direction, Event, PeerStatus, Receipt, Stage, Target},
     explain,
 };
@@ -106,6 +106,15 @@ impl Links {
             .get(&peer)
             .and_then(|neighbour| neighbour.live.as_ref());
         live.is_some_and(|live| live.offered == Some(conversation))
+    }
+
+    /// Whether the live link to `peer` is one that we dialled.
+    pub(super) fn is_dialled(&self, peer: PeerId) -> bool {
+        let live = self
+            .neighbours
+            .get(&peer)
+            .and_then(|neighbour| neighbour.live.as_ref());
+        live.is_some_and(|live| live.direction == Direction::Outgoing)
     }
 
     /// When a path is due for a look.
@@ -212,29 +221,8 @@ impl Driver {
         self.link_up(link, Direction::Incoming, began);
     }
 
-    /// Takes in that QUIC which we dialled has become a link, or not.
-    pub(super) fn handle_dialled(
-        &mut self,
-        id: DialId,
-        peer: PeerId,
-        result: Result<Link, LinkError>,
-    ) {
-        match result {
-            Ok(link) => {
-                let began = self.dialling.began(id).unwrap_or_else(|| self.clock.now());
-                self.link_up(link, Direction::Outgoing, began);
-            }
-            Err(error) => {
-                let failure = explain::link_failed(&error, peer);
-                let answered_at = self.heard_at(peer);
-                self.tell_dial(id, |dial, now| {
-                    dial.handle_link_failed(failure, &answered_at, now)
-                });
-            }
-        }
-    }
-
-    fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
+    /// A link is up; it is announced unless there is a better one, or no room for it.
+    pub(super) fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
         let (peer, now) = (link.peer_id(), self.clock.now());
         if self.links.count() >= self.config.peers_max && self.links.live(peer).is_none() {
             return self.close_link(Arc::new(link), "this node has as many peers as it may");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    driver::{DialId, Driver},
+    driver::Driver,
     event::{Event, PathKind, PathReport},
     linking::Neighbour,
 };
@@ -102,13 +102,6 @@ impl Driver {
     pub(super) fn admit(&mut self, peer: PeerId, path: Path) {
         if let Some(neighbour) = self.links.neighbours.get(&peer) {
             self.sockets.admit(neighbour.route, path);
-        }
-    }
-
-    /// The same for the peer that a dial is reaching.
-    pub(super) fn admit_dialled(&mut self, id: DialId, path: Path) {
-        if let Some(peer) = self.dialling.peer_of(id) {
-            self.admit(peer, path);
         }
     }
 

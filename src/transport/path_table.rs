@@ -362,21 +362,28 @@ impl PathTable {
         paths
     }
 
-    /// If `datagram` answers a dial that has no path yet, this is its path.
+    /// If `datagram` answers a dial, it is the peer's; and if the dial has no path yet, this is its path.
     ///
-    /// Only who received our first packet knows the id that it called us by, so the path works both
-    /// ways. Who it is, TLS finds out.
+    /// Only who received our first packet knows the id that it called us by. Who it is, TLS finds out. It
+    /// may answer once from anywhere; a second path must be one of its candidates, or be admitted.
     fn take_answer(&mut self, path: Path, datagram: &[u8]) {
         let Some(header) = LongHeader::read(datagram) else {
             return;
         };
-        let answered = self.routes.by_own_id(header.destination);
-        let searching = |route: &RouteId| self.routes.get(*route)?.best().is_none().then_some(());
-        let Some(route) = answered.filter(|route| searching(route).is_some()) else {
+        let Some(route) = self.routes.by_own_id(header.destination) else {
             return;
         };
+        let Some(answered) = self.routes.get(route) else {
+            return;
+        };
+        let is_searching = answered.best().is_none();
+        if !is_searching && !answered.candidates.contains(&path.remote) {
+            return;
+        }
         self.routes.give_path(route, path);
-        if let Some(answered) = self.routes.get_mut(route) {
+        if let Some(answered) = self.routes.get_mut(route)
+            && is_searching
+        {
             answered.outlet = Outlet::Open(path);
         }
     }

@@ -3,16 +3,12 @@
 use p2p_node::{lab::Nat, node::Target};
 use tokio::time::Instant;
 
-use crate::world::{World, run, secs, to_service};
+use crate::world::{run, secs, to_service};
 
 #[test]
 fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
-    run(async {
-        let mut world = World::new(1);
-        let (home, other) = (
-            world.host_behind(Nat::home()),
-            world.host_behind(Nat::home()),
-        );
+    run(1, async |mut world| {
+        let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
         let mut server = world.server(&home);
         server.online().await;
         let mut client = world.client(&other);
@@ -36,12 +32,8 @@ fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
 
 #[test]
 fn stopping_takes_no_longer_than_saying_goodbye() {
-    run(async {
-        let mut world = World::new(1);
-        let (home, other) = (
-            world.host_behind(Nat::home()),
-            world.host_behind(Nat::home()),
-        );
+    run(1, async |mut world| {
+        let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
         let mut server = world.server(&home);
         server.online().await;
         let client = world.client(&other);

@@ -363,7 +363,19 @@ fn the_answer_to_a_dial_opens_its_path() {
     let path = path("192.0.2.2:7");
     assert_eq!(world.send(address, b"more"), Destinations::One(path));
     // One answer is enough: another path has to prove itself by a probe.
-    assert_eq!(world.hear("192.0.2.1:1", &answer), Source::Refused);
+    assert_eq!(world.hear("192.0.2.2:8", &answer), Source::Refused);
+}
+
+/// Two nodes with two ways between them may each choose another one.
+#[test]
+fn a_peer_may_answer_from_any_of_its_candidates() {
+    let mut world = World::new();
+    let (route, address) = world.open(&["192.0.2.1:1", "10.0.0.1:1"]);
+    world.send(address, &initial([8; 8], [10; 8]));
+    world.set_best(route, "10.0.0.1:1");
+    let answer = initial([10; 8], [5; 8]);
+    assert_eq!(world.hear("192.0.2.1:1", &answer), Source::Path(address));
+    assert_eq!(world.table.best(route), Some(path("10.0.0.1:1")));
 }
 
 #[test]
