@@ -24,7 +24,7 @@ pub const CHECK_AFTER: Duration = Duration::from_secs(4);
 /// Between attempts when nobody answers; doubles up to the maximum.
 pub const RETRY_MIN: Duration = Duration::from_secs(2);
 /// See [`RETRY_MIN`].
-pub const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Attempts in a row that others may get in the way of, before we wait as if nobody had answered.
 pub const CONFLICTS_MAX: u32 = 8;

@@ -520,12 +520,12 @@ mod tests {
     fn many_sockets_sample_the_allocation_of_an_independent_nat() {
         let mut observations = vec![];
         for socket in 0..4 {
-            let reflexive = format!("198.51.100.9:{}", 50_000 + u16::from(socket));
+            let reflexive = format!("198.51.100.9:{}", 50_000 + socket);
             let at = moment() + Duration::from_millis(u64::from(socket));
             let answers = [(ONE, reflexive.as_str()), (TWO, reflexive.as_str())];
             let seen = seen_on(
                 socket,
-                &format!("192.168.1.20:{}", 4_000 + 7 * u16::from(socket)),
+                &format!("192.168.1.20:{}", 4_000 + 7 * socket),
                 &answers,
             );
             observations.extend(seen.into_iter().map(|seen| Observation { at, ..seen }));

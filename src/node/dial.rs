@@ -288,7 +288,10 @@ impl Dial {
             && reach.proved.is_none()
         {
             let peer = reach.peer;
-            if reach.since + PEER_BUDGET <= now && self.contenders.pass_over(peer) {
+            let had_its_turn = reach.since + PEER_BUDGET <= now;
+            // The first record to arrive may be an old one, of a server that is gone.
+            let is_outdated = self.contenders.next() != Some(peer);
+            if is_outdated || (had_its_turn && self.contenders.pass_over(peer)) {
                 self.state = State::Resolving;
             }
         }
@@ -492,7 +495,7 @@ const OFFER_RETRY: Duration = Duration::from_secs(1);
 const LINK_RETRY: Duration = Duration::from_millis(300);
 
 /// How long one server of a service is tried while there are others.
-const PEER_BUDGET: Duration = Duration::from_secs(5);
+const PEER_BUDGET: Duration = Duration::from_secs(3);
 
 /// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
 const HOPELESS_AFTER: Duration = Duration::from_secs(4);

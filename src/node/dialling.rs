@@ -279,8 +279,10 @@ impl Driver {
         match output {
             dial::Output::Lookup => self.look_up(id),
             dial::Output::Reach { peer, candidates } => {
-                if let Some(entry) = self.dialling.dials.get_mut(&id) {
-                    entry.peer = Some(peer);
+                let entry = self.dialling.dials.get_mut(&id);
+                let before = entry.and_then(|entry| entry.peer.replace(peer));
+                if let Some(before) = before.filter(|before| *before != peer) {
+                    self.release_route(before);
                 }
                 self.open_route(peer, &candidates);
             }

@@ -29,7 +29,7 @@ const EFFECTS: [&str; 9] = [
 ];
 
 /// The shell: the files, and the folders with a closing slash, that may name [`EFFECTS`].
-const SHELL: [&str; 14] = [
+const SHELL: [&str; 16] = [
     "bin/",
     "dht/driver.rs",
     "dht/keeper.rs",
@@ -39,8 +39,10 @@ const SHELL: [&str; 14] = [
     "dht/testnet.rs",
     "lab/",
     "node/clock.rs",
+    "node/start.rs",
     "transport/link.rs",
     "transport/link/handshake.rs",
+    "transport/link/tasks.rs",
     "transport/quic.rs",
     "transport/socket_set.rs",
     "transport/udp.rs",
