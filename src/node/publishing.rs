@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct Publishing {
     records: Vec<Record>,
     was_online: bool,
+    /// DHT nodes that took the last record.
+    stored_at: usize,
 }
 
 #[derive(Debug)]
@@ -163,6 +165,7 @@ impl Driver {
                 let found = record.take_read(answered, item.as_ref(), &self.us, unix);
                 tracing::debug!(?found, answered, "a record was read");
                 record.publication.handle_read(found, now);
+                self.announce_online();
             }
             Published::Written {
                 record,
@@ -172,23 +175,25 @@ impl Driver {
                 if let Err(error) = &result {
                     tracing::warn!(%error, "a record could not be published");
                 }
-                let stored = result.as_ref().map_or(0, |stored| stored.nodes);
+                if let Ok(stored) = &result {
+                    self.publishing.stored_at = stored.nodes;
+                }
                 let Some(record) = self.publishing.records.get_mut(record) else {
                     return;
                 };
                 record.publication.handle_written(seq, &result, now);
-                self.announce_online(stored);
+                self.announce_online();
             }
         }
         self.drain_publishing();
     }
 
-    fn announce_online(&mut self, stored_at: usize) {
+    fn announce_online(&mut self) {
         let is_online = self.publishing.is_online();
         if is_online && !self.publishing.was_online {
             let candidates = self.addresses.gathered().candidates;
             self.events.emit(Event::Online {
-                stored_at,
+                stored_at: self.publishing.stored_at,
                 addresses: candidates
                     .into_iter()
                     .map(|candidate| candidate.address)
