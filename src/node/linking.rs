@@ -271,6 +271,8 @@ impl Driver {
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = Some(live);
         }
+        // From here on sends that are not answered are told of.
+        self.tell_traffic(peer);
         self.end_answer(peer);
         self.complete_dials(peer);
         self.drain_upkeep(peer);

@@ -171,7 +171,9 @@ impl Driver {
         }
     }
 
-    fn tell_traffic(&mut self, peer: PeerId) {
+    /// Tells the upkeep of the paths to `peer` what went over them; the next send without an answer will be
+    /// told to us.
+    pub(super) fn tell_traffic(&mut self, peer: PeerId) {
         let now = self.clock.now();
         let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
             return;
