@@ -16,5 +16,6 @@ mod failures;
 mod matrix;
 mod peer;
 mod places;
+mod roaming;
 mod stories;
 mod world;
