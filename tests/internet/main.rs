@@ -18,4 +18,5 @@ mod peer;
 mod places;
 mod roaming;
 mod stories;
+mod swarm;
 mod world;
