@@ -112,15 +112,6 @@ impl Links {
         live.is_some_and(|live| live.offered == Some(conversation))
     }
 
-    /// Whether the live link to `peer` is one that we dialled.
-    pub(super) fn is_dialled(&self, peer: PeerId) -> bool {
-        let live = self
-            .neighbours
-            .get(&peer)
-            .and_then(|neighbour| neighbour.live.as_ref());
-        live.is_some_and(|live| live.direction == Direction::Outgoing)
-    }
-
     /// When a path is due for a look.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let live = self

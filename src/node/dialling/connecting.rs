@@ -106,12 +106,8 @@ impl Driver {
     }
 
     fn complete(&mut self, id: DialId, link: Link) {
-        let began = self.dialling.began(id);
-        if began.is_none() && self.links.is_dialled(link.peer_id()) {
-            // Of two attempts of the same dial the first one that came up is in use.
-            return;
-        }
-        let began = began.unwrap_or_else(|| self.clock.now());
+        // Of two attempts of one dial the later one stays, as it does at the acceptor.
+        let began = self.dialling.began(id).unwrap_or_else(|| self.clock.now());
         self.link_up(link, Direction::Outgoing, began);
     }
 
