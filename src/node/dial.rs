@@ -250,7 +250,7 @@ impl Dial {
             reach.handle_timeout(now, &mut self.entropy);
         }
         if let Lookup::Waiting { again } = self.lookup
-            && again <= now
+            && (again..self.give_up_at()).contains(&now)
             && self.needs_lookup()
         {
             self.lookup = Lookup::Running;
@@ -499,3 +499,6 @@ const PEER_BUDGET: Duration = Duration::from_secs(3);
 
 /// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
 const HOPELESS_AFTER: Duration = Duration::from_secs(4);
+
+#[cfg(test)]
+mod tests;
