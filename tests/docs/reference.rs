@@ -126,10 +126,12 @@ fn keys(event: &Value) -> Vec<&String> {
     event.as_object().unwrap().keys().collect()
 }
 
-/// What the program says of itself, which takes no network.
+/// What the program says of itself.
 fn help(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_p2p-node"))
         .args(args)
+        .env("P2P_NODE_DHT_BOOTSTRAP", "none")
+        .env("P2P_NODE_STUN", "none")
         .output();
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
@@ -158,6 +160,27 @@ fn sources(folder: &str) -> String {
     let mut all = String::new();
     collect(&root().join(folder), &mut all);
     all
+}
+
+#[test]
+fn no_test_starts_the_program_with_the_public_network() {
+    let program = concat!("env!(\"CARGO_BIN", "_EXE_p2p-node\")");
+    let mut checked = 0;
+    for folder in fs::read_dir(root().join("tests")).unwrap() {
+        let files = fs::read_dir(folder.unwrap().path());
+        for file in files.into_iter().flatten().map(|file| file.unwrap().path()) {
+            let Ok(source) = fs::read_to_string(&file) else {
+                continue;
+            };
+            if source.contains(program) {
+                checked += 1;
+                for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN"] {
+                    assert!(source.contains(variable), "{}: {variable}", file.display());
+                }
+            }
+        }
+    }
+    assert!(checked >= 3, "{checked} files start it");
 }
 
 #[test]
