@@ -1,7 +1,7 @@
 //! The program as a user's shell sees it: what it prints, what it leaves on disk, how it exits.
 //!
 //! No test here starts a node that may leave this machine: all run with `--stun none`,
-//! `--dht-bootstrap none` and a loopback address.
+//! `--dht-bootstrap none` and a loopback address, and the environment says `none`, too.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,6 +42,9 @@ impl Home {
             .env("HOME", &self.path)
             .env("XDG_DATA_HOME", self.path.join("data"))
             .env("XDG_RUNTIME_DIR", self.path.join("run"))
+            // Where a command starts a node though the test believes that it does not.
+            .env("P2P_NODE_DHT_BOOTSTRAP", "none")
+            .env("P2P_NODE_STUN", "none")
             .stdin(Stdio::null())
             .args(args);
         command
