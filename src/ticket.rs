@@ -27,7 +27,7 @@ pub struct Ticket {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// Sixteen random bytes that only the holders of a ticket know.
+/// Sixteen bytes, derived from the identity, that only the holders of a ticket know.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketSecret(pub [u8; 16]);
 

@@ -30,7 +30,7 @@ pub const SEALED_SIZE: usize = 704;
 
 /// A record made longer ago than this is not used.
 ///
-/// Records are renewed every half hour at least (see [`super::publication`]), so this is four renewals
+/// Records are renewed every 25 minutes at least (see [`super::publication`]), so this is four renewals
 /// missed; some DHT nodes never forget.
 pub const AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 

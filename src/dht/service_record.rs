@@ -15,6 +15,7 @@ use super::{
     },
 };
 use crate::{
+    behaviour::NatBehaviour,
     candidate::{CANDIDATES_MAX, Candidate, encode_compact},
     entropy::Entropy,
     identity::{Identity, PeerId},
@@ -40,6 +41,8 @@ pub struct ServiceEntry {
     pub made_at: UnixMillis,
     /// Where it may be reached, best first.
     pub candidates: Vec<Candidate>,
+    /// How its NAT behaves.
+    pub nat: NatBehaviour,
     /// Signed, to be passed on as it came.
     wire: WireEntry,
 }
@@ -54,18 +57,19 @@ pub struct ServiceRecord {
 }
 
 impl ServiceEntry {
-    /// Describes `identity` as a server of the service `name`, with as many of `candidates`, which are
-    /// ordered best first, as fit.
+    /// Describes `identity` as a server of the service `name`, behind a NAT that behaves so,
+    /// with as many of `candidates`, which are ordered best first, as fit.
     pub fn new(
         identity: &Identity,
         name: &Name,
-        candidates: &[Candidate],
+        (candidates, nat): (&[Candidate], NatBehaviour),
         now: UnixMillis,
     ) -> Self {
         let mut wire = WireEntry {
             peer_id: identity.peer_id().as_bytes().to_vec().into(),
             made_at_s: u32::try_from(now.seconds()).unwrap_or(u32::MAX),
             endpoints: Vec::new(),
+            nat: Some(nat.to_wire()),
             signature: Bytes::from_static(&[0; 64]),
         };
         let mut fitting = Vec::new();
@@ -81,6 +85,7 @@ impl ServiceEntry {
             peer: identity.peer_id(),
             made_at: UnixMillis::from_seconds(now.seconds()),
             candidates: fitting,
+            nat,
             wire,
         }
     }
@@ -100,6 +105,7 @@ impl ServiceEntry {
             peer,
             made_at,
             candidates,
+            nat: NatBehaviour::from_wire(wire.nat),
             wire,
         })
     }
@@ -195,9 +201,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::behaviour::Dependence;
     use crate::{candidate::CandidateKind, service::Service};
 
     const NOW: UnixMillis = UnixMillis(1_763_820_000_000);
+    const NAT: NatBehaviour = NatBehaviour {
+        mapping: Some(Dependence::EndpointIndependent),
+        filtering: Some(Dependence::AddressAndPortDependent),
+    };
 
     fn service(text: &str) -> Name {
         Name::Service(Service::open(text.parse().unwrap()))
@@ -224,7 +235,7 @@ mod tests {
 
     fn entry(seed: u8, now: UnixMillis) -> ServiceEntry {
         let candidates = candidates(&["[2001:db8::9]:1", "198.51.100.9:1", "192.168.1.2:1"]);
-        ServiceEntry::new(&server(seed), &name(), &candidates, now)
+        ServiceEntry::new(&server(seed), &name(), (&candidates, NAT), now)
     }
 
     fn sealed(entries: Vec<ServiceEntry>) -> Vec<u8> {
@@ -262,7 +273,7 @@ mod tests {
             "10.0.0.2:2",
         ];
         let five = [four.as_slice(), &["10.0.0.2:3"]].concat();
-        let entry = ServiceEntry::new(&server(1), &name(), &candidates(&five), NOW);
+        let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&five), NAT), NOW);
         assert_eq!(entry.candidates, candidates(&four));
         let mixed = [
             "198.51.100.9:1",
@@ -270,7 +281,7 @@ mod tests {
             "[2001:db8::8]:1",
             "10.0.0.2:1",
         ];
-        let entry = ServiceEntry::new(&server(1), &name(), &candidates(&mixed), NOW);
+        let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&mixed), NAT), NOW);
         let fitting = candidates(&["198.51.100.9:1", "[2001:db8::9]:1", "10.0.0.2:1"]);
         assert_eq!(entry.candidates, fitting);
     }
@@ -314,7 +325,7 @@ mod tests {
         forged.wire.made_at_s += 1;
         let stale = entry(3, UnixMillis(NOW.0 - 3 * 3_600_000));
         let early = entry(4, minutes_later(60));
-        let elsewhere = ServiceEntry::new(&server(5), &service("other"), &[], NOW);
+        let elsewhere = ServiceEntry::new(&server(5), &service("other"), (&[], NAT), NOW);
         let mut oversized = entry(6, NOW);
         oversized.wire.endpoints = vec![Bytes::from_static(&[1; 6]); 5];
         let mut record = open(

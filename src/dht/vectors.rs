@@ -133,7 +133,12 @@ fn fresh_vectors() -> Value {
 }
 
 fn entry() -> ServiceEntry {
-    ServiceEntry::new(&identity(), &service(None), &candidates(), NOW)
+    ServiceEntry::new(
+        &identity(),
+        &service(None),
+        (&candidates(), record().nat),
+        NOW,
+    )
 }
 
 #[test]

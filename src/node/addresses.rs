@@ -13,6 +13,7 @@ use super::{
     event::Event,
 };
 use crate::{
+    behaviour::NatBehaviour,
     datagram::{BoundSocket, Datagram, Family, Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
@@ -35,12 +36,21 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Nothing is known but the interfaces.
-    pub(super) fn new(look: Interfaces, servers: Vec<String>, now: Instant) -> Self {
+    /// Nothing is known but the interfaces; with no server to ask, that is all there will be.
+    pub(super) fn new(
+        look: Interfaces,
+        sockets: &[BoundSocket],
+        servers: Vec<String>,
+        now: Instant,
+    ) -> Self {
         let interfaces = look();
         let discovery = Discovery::new();
         let next_look = now + LOOK_INTERVAL;
-        let gathered = Gathered::default();
+        let gathered = Gathered {
+            candidates: gather(&interfaces, sockets, &[], Loopback::Skip),
+            nat: NatBehaviour::default(),
+            complete: servers.is_empty(),
+        };
         Self {
             discovery,
             look,

@@ -424,6 +424,8 @@ impl Dial {
 
     fn give_up_at(&self) -> Instant {
         match self.contenders.any() {
+            // Without a DHT nothing will be found that is not known.
+            None if !self.dialler.has_dht => self.started,
             None => self.deadline.min(self.started + NOT_FOUND_AFTER),
             Some(_) => self.deadline,
         }

@@ -58,9 +58,13 @@ pub(super) fn unreached(target: &Target, facts: &Facts) -> Failure {
     let replaced = facts.link_failure.as_ref().filter(is_mismatch);
     match facts.peer {
         None if facts.dht_disabled => no_dht_configured(target),
+        None if facts.lookups == 0 => too_soon(target, facts),
         None if facts.dht_nodes_answered == 0 => dht_unreachable(facts),
         None => not_found(target, facts),
         Some(_) if facts.path_open => no_handshake(target, facts),
+        // A record says where the peer is: whoever else answered there lives at a private address that
+        // two networks share.
+        Some(peer) if facts.record_age.is_some() => no_path(&peer, facts),
         Some(peer) => replaced.cloned().unwrap_or_else(|| no_path(&peer, facts)),
     }
 }
@@ -69,6 +73,15 @@ fn no_dht_configured(target: &Target) -> Failure {
     Failure::new(Code::PeerNotFound, format!("no way to look {target} up"))
         .because("this node was started without a DHT")
         .hint("use a ticket with addresses (p2p-node ticket --addrs), or drop --dht-bootstrap none")
+}
+
+fn too_soon(target: &Target, facts: &Facts) -> Failure {
+    Failure::new(Code::Timeout, format!("{target} was not found in time"))
+        .because(format!(
+            "no lookup has ended within {}",
+            seconds(facts.elapsed)
+        ))
+        .hint("give it longer: a lookup takes a second or two")
 }
 
 fn dht_unreachable(facts: &Facts) -> Failure {

@@ -2,7 +2,6 @@
 
 use super::dial::Found;
 use crate::{
-    behaviour::NatBehaviour,
     dht::{
         item::Item,
         location::Name,
@@ -51,13 +50,14 @@ impl From<ServiceEntry> for Found {
             peer,
             made_at,
             candidates,
+            nat,
             ..
         } = entry;
         Self {
             peer,
             made_at,
             candidates,
-            nat: NatBehaviour::default(),
+            nat,
         }
     }
 }

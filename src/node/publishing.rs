@@ -251,7 +251,8 @@ impl Driver {
         let (identity, name, entropy) = (&self.config.identity, &record.name, &mut self.entropy);
         let item = match name {
             Name::Service(_) => {
-                let entry = ServiceEntry::new(identity, name, &gathered.candidates, unix);
+                let entry =
+                    ServiceEntry::new(identity, name, (&gathered.candidates, gathered.nat), unix);
                 record.entry_made_at = entry.made_at;
                 let value = record.read.merge(&[entry], unix).seal(name, entropy);
                 Item::sign(&name.service_record_key(), seq, value)

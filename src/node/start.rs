@@ -58,7 +58,12 @@ impl Node {
             Ticket::of(&config.identity, Vec::new()),
             request_sender,
         );
-        let addresses = Addresses::new(interfaces, config.stun_servers.clone(), clock.now());
+        let addresses = Addresses::new(
+            interfaces,
+            &bound_sockets,
+            config.stun_servers.clone(),
+            clock.now(),
+        );
         let driver = Driver::new(Parts {
             config,
             clock,

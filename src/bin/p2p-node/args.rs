@@ -140,7 +140,8 @@ struct RunFlags {
         env = "P2P_NODE_SERVICE_SECRET_FILE"
     )]
     service_secret_file: Option<PathBuf>,
-    /// Let only these peers connect (repeat, or separate by commas)
+    /// Let these peers connect, and otherwise only who proves to know the service's secret or this
+    /// node's ticket (repeat, or separate by commas)
     #[arg(
         long,
         value_name = "PEER",
@@ -282,7 +283,7 @@ impl LogFlags {
             false => (None, self.log.as_deref()),
         };
         let chosen = typed.or(verbose).or(inherited).or(rust_log.as_deref());
-        EnvFilter::builder().parse_lossy(chosen.unwrap_or("warn"))
+        EnvFilter::builder().parse_lossy(chosen.unwrap_or(DEFAULT_FILTER))
     }
 }
 
@@ -359,6 +360,9 @@ Examples:
   p2p-node ticket
   p2p-node ticket --addrs 192.168.1.20:41641 [2001:db8::9]:41641
   p2p-node --connect \"$(ssh host p2p-node ticket)\"";
+
+/// What a person should look at. What the DHT's and STUN's libraries say of strangers' bytes is not.
+const DEFAULT_FILTER: &str = "warn,mainline=off,stun_types=error";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
