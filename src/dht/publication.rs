@@ -361,7 +361,7 @@ mod tests {
             now = at;
             own.handle_written(1, &Err(PutError::Timeout), now);
         }
-        assert_eq!(waits, [0, 2, 4, 8, 16, 32, 64, 128, 256]);
+        assert_eq!(waits, [0, 2, 4, 8, 16, 30, 30, 30, 30]);
         assert!(!own.is_published());
         own.handle_network_change(now);
         assert_eq!(next(&mut own).unwrap().0, now);

@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn six_of_the_largest_entries_arrive() {
         let entries: Vec<_> = (1..=6).map(|seed| entry(seed, NOW)).collect();
-        assert!(entries.iter().all(|entry| entry.wire.encoded_len() == 141));
+        assert!(entries.iter().all(|entry| entry.wire.encoded_len() == 139));
         let record = open(&sealed(entries.clone()), NOW).unwrap();
         assert_eq!(
             record,
@@ -266,15 +266,10 @@ mod tests {
 
     #[test]
     fn an_entry_takes_the_best_candidates_that_fit() {
-        let four = [
-            "198.51.100.9:1",
-            "198.51.100.9:2",
-            "10.0.0.2:1",
-            "10.0.0.2:2",
-        ];
-        let five = [four.as_slice(), &["10.0.0.2:3"]].concat();
-        let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&five), NAT), NOW);
-        assert_eq!(entry.candidates, candidates(&four));
+        let three = ["198.51.100.9:1", "198.51.100.9:2", "10.0.0.2:1"];
+        let four = [three.as_slice(), &["10.0.0.2:2"]].concat();
+        let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&four), NAT), NOW);
+        assert_eq!(entry.candidates, candidates(&three));
         let mixed = [
             "198.51.100.9:1",
             "[2001:db8::9]:1",
@@ -282,7 +277,7 @@ mod tests {
             "10.0.0.2:1",
         ];
         let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&mixed), NAT), NOW);
-        let fitting = candidates(&["198.51.100.9:1", "[2001:db8::9]:1", "10.0.0.2:1"]);
+        let fitting = candidates(&["198.51.100.9:1", "[2001:db8::9]:1"]);
         assert_eq!(entry.candidates, fitting);
     }
 
@@ -343,7 +338,7 @@ mod tests {
                 RecordRejected::Stale(Duration::from_secs(3 * 3600)),
                 RecordRejected::FromTheFuture(Duration::from_secs(3600)),
                 RecordRejected::Forged,
-                RecordRejected::Oversized(145),
+                RecordRejected::Oversized(151),
             ],
         };
         assert_eq!(record, expected);

@@ -253,8 +253,13 @@ mod tests {
     #[test]
     fn every_kind_of_failure_has_its_code_a_cause_and_a_remedy() {
         let peer = Some(crate::identity::Identity::from_seed([1; 32]).peer_id());
-        let silent = Facts::default();
+        let hurried = Facts::default();
+        let silent = Facts {
+            lookups: 3,
+            ..Facts::default()
+        };
         let answered = Facts {
+            lookups: 3,
             dht_nodes_answered: 8,
             ..Facts::default()
         };
@@ -273,6 +278,7 @@ mod tests {
             ..unreached_peer.clone()
         };
         for (facts, code) in [
+            (hurried, Code::Timeout),
             (silent, Code::DhtUnreachable),
             (answered, Code::PeerNotFound),
             (unreached_peer, Code::PunchTimeout),

@@ -430,6 +430,9 @@ mod tests {
         assert_eq!(filter(Some("error"), 1, false, Some("trace")), "info");
         assert_eq!(filter(Some("error"), 0, false, Some("trace")), "error");
         assert_eq!(filter(None, 0, false, Some("trace")), "trace");
-        assert_eq!(filter(None, 0, false, None), "warn");
+        assert_eq!(
+            filter(None, 0, false, None),
+            "stun_types=error,mainline=off,warn"
+        );
     }
 }
