@@ -34,11 +34,19 @@ impl Start {
 
 /// Dials every pair with the seeds below `seeds`, without loss and with, and prints what it took.
 pub(crate) fn print(seeds: u64) {
-    println!("# Virtual round trips of {ROUND_TRIP:?}, median / 99th percentile of {seeds} seeds\n");
-    println!("From 'record known' where the server can be dialled unannounced, else from 'offer read'.");
-    println!("Datagrams: medians of those the client / the server sent from the dial's begin to the link.");
+    println!(
+        "# Virtual round trips of {ROUND_TRIP:?}, median / 99th percentile of {seeds} seeds\n"
+    );
+    println!(
+        "From 'record known' where the server can be dialled unannounced, else from 'offer read'."
+    );
+    println!(
+        "Datagrams: medians of those the client / the server sent from the dial's begin to the link."
+    );
     println!("15 % loss: of everything on the client's access line, each way.\n");
-    println!("| client × server | from | path | link | first message | datagrams | link, 15 % loss | first message, 15 % loss | datagrams, 15 % loss |");
+    println!(
+        "| client × server | from | path | link | first message | datagrams | link, 15 % loss | first message, 15 % loss | datagrams, 15 % loss |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for pair in Pair::all_plain() {
         let (quiet, quiet_failed) = runs(pair, 0.0, seeds);
