@@ -9,7 +9,14 @@
 //! Criterion then measures what one dial costs in real time, which is CPU time here: one thread that
 //! never waits. Both nodes and the simulated internet are in it.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    missing_docs,
+    reason = "a bench is run by hand, prints, and waits for some events of many"
+)]
 
 mod dial;
 mod side;

@@ -34,20 +34,7 @@ impl Start {
 
 /// Dials every pair with the seeds below `seeds`, without loss and with, and prints what it took.
 pub(crate) fn print(seeds: u64) {
-    println!(
-        "# Virtual round trips of {ROUND_TRIP:?}, median / 99th percentile of {seeds} seeds\n"
-    );
-    println!(
-        "From 'record known' where the server can be dialled unannounced, else from 'offer read'."
-    );
-    println!(
-        "Datagrams: medians of those the client / the server sent from the dial's begin to the link."
-    );
-    println!("15 % loss: of everything on the client's access line, each way.\n");
-    println!(
-        "| client × server | from | path | link | first message | datagrams | link, 15 % loss | first message, 15 % loss | datagrams, 15 % loss |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("# Virtual round trips of {ROUND_TRIP:?}, {seeds} seeds\n\n{LEGEND}\n\n{HEADER}");
     for pair in Pair::all_plain() {
         let (quiet, quiet_failed) = runs(pair, 0.0, seeds);
         let (lossy, lossy_failed) = runs(pair, 0.15, seeds);
@@ -58,12 +45,12 @@ pub(crate) fn print(seeds: u64) {
         };
         println!(
             "| {pair} | {from} | {} | {} | {} | {} | {} | {} | {}{} |",
-            round_trips(&quiet, start, |run| run.path),
-            round_trips(&quiet, start, |run| Some(run.link)),
-            round_trips(&quiet, start, |run| Some(run.delivered)),
+            round_trips(&quiet, start, &[50, 99], |run| run.path),
+            round_trips(&quiet, start, &[50, 99], |run| Some(run.link)),
+            round_trips(&quiet, start, &[50, 99], |run| Some(run.delivered)),
             datagrams(&quiet),
-            round_trips(&lossy, start, |run| Some(run.link)),
-            round_trips(&lossy, start, |run| Some(run.delivered)),
+            round_trips(&lossy, start, &[50, 90, 99], |run| Some(run.link)),
+            round_trips(&lossy, start, &[50, 90, 99], |run| Some(run.delivered)),
             datagrams(&lossy),
             failures(quiet_failed + lossy_failed),
         );
@@ -87,18 +74,21 @@ fn runs(pair: Pair, loss: f64, seeds: u64) -> (Vec<Times>, usize) {
     (delivered, failed)
 }
 
-fn round_trips(runs: &[Times], start: Start, end: impl Fn(&Times) -> Option<Duration>) -> String {
+fn round_trips(
+    runs: &[Times],
+    start: Start,
+    percents: &[usize],
+    end: impl Fn(&Times) -> Option<Duration>,
+) -> String {
     let since = |run: &Times| end(run)?.checked_sub(start.moment(run)?);
     let mut times: Vec<Duration> = runs.iter().filter_map(since).collect();
     times.sort_unstable();
     let in_round_trips = |time: &Duration| time.as_secs_f64() / ROUND_TRIP.as_secs_f64();
-    match (percentile(&times, 50), percentile(&times, 99)) {
-        (Some(median), Some(worst)) => {
-            let (median, worst) = (in_round_trips(median), in_round_trips(worst));
-            format!("{median:.2} / {worst:.2}")
-        }
-        _ => "–".to_owned(),
-    }
+    let shown = percents.iter().map(|&percent| {
+        percentile(&times, percent).map(|time| format!("{:.2}", in_round_trips(time)))
+    });
+    let shown: Option<Vec<String>> = shown.collect();
+    shown.map_or_else(|| "–".to_owned(), |shown| shown.join(" / "))
 }
 
 fn datagrams(runs: &[Times]) -> String {
@@ -122,3 +112,13 @@ fn failures(failed: usize) -> String {
 fn percentile<T>(sorted: &[T], percent: usize) -> Option<&T> {
     sorted.get((sorted.len() * percent).div_ceil(100).checked_sub(1)?)
 }
+
+const LEGEND: &str = "\
+From 'record known' where the server can be dialled unannounced, else from 'offer read'.
+Path, link, first message: median / 99th percentile; with loss median / 90th / 99th.
+Datagrams: medians of those the client / the server sent from the dial's begin to the link.
+15 % loss: of everything on the client's access line, each way.";
+
+const HEADER: &str = "\
+| client × server | from | path | link | first message | datagrams | link, 15 % loss | first message, 15 % loss | datagrams, 15 % loss |
+|---|---|---|---|---|---|---|---|---|";
