@@ -7,11 +7,12 @@
 //! A set receives, and sends what had to wait, only while a [`quinn::Endpoint`] polls it. It is also
 //! the one place of `transport` that reads the clock.
 
+mod apart;
 mod room;
 mod table;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt, io,
     net::SocketAddr,
     ops::Bound,
@@ -31,7 +32,10 @@ use quinn::{
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 
-use self::room::RoomPoller;
+use self::{
+    apart::{APART_MAX, Apart},
+    room::RoomPoller,
+};
 use super::{
     demux::{Fate, Kind, sift},
     path_table::{Destinations, PathTable, Refusals, Source, WaitingDatagram, normal},
@@ -72,7 +76,8 @@ pub struct Counters {
     pub unknown_kind: u64,
     /// Sends to a peer without any path, or by a socket that is not there.
     pub sent_nowhere: u64,
-    /// Datagrams of a second connection that shared a buffer with those of the first.
+    /// Datagrams of a second connection that shared a buffer with those of the first, and found no room
+    /// in the queue for a buffer of their own.
     pub mixed_connections: u64,
     /// What the path table refused.
     pub refusals: Refusals,
@@ -101,6 +106,8 @@ struct State {
     served: SocketIndex,
     /// The endpoint's task.
     receiver: Option<Waker>,
+    /// What shared a buffer with another connection's datagrams and is received next, oldest first.
+    apart: VecDeque<Apart>,
 }
 
 impl SocketSet {
@@ -120,6 +127,7 @@ impl SocketSet {
                 slots: Arc::default(),
                 served: SocketIndex(u16::MAX),
                 receiver: None,
+                apart: VecDeque::new(),
             }),
             side,
             any_full: AtomicBool::new(false),
@@ -249,16 +257,17 @@ impl SocketSet {
     ) {
         let now = now();
         let mut state = lock(&self.state);
+        let state = &mut *state;
         for (meta, buffer) in metas.iter_mut().zip(buffers) {
             let path = Path {
                 socket,
                 remote: normal(meta.addr),
             };
-            let mut source = None;
+            let (mut source, ecn) = (None, meta.ecn);
             sift(buffer, meta, |kind, segment| match kind {
                 Kind::Stun | Kind::Probe => self.divert(path, segment),
                 Kind::Unknown => count(&self.unknown_kind),
-                Kind::Quic => self.admit_segment(&mut state.table, path, segment, &mut source, now),
+                Kind::Quic => self.admit_segment(state, path, (segment, ecn), &mut source, now),
             });
             let Some(Source::Path(address) | Source::Datagram(address)) = source else {
                 continue;
@@ -275,16 +284,16 @@ impl SocketSet {
     /// of a buffer must be from one virtual address.
     fn admit_segment(
         &self,
-        table: &mut PathTable,
+        state: &mut State,
         path: Path,
-        segment: &[u8],
+        (segment, ecn): (&[u8], Option<EcnCodepoint>),
         source: &mut Option<Source>,
         now: Instant,
     ) -> Fate {
         if let Some(Source::Path(_)) = source {
             return Fate::Keep;
         }
-        let this = table.identify(path, segment, now);
+        let this = state.table.identify(path, segment, now);
         match (this, *source) {
             (Source::Refused, _) => Fate::Remove,
             (this, None) => {
@@ -292,8 +301,19 @@ impl SocketSet {
                 Fate::Keep
             }
             (this, Some(before)) if this == before => Fate::Keep,
-            // Rare, and QUIC sends it again.
-            (Source::Path(_) | Source::Datagram(_), Some(_)) => count(&self.mixed_connections),
+            (Source::Path(_) | Source::Datagram(_), Some(_)) if state.apart.len() == APART_MAX => {
+                count(&self.mixed_connections)
+            }
+            (Source::Path(address) | Source::Datagram(address), Some(_)) => {
+                let volume = Volume::of(segment.len(), segment.len());
+                state.table.count_received(address, volume, now);
+                state.apart.push_back(Apart {
+                    source: address,
+                    bytes: segment.to_vec(),
+                    ecn,
+                });
+                Fate::Remove
+            }
         }
     }
 
@@ -364,6 +384,11 @@ impl AsyncUdpSocket for SocketSet {
     ) -> Poll<io::Result<usize>> {
         let (slots, served) = {
             let mut state = lock(&self.state);
+            if let Some(apart) = state.apart.pop_front()
+                && apart.fill(buffers, metas).is_some()
+            {
+                return Poll::Ready(Ok(1));
+            }
             if !state
                 .receiver
                 .as_ref()

@@ -215,6 +215,25 @@ async fn one_buffer_holds_a_probe_among_packets_of_quic() {
     assert_eq!(world.side.try_recv(), Ok(expected));
 }
 
+/// A dial's first packet comes through as soon as a NAT opens, is sent again when a path is known, and the
+/// dial's second attempt follows at once: the kernel puts all of that into one buffer.
+#[tokio::test]
+async fn a_second_connection_in_one_buffer_is_heard_too() {
+    let world = World::new();
+    let (route, dialled) = world.open(&["192.0.2.1:1"]);
+    let [first, second] = [1, 2].map(|id| initial([id; 8], [3; 8]));
+    world.v4.receives("192.0.2.1:1", &first, 1200);
+    let (came_in, _) = world.receive().await;
+    world.set.admit(route, path(0, "192.0.2.1:1"));
+    let burst = [first.clone(), second.clone(), first.clone()].concat();
+    world.v4.receives("192.0.2.1:1", &burst, 1200);
+    let repeated = [first.clone(), first].concat();
+    assert_eq!(world.receive().await, (came_in, repeated));
+    assert_eq!(world.receive().await, (dialled, second));
+    assert!(world.is_quiet());
+    assert_eq!(world.set.counters().mixed_connections, 0);
+}
+
 #[tokio::test]
 async fn a_busy_socket_does_not_silence_the_others() {
     let world = World::new();
