@@ -173,6 +173,11 @@ impl Discovery {
         self.report();
     }
 
+    /// Has a look at our mappings now: a peer that was connected is not heard any more.
+    pub fn hurry(&mut self, now: Instant) {
+        self.timers.keepalive = self.timers.keepalive.map(|due| due.min(now));
+    }
+
     /// Takes in a response that came from `remote` to `socket`.
     pub fn handle_response(
         &mut self,
@@ -279,8 +284,7 @@ impl Discovery {
                 } => self.handle_failure(socket, server, now, entropy),
             }
         }
-        let is_over = |round: &mut Round| round.outstanding.is_empty();
-        if let Some(round) = self.round.take_if(is_over) {
+        if let Some(round) = self.round.take_if(|round| round.outstanding.is_empty()) {
             self.end_round(&round, now);
         }
     }

@@ -159,6 +159,12 @@ impl Driver {
         self.resolve_stun_servers();
     }
 
+    /// Asks a STUN server now whether our addresses have changed.
+    pub(super) fn look_for_ourselves(&mut self) {
+        let now = self.clock.now();
+        self.addresses.discovery.hurry(now);
+    }
+
     fn resolve_stun_servers(&mut self) {
         let (names, outcomes) = (self.addresses.servers.clone(), self.outcomes());
         self.spawn(async move {

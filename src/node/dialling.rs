@@ -46,10 +46,20 @@ struct Entry {
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
     unproved: Option<Unproved>,
+    purpose: Purpose,
     conversation: Option<ConversationId>,
     /// The number of our offer in the peer's inbox, which the next one replaces.
     offer_seq: Option<i64>,
     waiting: Vec<Waiting>,
+}
+
+/// What a dial is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A link.
+    Link,
+    /// Another path for the live link to this peer.
+    Rescue(PeerId),
 }
 
 /// Somebody who waits for a dial.
@@ -90,7 +100,7 @@ impl Dialling {
     fn to(&self, target: &Target) -> Option<DialId> {
         self.dials
             .iter()
-            .find(|(_, entry)| entry.dial.target() == target)
+            .find(|(_, entry)| entry.dial.target() == target && entry.purpose == Purpose::Link)
             .map(|(id, _)| *id)
     }
 
@@ -136,7 +146,12 @@ impl Driver {
                         .hint("wait for one of them");
                 return waiting.fail(failure);
             }
-            None => self.begin_dial(target, waiting.deadline),
+            None => {
+                self.events.emit(Event::Connecting {
+                    target: target.clone(),
+                });
+                self.begin_dial(target, waiting.deadline, Purpose::Link)
+            }
         };
         if let Some(entry) = self.dialling.dials.get_mut(&id) {
             if entry.waiting.len() >= WAITING_MAX {
@@ -151,7 +166,25 @@ impl Driver {
         self.drain_dial(id);
     }
 
-    fn begin_dial(&mut self, target: Target, deadline: Instant) -> DialId {
+    /// Begins to look for another path for the live link to `peer`.
+    pub(super) fn begin_rescue_dial(
+        &mut self,
+        target: Target,
+        peer: PeerId,
+        deadline: Instant,
+    ) -> Option<DialId> {
+        let has_room = self.dialling.dials.len() < DIALS_MAX;
+        let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
+        self.drain_dial(id);
+        Some(id)
+    }
+
+    /// Ends a dial that nobody waits for.
+    pub(super) fn drop_dial(&mut self, id: DialId) {
+        self.remove_dial(id);
+    }
+
+    fn begin_dial(&mut self, target: Target, deadline: Instant, purpose: Purpose) -> DialId {
         self.dialling.last += 1;
         let id = DialId(self.dialling.last);
         let (name, admission) = self.name_of(&target);
@@ -171,9 +204,6 @@ impl Driver {
             deadline,
             self.entropy.fork(),
         );
-        self.events.emit(Event::Connecting {
-            target: target.clone(),
-        });
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
@@ -186,6 +216,7 @@ impl Driver {
             peer: None,
             quic: None,
             unproved: None,
+            purpose,
             conversation: None,
             offer_seq: None,
             waiting: Vec::new(),
@@ -220,6 +251,17 @@ impl Driver {
                 Some(ticket.secret.admission_key()),
             ),
         }
+    }
+
+    /// Takes in that a lookup has found somebody.
+    pub(super) fn handle_found(&mut self, id: DialId, found: Found) {
+        let purpose = self.dialling.dials.get(&id).map(|entry| entry.purpose);
+        if let Some(Purpose::Rescue(peer)) = purpose
+            && peer != found.peer
+        {
+            return;
+        }
+        self.tell_dial(id, |dial, now| dial.handle_found(found, now));
     }
 
     /// Passes something to a dial and performs what it decides.
@@ -310,7 +352,9 @@ impl Driver {
                 detail,
             } => {
                 let now = self.clock.now();
-                if let Some(entry) = self.dialling.dials.get(&id) {
+                if let Some(entry) = self.dialling.dials.get(&id)
+                    && entry.purpose == Purpose::Link
+                {
                     let elapsed = now.saturating_duration_since(entry.dial.started());
                     let target = entry.dial.target().clone();
                     self.events.emit(Event::Progress {

@@ -4,7 +4,8 @@
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
 //! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
 //! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `addresses` (where we are), `publishing` (how we are found), `standing` (a client's wish).
+//! `rescue` (of links whose path is gone), `addresses` (where we are), `publishing` (how we are found),
+//! `standing` (a client's wish).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -343,7 +344,7 @@ impl Driver {
     fn handle_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Found(id, found) => {
-                self.tell_dial(id, |dial, now| dial.handle_found(found, now));
+                self.handle_found(id, found);
             }
             Outcome::LookupEnded(id, answered) => {
                 self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));

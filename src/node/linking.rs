@@ -16,6 +16,7 @@ use super::{
     driver::{Driver, Outcome, Owner},
     event::{Connection, Direction, Event, PeerStatus, Receipt, Stage, Target},
     explain,
+    rescue::Rescue,
 };
 use crate::{
     candidate::Candidate,
@@ -54,10 +55,13 @@ pub(super) struct Live {
     link: Arc<Link>,
     pub(super) upkeep: Upkeep,
     generation: u64,
-    direction: Direction,
+    pub(super) direction: Direction,
     /// The conversation of the offer that led here, if one did.
     offered: Option<ConversationId>,
     pub(super) conversation: ConversationId,
+    /// What was dialled, if it was us.
+    pub(super) target: Option<Target>,
+    pub(super) rescue: Rescue,
     since: Instant,
     took: Duration,
     /// Messages of ours that the peer has.
@@ -123,7 +127,8 @@ impl Links {
             .neighbours
             .values()
             .filter_map(|neighbour| neighbour.live.as_ref());
-        live.filter_map(|live| live.upkeep.poll_timeout()).min()
+        let upkeep = live.filter_map(|live| live.upkeep.poll_timeout());
+        upkeep.chain(self.poll_rescue()).min()
     }
 
     /// The live link to `peer`.
@@ -261,6 +266,8 @@ impl Driver {
             upkeep,
             generation: self.links.generations,
             direction,
+            target: self.dialling.target_reaching(peer),
+            rescue: Rescue::default(),
             since: now,
             took: now.saturating_duration_since(began),
             delivered: Arc::new(AtomicU64::new(0)),
@@ -271,6 +278,8 @@ impl Driver {
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = Some(live);
         }
+        // From here on sends that are not answered are told of.
+        self.tell_traffic(peer);
         self.end_answer(peer);
         self.complete_dials(peer);
         self.drain_upkeep(peer);
@@ -333,6 +342,7 @@ impl Driver {
         };
         let conversation = live.conversation;
         self.forget_conversation(conversation);
+        self.end_rescue(peer);
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = None;
         }
@@ -350,6 +360,7 @@ impl Driver {
 
     /// Ends the link to `peer`, if there is one, without an event: another takes its place.
     fn end_session(&mut self, peer: PeerId, reason: &'static str) {
+        self.end_rescue(peer);
         let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
             return;
         };

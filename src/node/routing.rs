@@ -27,6 +27,11 @@ impl Driver {
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             candidates.clone_into(&mut neighbour.candidates);
             self.sockets.set_candidates(neighbour.route, &addresses);
+            let paths = self.paths_to(candidates);
+            if let Some(live) = self.links.live(peer) {
+                live.upkeep.add_candidates(paths, self.clock.now());
+                self.drain_upkeep(peer);
+            }
             return;
         }
         match self.sockets.open_route(&addresses) {
@@ -60,10 +65,15 @@ impl Driver {
 
     /// QUIC packets for `peer` go over `path` from here on.
     pub(super) fn use_path(&mut self, peer: PeerId, path: Path) {
-        if let Some(neighbour) = self.links.neighbours.get(&peer) {
-            // A live link has machines of its own that know better than a dial that is still ending.
-            if neighbour.live.is_none() {
-                self.sockets.set_best(neighbour.route, path);
+        let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
+            return;
+        };
+        match &mut neighbour.live {
+            None => self.sockets.set_best(neighbour.route, path),
+            // A live link asks on the path itself, and takes it if it has nothing better.
+            Some(live) => {
+                live.upkeep.suggest(path, self.clock.now());
+                self.drain_upkeep(peer);
             }
         }
     }
@@ -169,9 +179,19 @@ impl Driver {
             }
             self.drain_upkeep(peer);
         }
+        let live = self
+            .links
+            .neighbours
+            .iter()
+            .filter(|(_, n)| n.live.is_some());
+        for peer in live.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.look_after(peer);
+        }
     }
 
-    fn tell_traffic(&mut self, peer: PeerId) {
+    /// Tells the upkeep of the paths to `peer` what went over them; the next send without an answer will be
+    /// told to us.
+    pub(super) fn tell_traffic(&mut self, peer: PeerId) {
         let now = self.clock.now();
         let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
             return;
@@ -210,6 +230,7 @@ impl Driver {
                 upkeep::Output::Recovered => tracing::info!(?peer, "a path answers again"),
             }
         }
+        self.look_after(peer);
     }
 }
 

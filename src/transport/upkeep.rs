@@ -169,6 +169,18 @@ impl Upkeep {
         }
     }
 
+    /// The peer was heard on this path by other means than this route's probes: asks it there.
+    pub fn suggest(&mut self, path: Path, now: Instant) {
+        if path != self.best {
+            self.ping(path, Urgency::PathLost, now);
+        }
+    }
+
+    /// Whether the peer is heard on no path.
+    pub fn is_searching(&self) -> bool {
+        matches!(self.state, State::Searching { .. } | State::Lost { .. })
+    }
+
     /// A probe that the peer's keys opened came by `path`.
     pub fn handle_probe(&mut self, path: Path, probe: Probe, now: Instant) {
         match probe {

@@ -16,5 +16,7 @@ mod failures;
 mod matrix;
 mod peer;
 mod places;
+mod roaming;
 mod stories;
+mod swarm;
 mod world;

@@ -47,6 +47,10 @@ impl Driver {
     /// Starts QUIC to `peer`, unless what was started before has heard of the peer already.
     pub(super) fn dial_quic(&mut self, id: DialId, peer: PeerId, initial_rtt: Option<Duration>) {
         let now = self.clock.now();
+        if self.links.live(peer).is_some() {
+            // Only a path is wanted, for the link that is there.
+            return;
+        }
         let Some(address) = self.dial_address(peer) else {
             return;
         };
