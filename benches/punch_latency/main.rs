@@ -21,9 +21,6 @@
 mod dial;
 mod side;
 mod table;
-// Stories use more of a world than figures do.
-#[allow(dead_code)]
-#[path = "../../tests/internet/world.rs"]
 mod world;
 
 use std::{env, time::Duration};

@@ -67,7 +67,7 @@ fn two_homes_behind_carriers_of_their_own_are_linked() {
 
 /// Two homes inside one carrier's network: their candidates are the carrier's public address, which only a
 /// hairpinning carrier turns back, and private addresses that mean nothing to each other.
-async fn neighbours_of_one_carrier(world: &mut World, carrier: Nat) -> (Home, Home) {
+fn neighbours_of_one_carrier(world: &mut World, carrier: Nat) -> (Home, Home) {
     let address = world.public_address();
     let carrier = world.internet.router(carrier, address);
     let home = |number: u8| {
@@ -89,7 +89,7 @@ fn two_homes_behind_one_carrier_that_hairpins_are_linked() {
             hairpin: true,
             ..Nat::cgnat()
         };
-        let (client, server) = neighbours_of_one_carrier(&mut world, carrier).await;
+        let (client, server) = neighbours_of_one_carrier(&mut world, carrier);
         link(&mut world, &client, &server).await;
     });
 }
@@ -97,7 +97,7 @@ fn two_homes_behind_one_carrier_that_hairpins_are_linked() {
 #[test]
 fn two_homes_behind_one_carrier_that_does_not_hairpin_are_told_why_there_is_no_link() {
     run(1, async |mut world| {
-        let (client, server) = neighbours_of_one_carrier(&mut world, Nat::cgnat()).await;
+        let (client, server) = neighbours_of_one_carrier(&mut world, Nat::cgnat());
         let trial = dial(&mut world, &client, &server).await;
         let verdict = world.internet.verdict(&client.host, &server.host);
         assert_eq!(verdict, Verdict::Impossible);

@@ -221,14 +221,6 @@ impl World {
 }
 
 impl Home {
-    /// A public host without NAT: the addresses to write down are its own.
-    pub(crate) fn of(host: Host) -> Self {
-        Self {
-            host,
-            routers: Vec::new(),
-        }
-    }
-
     /// The NAT that faces the internet.
     pub(crate) fn outermost(&self) -> &Router {
         self.routers.last().expect("there is a NAT")
