@@ -8,10 +8,7 @@ use p2p_node::{
     entropy::Entropy,
     identity::Identity,
     lab::{Host, Internet, Nat, Router, Seed},
-    node::{
-        Clock, Config, Environment, Event, Node, Role, Target,
-        stun_service,
-    },
+    node::{Clock, Config, Environment, Event, Node, Role, Target, stun_service},
     proto::Message,
     service::Service,
     time::UnixMillis,
@@ -58,10 +55,7 @@ impl World {
             tokio::spawn(stun_service::serve(socket, clock));
             format!("{address}:3478")
         });
-        let conditions = Conditions {
-            latency: Duration::from_millis(40),
-            ..Conditions::default()
-        };
+        let conditions = Conditions { latency: Duration::from_millis(40), ..Conditions::default() };
         Self {
             internet,
             dht: MemoryDht::new(conditions),
@@ -74,15 +68,13 @@ impl World {
     /// A router with `nat`, with a public address of its own.
     pub(crate) fn home(&mut self, nat: Nat) -> Router {
         self.identities += 1;
-        self.internet
-            .router(nat, IpAddr::from([203, 0, 113, self.identities]))
+        self.internet.router(nat, IpAddr::from([203, 0, 113, self.identities]))
     }
 
     /// A host without a NAT.
     pub(crate) fn public_host(&mut self) -> Host {
         self.identities += 1;
-        self.internet
-            .host(IpAddr::from([198, 51, 100, 100 + self.identities]))
+        self.internet.host(IpAddr::from([198, 51, 100, 100 + self.identities]))
     }
 
     /// The next identity of this world.
@@ -111,12 +103,7 @@ impl World {
             crypto: Crypto::seeded(self.entropy.fork()),
         };
         let (node, events) = Node::start(config, environment).unwrap();
-        Peer {
-            host: host.clone(),
-            node,
-            seen: Vec::new(),
-            events,
-        }
+        Peer { host: host.clone(), node, seen: Vec::new(), events }
     }
 
     pub(crate) fn server(&mut self, host: &Host) -> Peer {
@@ -162,8 +149,7 @@ impl Peer {
     }
 
     pub(crate) async fn online(&mut self) {
-        self.until(|event| matches!(event, Event::Online { .. }).then_some(()))
-            .await;
+        self.until(|event| matches!(event, Event::Online { .. }).then_some(())).await;
     }
 }
 

@@ -9,11 +9,8 @@ use crate::{
 
 /// Prints the table of `rounds` rounds of each comparison.
 pub(crate) fn print(rounds: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let rows = runtime.block_on(async { tokio::spawn(rows(rounds)).await.unwrap() });
     println!("# Over the shared socket and over quinn alone, medians of {rounds} rounds\n");
     println!("| what | quinn alone | ours | ratio of speeds, median (least – most) |");
@@ -40,43 +37,25 @@ async fn rows(rounds: usize) -> Vec<String> {
             .row("shared socket: 100 bytes and back, p50", microseconds),
         Comparison::new(rounds, || raw.bulk(BULK_SIZE), || bulk_messages(linked))
             .await
-            .row(
-                "link: 256 messages of 1 MiB with receipts, against a stream",
-                mebibytes,
-            ),
-        Comparison::new(
-            rounds,
-            || raw.writes(MESSAGES),
-            || linked.messages(MESSAGES, 100),
-        )
-        .await
-        .row(
-            "link: messages of 100 bytes with receipts, against writes of 100 bytes",
-            thousands,
-        ),
-        Comparison::new(rounds, || pings(raw), || receipts(linked))
+            .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
+        Comparison::new(rounds, || raw.writes(MESSAGES), || linked.messages(MESSAGES, 100))
             .await
             .row(
-                "link: 100 bytes to receipt, p50, against an echo",
-                microseconds,
+                "link: messages of 100 bytes with receipts, against writes of 100 bytes",
+                thousands,
             ),
+        Comparison::new(rounds, || pings(raw), || receipts(linked))
+            .await
+            .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
     ]
 }
 
 async fn pings(raw: &Raw) -> f64 {
-    1.0 / raw
-        .ping_pong(PINGS)
-        .await
-        .max(Duration::from_nanos(1))
-        .as_secs_f64()
+    1.0 / raw.ping_pong(PINGS).await.max(Duration::from_nanos(1)).as_secs_f64()
 }
 
 async fn receipts(linked: &Linked) -> f64 {
-    1.0 / linked
-        .ping_pong(PINGS)
-        .await
-        .max(Duration::from_nanos(1))
-        .as_secs_f64()
+    1.0 / linked.ping_pong(PINGS).await.max(Duration::from_nanos(1)).as_secs_f64()
 }
 
 async fn bulk_messages(linked: &Linked) -> f64 {
@@ -96,10 +75,7 @@ impl Comparison {
         A: Future<Output = f64>,
         B: Future<Output = f64>,
     {
-        let mut comparison = Self {
-            alone: Vec::new(),
-            ours: Vec::new(),
-        };
+        let mut comparison = Self { alone: Vec::new(), ours: Vec::new() };
         for round in 0..rounds {
             if round % 2 == 0 {
                 comparison.alone.push(alone().await);

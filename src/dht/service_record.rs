@@ -101,13 +101,7 @@ impl ServiceEntry {
             return Err(RecordRejected::Forged);
         }
         check_age(made_at, now)?;
-        Ok(Self {
-            peer,
-            made_at,
-            candidates,
-            nat: NatBehaviour::from_wire(wire.nat),
-            wire,
-        })
+        Ok(Self { peer, made_at, candidates, nat: NatBehaviour::from_wire(wire.nat), wire })
     }
 }
 
@@ -125,10 +119,7 @@ impl ServiceRecord {
                 Err(reason) => rejected.push(reason),
             }
         }
-        Ok(Self {
-            entries: newest_of_each(entries),
-            rejected,
-        })
+        Ok(Self { entries: newest_of_each(entries), rejected })
     }
 
     /// This list with `entries` in it and without what is stale at `now`.
@@ -137,13 +128,8 @@ impl ServiceRecord {
     /// that were heard of last stay.
     pub fn merge(&self, entries: &[ServiceEntry], now: UnixMillis) -> Self {
         let all = entries.iter().chain(&self.entries);
-        let fresh = all
-            .filter(|entry| check_age(entry.made_at, now).is_ok())
-            .cloned();
-        Self {
-            entries: newest_of_each(fresh.collect()),
-            rejected: Vec::new(),
-        }
+        let fresh = all.filter(|entry| check_age(entry.made_at, now).is_ok()).cloned();
+        Self { entries: newest_of_each(fresh.collect()), rejected: Vec::new() }
     }
 
     /// Whether `peer` is listed.
@@ -154,9 +140,7 @@ impl ServiceRecord {
     /// Seals the list for those who know the service `name`.
     pub fn seal(&self, name: &Name, entropy: &mut Entropy) -> Vec<u8> {
         let entries = self.entries.iter().take(ENTRIES_MAX);
-        let wire = Wire {
-            entries: entries.map(|entry| entry.wire.clone()).collect(),
-        };
+        let wire = Wire { entries: entries.map(|entry| entry.wire.clone()).collect() };
         seal_padded(&wire, SEALED_SIZE, &name.sealing_key(), entropy)
     }
 }
@@ -180,18 +164,10 @@ const ENTRIES_READ_MAX: usize = 8;
 const FIELD_HEADER_SIZE: usize = 2;
 
 fn signed_bytes(wire: &WireEntry, name: &Name) -> Vec<u8> {
-    let unsigned = WireEntry {
-        signature: Bytes::new(),
-        ..wire.clone()
-    };
+    let unsigned = WireEntry { signature: Bytes::new(), ..wire.clone() };
     let service_key = name.record().public_key;
     let encoding = unsigned.encode_to_vec();
-    [
-        b"p2p-node/1 service entry".as_slice(),
-        &service_key,
-        &encoding,
-    ]
-    .concat()
+    [b"p2p-node/1 service entry".as_slice(), &service_key, &encoding].concat()
 }
 
 #[cfg(test)]
@@ -239,10 +215,7 @@ mod tests {
     }
 
     fn sealed(entries: Vec<ServiceEntry>) -> Vec<u8> {
-        let record = ServiceRecord {
-            entries,
-            rejected: Vec::new(),
-        };
+        let record = ServiceRecord { entries, rejected: Vec::new() };
         record.seal(&name(), &mut Entropy::from_seed(1))
     }
 
@@ -255,13 +228,7 @@ mod tests {
         let entries: Vec<_> = (1..=6).map(|seed| entry(seed, NOW)).collect();
         assert!(entries.iter().all(|entry| entry.wire.encoded_len() == 139));
         let record = open(&sealed(entries.clone()), NOW).unwrap();
-        assert_eq!(
-            record,
-            ServiceRecord {
-                entries,
-                rejected: Vec::new()
-            }
-        );
+        assert_eq!(record, ServiceRecord { entries, rejected: Vec::new() });
     }
 
     #[test]
@@ -270,12 +237,7 @@ mod tests {
         let four = [three.as_slice(), &["10.0.0.2:2"]].concat();
         let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&four), NAT), NOW);
         assert_eq!(entry.candidates, candidates(&three));
-        let mixed = [
-            "198.51.100.9:1",
-            "[2001:db8::9]:1",
-            "[2001:db8::8]:1",
-            "10.0.0.2:1",
-        ];
+        let mixed = ["198.51.100.9:1", "[2001:db8::9]:1", "[2001:db8::8]:1", "10.0.0.2:1"];
         let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&mixed), NAT), NOW);
         let fitting = candidates(&["198.51.100.9:1", "[2001:db8::9]:1"]);
         assert_eq!(entry.candidates, fitting);
@@ -284,10 +246,7 @@ mod tests {
     #[test]
     fn merging_replaces_our_entry_and_drops_what_is_stale() {
         let (old, other) = (entry(1, NOW), entry(2, minutes_later(100)));
-        let record = ServiceRecord {
-            entries: vec![old, other.clone()],
-            rejected: Vec::new(),
-        };
+        let record = ServiceRecord { entries: vec![old, other.clone()], rejected: Vec::new() };
         let ours = entry(3, minutes_later(130));
         let merged = record.merge(std::slice::from_ref(&ours), minutes_later(130));
         assert_eq!(merged.entries, [ours, other.clone()]);
@@ -299,13 +258,8 @@ mod tests {
 
     #[test]
     fn a_seventh_server_takes_the_place_of_the_one_heard_of_longest_ago() {
-        let entries = (1..=6)
-            .map(|seed| entry(seed, minutes_later(seed.into())))
-            .collect();
-        let record = ServiceRecord {
-            entries,
-            rejected: Vec::new(),
-        };
+        let entries = (1..=6).map(|seed| entry(seed, minutes_later(seed.into()))).collect();
+        let record = ServiceRecord { entries, rejected: Vec::new() };
         let merged = record.merge(&[entry(7, minutes_later(7))], minutes_later(7));
         let listed: Vec<_> = merged.entries.iter().map(|entry| entry.peer).collect();
         let expected: Vec<_> = (2..=7).rev().map(|seed| server(seed).peer_id()).collect();
@@ -323,14 +277,9 @@ mod tests {
         let elsewhere = ServiceEntry::new(&server(5), &service("other"), (&[], NAT), NOW);
         let mut oversized = entry(6, NOW);
         oversized.wire.endpoints = vec![Bytes::from_static(&[1; 6]); 5];
-        let mut record = open(
-            &sealed(vec![good.clone(), forged, stale, early, elsewhere]),
-            NOW,
-        )
-        .unwrap();
-        record
-            .rejected
-            .extend(open(&sealed(vec![oversized]), NOW).unwrap().rejected);
+        let mut record =
+            open(&sealed(vec![good.clone(), forged, stale, early, elsewhere]), NOW).unwrap();
+        record.rejected.extend(open(&sealed(vec![oversized]), NOW).unwrap().rejected);
         let expected = ServiceRecord {
             entries: vec![good],
             rejected: vec![
@@ -349,10 +298,7 @@ mod tests {
         let sealed = sealed(vec![entry(1, NOW)]);
         let opened = ServiceRecord::open(&sealed, &service("other"), NOW);
         assert_eq!(opened, Err(RecordRejected::WrongKey));
-        assert_eq!(
-            open(&sealed[..899], NOW),
-            Err(RecordRejected::Truncated(899))
-        );
+        assert_eq!(open(&sealed[..899], NOW), Err(RecordRejected::Truncated(899)));
     }
 
     proptest! {

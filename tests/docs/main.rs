@@ -4,11 +4,7 @@
 //! Everything is started by [`shell::Home`], which keeps every program off the public network: against a
 //! test network on loopback, or none at all.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 #![allow(
     clippy::disallowed_methods,
     reason = "real programs take real time, and waits for them have deadlines"
@@ -60,10 +56,7 @@ const COMMANDS: [(&str, Fate); 18] = [
     (DEMO_OPENED, Run),
     (DEMO_CLOSED, Run),
     ("tests/run", NotRun("it runs this test")),
-    (
-        "cargo build --bin p2p-node",
-        NotRun("the program that it builds is the one that is tested"),
-    ),
+    ("cargo build --bin p2p-node", NotRun("the program that it builds is the one that is tested")),
     (PYTHON_SERVER, Run),
     (PYTHON_CLIENT, Run),
     (PYTHON_SERVICE_SERVER, Run),

@@ -25,10 +25,7 @@ pub(crate) fn text(path: &str) -> String {
 impl Document {
     /// The document at `path`.
     pub(crate) fn read(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            text: text(path),
-        }
+        Self { path: path.to_owned(), text: text(path) }
     }
 
     /// The documents at the root of the repository, and those of its folders.
@@ -117,9 +114,8 @@ impl Document {
         headings
             .map(|heading| {
                 let heading = heading.trim_start_matches('#').trim().to_lowercase();
-                let kept = heading
-                    .chars()
-                    .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+                let kept =
+                    heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
                 kept.map(|c| if c == ' ' { '-' } else { c }).collect()
             })
             .collect()
@@ -134,9 +130,7 @@ impl Document {
     /// What stands in single backticks.
     pub(crate) fn quoted(&self) -> Vec<String> {
         let prose = self.prose();
-        let quoted = prose
-            .lines()
-            .flat_map(|line| line.split('`').skip(1).step_by(2));
+        let quoted = prose.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
         quoted.map(ToOwned::to_owned).collect()
     }
 }

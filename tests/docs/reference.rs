@@ -13,33 +13,21 @@ use crate::markdown::{Document, root, text};
 #[test]
 fn every_code_is_documented_as_it_is() {
     let rows = Document::read("PROTOCOL.md").table("code | exit");
-    let documented: Vec<[String; 3]> = rows
-        .iter()
-        .map(|row| [row[0].clone(), row[1].clone(), row[2].clone()])
-        .collect();
+    let documented: Vec<[String; 3]> =
+        rows.iter().map(|row| [row[0].clone(), row[1].clone(), row[2].clone()]).collect();
     let expected = Code::ALL.map(|code| {
         let again = if code.is_retryable() { "yes" } else { "no" };
-        [
-            format!("`{code}`"),
-            exit_code(code).to_string(),
-            again.to_owned(),
-        ]
+        [format!("`{code}`"), exit_code(code).to_string(), again.to_owned()]
     });
     assert_eq!(documented, expected);
-    assert!(
-        rows.iter()
-            .all(|row| row.len() == 5 && !row[3].is_empty() && !row[4].is_empty())
-    );
+    assert!(rows.iter().all(|row| row.len() == 5 && !row[3].is_empty() && !row[4].is_empty()));
 }
 
 #[test]
 fn codes_that_the_quick_start_explains_exist() {
     for row in Document::read("QUICKSTART.md").table("code") {
         let code = row[0].trim_matches('`');
-        assert!(
-            Code::ALL.iter().any(|known| known.as_str() == code),
-            "{code}"
-        );
+        assert!(Code::ALL.iter().any(|known| known.as_str() == code), "{code}");
     }
 }
 
@@ -109,13 +97,10 @@ fn tests_that_the_architecture_relies_on_exist() {
 fn golden_events() -> Vec<Value> {
     let files = fs::read_dir(root().join("tests/transcripts")).unwrap();
     let texts = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
-    let lines: Vec<String> = texts
-        .flat_map(|text| text.lines().map(ToOwned::to_owned).collect::<Vec<_>>())
-        .collect();
+    let lines: Vec<String> =
+        texts.flat_map(|text| text.lines().map(ToOwned::to_owned).collect::<Vec<_>>()).collect();
     let events = lines.iter().filter_map(|line| line.strip_prefix("< "));
-    events
-        .map(|event| serde_json::from_str(event).unwrap())
-        .collect()
+    events.map(|event| serde_json::from_str(event).unwrap()).collect()
 }
 
 fn name(event: &Value) -> String {

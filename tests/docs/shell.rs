@@ -28,9 +28,7 @@ pub(crate) struct Network {
 impl Network {
     /// Nothing but this machine.
     pub(crate) fn none() -> Self {
-        Self {
-            values: ["none", "none"].map(ToOwned::to_owned),
-        }
+        Self { values: ["none", "none"].map(ToOwned::to_owned) }
     }
 
     /// The network that `p2p-node testnet` announces in its first line.
@@ -39,11 +37,7 @@ impl Network {
         let servers = |name: &str| -> String {
             let servers = announcement[name].as_array().unwrap().iter();
             let servers: Vec<_> = servers.map(|server| server.as_str().unwrap()).collect();
-            assert!(
-                servers
-                    .iter()
-                    .all(|server| server.starts_with("127.0.0.1:"))
-            );
+            assert!(servers.iter().all(|server| server.starts_with("127.0.0.1:")));
             servers.join(",")
         };
         let values = ["bootstrap", "stun"].map(servers);
@@ -78,11 +72,7 @@ impl Home {
 
     fn at(folder: PathBuf, user: &'static str, network: Network) -> Self {
         fs::create_dir_all(folder.join(user).join("run")).unwrap();
-        Self {
-            folder,
-            user,
-            network,
-        }
+        Self { folder, user, network }
     }
 
     /// The folder that is its alone.
@@ -106,11 +96,7 @@ impl Home {
     fn command(&self, line: &str) -> Command {
         let line = line.replace("cargo run --release --bin p2p-node --", "p2p-node");
         // A pipeline needs the shell to stay; everything else takes its place, and its signals.
-        let line = if line.contains('|') {
-            line
-        } else {
-            format!("exec {line}")
-        };
+        let line = if line.contains('|') { line } else { format!("exec {line}") };
         let own = |name: &str| self.path().join(name);
         let path = std::env::var("PATH").unwrap();
         let mut command = Command::new("bash");
@@ -118,10 +104,7 @@ impl Home {
             .args(["-c", &line])
             .current_dir(&self.folder)
             .env_clear()
-            .env(
-                "PATH",
-                format!("{}:{path}", self.folder.join("bin").display()),
-            )
+            .env("PATH", format!("{}:{path}", self.folder.join("bin").display()))
             .env("HOME", self.path())
             .env("XDG_DATA_HOME", own("data"))
             .env("XDG_RUNTIME_DIR", own("run"))
@@ -160,18 +143,11 @@ pub(crate) struct Ended {
 
 impl Running {
     fn of(command: &mut Command) -> Self {
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (sender, lines) = mpsc::channel();
         read(child.stdout.take().unwrap(), Stream::Out, sender.clone());
         read(child.stderr.take().unwrap(), Stream::Err, sender);
-        Self {
-            stdin: child.stdin.take(),
-            child,
-            lines,
-            heard: Vec::new(),
-        }
+        Self { stdin: child.stdin.take(), child, lines, heard: Vec::new() }
     }
 
     /// Types a line.
@@ -244,17 +220,12 @@ impl Running {
     }
 
     fn said(&self) -> String {
-        self.heard
-            .iter()
-            .map(|(_, line)| format!("  {line}\n"))
-            .collect()
+        self.heard.iter().map(|(_, line)| format!("  {line}\n")).collect()
     }
 
     fn signal(&self, name: &str) {
         let group = format!("-{}", self.child.id());
-        let kill = Command::new("kill")
-            .args(["-s", name, "--", &group])
-            .output();
+        let kill = Command::new("kill").args(["-s", name, "--", &group]).output();
         // The group may be gone already.
         let _ = kill;
     }
@@ -300,8 +271,5 @@ fn no_program_is_started_with_the_public_network() {
     // The pattern above is one of them.
     assert_eq!(starts("tests/docs/shell.rs"), 3);
     assert_eq!(starts("tests/docs/reference.rs"), 1);
-    assert_eq!(
-        starts("tests/docs/stories.rs") + starts("tests/docs/markdown.rs"),
-        0
-    );
+    assert_eq!(starts("tests/docs/stories.rs") + starts("tests/docs/markdown.rs"), 0);
 }

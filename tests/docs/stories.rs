@@ -19,11 +19,7 @@ fn the_demos_end_as_the_documents_say() {
     for demo in [DEMO, DEMO_OPENED] {
         let ended = home.run(demo, DEMO_TIME);
         assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
-        assert!(
-            ended.stdout.contains("Both talk directly: "),
-            "{}",
-            ended.stdout
-        );
+        assert!(ended.stdout.contains("Both talk directly: "), "{}", ended.stdout);
     }
     let ended = home.run(DEMO_CLOSED, DEMO_TIME);
     assert!(matches!(ended.code, Some(4..=7)), "{}", ended.stdout);
@@ -36,16 +32,9 @@ fn the_demo_in_the_readme_is_what_the_demo_prints() {
     let shown = Document::read("README.md").blocks("").remove(0);
     let ended = Home::new("timeline", &Network::none()).run(DEMO, DEMO_TIME);
     let steps = |text: &str| -> Vec<String> {
-        let steps = text
-            .lines()
-            .filter_map(|line| line.trim_start().split_once(" ms  "));
+        let steps = text.lines().filter_map(|line| line.trim_start().split_once(" ms  "));
         let mut steps: Vec<_> = steps
-            .map(|(_, step)| {
-                step.split_whitespace()
-                    .take(2)
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            })
+            .map(|(_, step)| step.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
             .collect();
         // Both sides act at the same time.
         steps.sort();
@@ -56,10 +45,7 @@ fn the_demo_in_the_readme_is_what_the_demo_prints() {
     for step in steps(&shown) {
         assert!(printed.contains(&step), "{step}\n{}", ended.stdout);
     }
-    for line in shown
-        .lines()
-        .filter(|line| line.contains('─') || line.contains("client$"))
-    {
+    for line in shown.lines().filter(|line| line.contains('─') || line.contains("client$")) {
         assert!(ended.stdout.contains(line), "{line}\n{}", ended.stdout);
     }
 }
@@ -93,11 +79,7 @@ fn a_script_pipes_one_command_in() {
     let mut server = serve(&home, SERVER);
     let ended = home.elsewhere().run(PIPED, END_TIME);
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
-    assert!(
-        ended.stdout.contains(r#""state":"delivered""#),
-        "{}",
-        ended.stdout
-    );
+    assert!(ended.stdout.contains(r#""state":"delivered""#), "{}", ended.stdout);
     assert_eq!(server.event("message")["message"]["payload"], "hello");
     stop(server);
 }
@@ -139,9 +121,7 @@ fn the_testnet_says_how_to_use_it() {
     let first = testnet.until("announcement", |line| Some(line.to_owned()));
     // Checks that it is on loopback.
     let _ = Network::announced(&first);
-    testnet.until("flags", |line| {
-        line.contains("--dht-bootstrap 127.0.0.1:").then_some(())
-    });
+    testnet.until("flags", |line| line.contains("--dht-bootstrap 127.0.0.1:").then_some(()));
     for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN"] {
         let export = format!("export {variable}=127.0.0.1:");
         testnet.until(variable, |line| line.starts_with(&export).then_some(()));
@@ -158,12 +138,8 @@ fn two_scripts_talk_on_one_machine_without_a_network() {
     let client = home.start(PYTHON_CLIENT);
     they_talk(server, client);
     let run = home.path().join("run/p2p-node");
-    let left = fs::read_dir(run)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let left: Vec<_> = left
-        .filter(|path| path.extension().unwrap() != "lock")
-        .collect();
+    let left = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path());
+    let left: Vec<_> = left.filter(|path| path.extension().unwrap() != "lock").collect();
     assert!(left.is_empty(), "{left:?}");
     nothing_runs(&home);
 }
@@ -181,16 +157,10 @@ fn two_scripts_find_each_other_by_service() {
 
 /// A line each way between the two scripts, and Ctrl-C in both terminals.
 fn they_talk(mut server: Running, mut client: Running) {
-    client.until("connection", |line| {
-        line.starts_with("connected to ").then_some(())
-    });
+    client.until("connection", |line| line.starts_with("connected to ").then_some(()));
     client.type_line("hello there");
-    server.until("message", |line| {
-        line.ends_with(": hello there").then_some(())
-    });
-    client.until("receipt", |line| {
-        line.starts_with("delivered in ").then_some(())
-    });
+    server.until("message", |line| line.ends_with(": hello there").then_some(()));
+    client.until("receipt", |line| line.starts_with("delivered in ").then_some(()));
     server.type_line("and back");
     client.until("answer", |line| line.ends_with(": and back").then_some(()));
     for terminal in [client, server] {
@@ -208,11 +178,7 @@ fn nothing_runs(home: &Home) {
     let environments = processes.map(|entry| entry.unwrap().path().join("environ"));
     let left = environments
         .filter_map(|environment| fs::read(environment).ok())
-        .filter(|environment| {
-            environment
-                .split(|&byte| byte == 0)
-                .any(|entry| entry == own)
-        });
+        .filter(|environment| environment.split(|&byte| byte == 0).any(|entry| entry == own));
     assert_eq!(left.count(), 0);
 }
 
