@@ -5,6 +5,8 @@
 //! does three things with it: it sends items, reads what was asked for, and polls what is watched. All
 //! of it obeys [`Roster`]'s one query a second to any node, and each has a budget.
 
+mod answers;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddrV4,
@@ -14,11 +16,11 @@ use std::{
 use super::{
     burst::Burst,
     item::Item,
-    krpc::{self, Answer, Contact, NotAReply, Query, Reply, TransactionId},
+    krpc::{self, Contact, NotAReply, Query, Reply, TransactionId},
     location::{Location, Target},
     place::Place,
     polling::{POLL_INTERVAL, Polling, WatchId},
-    putting::{PROTOCOL_ERROR, Putting, Response},
+    putting::{Putting, Response},
     rendezvous::{Counters, Health, PutError, Stored},
     roster::Roster,
 };
@@ -353,52 +355,6 @@ impl Courier {
                 self.polling.looked(target, &mut self.entropy, now);
                 self.send_get(target, node, known, now);
                 return;
-            }
-        }
-    }
-
-    fn handle_answer(&mut self, query: InFlight, answer: Answer, now: Instant) {
-        let contact = Contact { id: answer.id, address: query.to };
-        match query.purpose {
-            Errand::Put(id) => {
-                self.roster.answered(contact, now);
-                if let Some(put) = self.puts.get_mut(&id) {
-                    put.note(query.to, Response::Stored);
-                }
-            }
-            Errand::Get(target) => {
-                let Some(place) = self.places.get_mut(&target) else {
-                    return;
-                };
-                let Ok(item) = answer.verify(&place.location.public_key) else {
-                    self.counters.forged += 1;
-                    self.roster.misbehaved(query.to, now);
-                    return;
-                };
-                self.roster.answered(contact, now);
-                place.answered(contact, answer, now);
-                if let Some(item) = item {
-                    self.handle_item(item, now);
-                }
-            }
-        }
-    }
-
-    fn handle_refusal(&mut self, query: InFlight, code: i64, now: Instant) {
-        match query.purpose {
-            Errand::Get(_) => self.roster.misbehaved(query.to, now),
-            Errand::Put(id) => {
-                let Some(put) = self.puts.get_mut(&id) else {
-                    return;
-                };
-                put.note(query.to, Response::Refused(code));
-                let target = put.item.target();
-                if code == PROTOCOL_ERROR
-                    && put.retry(query.to)
-                    && let Some(place) = self.places.get_mut(&target)
-                {
-                    place.neighbourhood.drop_token(query.to);
-                }
             }
         }
     }
