@@ -126,34 +126,20 @@ mod tests {
     #[test]
     fn the_first_slot_is_taken_unless_somebody_just_did() {
         let choice = |slots| Slots(slots).choose(Some(NOW_SEQ - 7), NOW);
-        let first = Choice {
-            index: 0,
-            seq: NOW_SEQ,
-            cas: ABSENT,
-        };
+        let first = Choice { index: 0, seq: NOW_SEQ, cas: ABSENT };
         assert_eq!(choice([None; 3]), first);
         let old = NOW_SEQ - 6_000;
-        assert_eq!(
-            choice([Some(old), None, None]),
-            Choice { cas: old, ..first }
-        );
+        assert_eq!(choice([Some(old), None, None]), Choice { cas: old, ..first });
         let fresh = Some(NOW_SEQ - 1_000);
         assert_eq!(choice([fresh, None, None]), Choice { index: 1, ..first });
         let ours = NOW_SEQ - 7;
-        assert_eq!(
-            choice([Some(ours), None, None]),
-            Choice { cas: ours, ..first }
-        );
+        assert_eq!(choice([Some(ours), None, None]), Choice { cas: ours, ..first });
     }
 
     #[test]
     fn if_all_are_taken_the_one_taken_longest_ago_gives_way_and_numbers_still_grow() {
         let slots = Slots([Some(i64::MAX), Some(NOW_SEQ + 50), Some(NOW_SEQ + 20)]);
-        let expected = Choice {
-            index: 2,
-            seq: NOW_SEQ + 21,
-            cas: NOW_SEQ + 20,
-        };
+        let expected = Choice { index: 2, seq: NOW_SEQ + 21, cas: NOW_SEQ + 20 };
         assert_eq!(slots.choose(None, NOW), expected);
     }
 

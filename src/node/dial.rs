@@ -148,9 +148,7 @@ impl Dial {
     pub(super) fn handle_lookup_ended(&mut self, nodes_answered: usize, now: Instant) {
         self.facts.lookups += 1;
         self.facts.dht_nodes_answered = self.facts.dht_nodes_answered.max(nodes_answered);
-        self.lookup = Lookup::Waiting {
-            again: now + LOOKUP_RETRY,
-        };
+        self.lookup = Lookup::Waiting { again: now + LOOKUP_RETRY };
         self.settle(now);
     }
 
@@ -160,11 +158,7 @@ impl Dial {
             return;
         }
         self.gathered = gathered;
-        let detail = format!(
-            "{} addresses, {}",
-            self.gathered.candidates.len(),
-            self.gathered.nat
-        );
+        let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
             // What the peer was told is out of date: tell it at once.
@@ -182,19 +176,11 @@ impl Dial {
         match stored {
             Ok(()) => {
                 self.facts.offers_stored += 1;
-                self.stage(
-                    peer,
-                    Stage::Offer,
-                    "left in the peer's inbox in the DHT".to_owned(),
-                );
+                self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
             }
             Err(why) => {
                 reach.next_attempt = reach.next_attempt.min(now + OFFER_RETRY);
-                self.stage(
-                    peer,
-                    Stage::Offer,
-                    format!("could not be left in the inbox: {why}"),
-                );
+                self.stage(peer, Stage::Offer, format!("could not be left in the inbox: {why}"));
             }
         }
     }
@@ -228,10 +214,7 @@ impl Dial {
             if reach.exclude(answered_at, &self.gathered) {
                 let candidates = reach.candidates(&self.gathered);
                 self.outputs.push_back(Output::Reach { peer, candidates });
-                self.outputs.push_back(Output::Connect {
-                    peer,
-                    initial_rtt: None,
-                });
+                self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
             }
         } else if is_final {
             self.give_up(peer);
@@ -275,10 +258,7 @@ impl Dial {
             State::Resolving => self.gather_deadline(),
             State::Reaching(reach) => Some(reach.poll_timeout()),
         };
-        [Some(self.give_up_at()), lookup, state]
-            .into_iter()
-            .flatten()
-            .min()
+        [Some(self.give_up_at()), lookup, state].into_iter().flatten().min()
     }
 
     /// Moves on as far as what is known allows.
@@ -348,17 +328,12 @@ impl Dial {
         let Some(found) = self.contenders.get(peer) else {
             return;
         };
-        let first_attempt = self
-            .gather_deadline()
-            .map_or(now, |deadline| deadline.max(now));
+        let first_attempt = self.gather_deadline().map_or(now, |deadline| deadline.max(now));
         let reach = Reach::new(found, (now, first_attempt), &mut self.entropy);
         let candidates = reach.candidates(&self.gathered);
         self.state = State::Reaching(Box::new(reach));
         self.outputs.push_back(Output::Reach { peer, candidates });
-        self.outputs.push_back(Output::Connect {
-            peer,
-            initial_rtt: None,
-        });
+        self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
     }
 
     fn attempt_is_due(&self, now: Instant) -> bool {
@@ -382,22 +357,12 @@ impl Dial {
         let offer = reach.offer(&self.dialler, &self.gathered, made_at, &mut self.entropy);
         if reach.probe(&self.dialler, &self.gathered, (now, self.deadline)) {
             let addresses = reach.candidates(&self.gathered).len();
-            self.outputs
-                .push_back(Output::Converse { keys: offer.keys });
-            self.stage(
-                Some(peer),
-                Stage::Punch,
-                format!("probing {addresses} addresses"),
-            );
+            self.outputs.push_back(Output::Converse { keys: offer.keys });
+            self.stage(Some(peer), Stage::Punch, format!("probing {addresses} addresses"));
         } else {
-            self.outputs.push_back(Output::Connect {
-                peer,
-                initial_rtt: None,
-            });
+            self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
         }
-        self.outputs.push_back(Output::Offer {
-            sealed: offer.bytes,
-        });
+        self.outputs.push_back(Output::Offer { sealed: offer.bytes });
         self.drain_reach();
     }
 
@@ -424,6 +389,8 @@ impl Dial {
 
     fn give_up_at(&self) -> Instant {
         match self.contenders.any() {
+            // Without a DHT nothing will be found that is not known.
+            None if !self.dialler.has_dht => self.started,
             None => self.deadline.min(self.started + NOT_FOUND_AFTER),
             Some(_) => self.deadline,
         }
@@ -462,11 +429,7 @@ impl Dial {
     }
 
     fn stage(&mut self, peer: Option<PeerId>, stage: Stage, detail: String) {
-        self.outputs.push_back(Output::Stage {
-            peer,
-            stage,
-            detail,
-        });
+        self.outputs.push_back(Output::Stage { peer, stage, detail });
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -85,10 +85,7 @@ pub(super) enum Wish {
 impl Dialling {
     /// When a dial, or somebody who waits for one, is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let dials = self
-            .dials
-            .values()
-            .filter_map(|entry| entry.dial.poll_timeout());
+        let dials = self.dials.values().filter_map(|entry| entry.dial.poll_timeout());
         let entries = self.dials.values();
         let proofs = entries.filter_map(|entry| entry.unproved.as_ref()?.poll_timeout());
         let waits = self.dials.values().flat_map(|entry| &entry.waiting);
@@ -126,10 +123,7 @@ impl Driver {
     pub(super) fn fulfil(&mut self, target: Target, timeout: Option<Duration>, wish: Wish) {
         let now = self.clock.now();
         let timeout = timeout.unwrap_or(self.config.connect_timeout);
-        let waiting = Waiting {
-            deadline: now + timeout,
-            wish,
-        };
+        let waiting = Waiting { deadline: now + timeout, wish };
         if target.peer() == Some(self.us) {
             let failure = Failure::new(Code::SelfConnect, "this is the node's own peer id")
                 .hint("name the other side");
@@ -147,9 +141,7 @@ impl Driver {
                 return waiting.fail(failure);
             }
             None => {
-                self.events.emit(Event::Connecting {
-                    target: target.clone(),
-                });
+                self.events.emit(Event::Connecting { target: target.clone() });
                 self.begin_dial(target, waiting.deadline, Purpose::Link)
             }
         };
@@ -196,14 +188,8 @@ impl Driver {
         };
         let times = (self.clock.now(), self.clock.unix());
         let gathered = self.addresses.gathered();
-        let mut dial = Dial::new(
-            target.clone(),
-            dialler,
-            gathered,
-            times,
-            deadline,
-            self.entropy.fork(),
-        );
+        let mut dial =
+            Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
@@ -229,21 +215,13 @@ impl Driver {
     fn name_of(&self, target: &Target) -> (Option<Name>, Option<Key>) {
         match target {
             Target::Service(name) => {
-                let service = self
-                    .config
-                    .service
-                    .clone()
-                    .filter(|service| service.name == *name);
+                let service = self.config.service.clone().filter(|service| service.name == *name);
                 let service = service.unwrap_or_else(|| Service::open(name.clone()));
                 let admission = service.admission_key();
                 (Some(Name::Service(service)), admission)
             }
             Target::Peer(peer) => {
-                let admission = self
-                    .config
-                    .service
-                    .as_ref()
-                    .and_then(Service::admission_key);
+                let admission = self.config.service.as_ref().and_then(Service::admission_key);
                 (Some(Name::Peer(*peer)), admission)
             }
             Target::Ticket(ticket) => (
@@ -284,13 +262,8 @@ impl Driver {
     /// Wakes the dials that are due, and lets go of those who have waited long enough.
     pub(super) fn wake_dials(&mut self, now: Instant) {
         let due = |entry: &Entry| entry.dial.poll_timeout().is_some_and(|due| due <= now);
-        let ids: Vec<DialId> = self
-            .dialling
-            .dials
-            .iter()
-            .filter(|(_, entry)| due(entry))
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<DialId> =
+            self.dialling.dials.iter().filter(|(_, entry)| due(entry)).map(|(id, _)| *id).collect();
         for id in ids {
             self.tell_dial(id, Dial::handle_timeout);
         }
@@ -299,9 +272,7 @@ impl Driver {
             self.wake_proof(id, now);
         }
         for entry in self.dialling.dials.values_mut() {
-            let expired = entry
-                .waiting
-                .extract_if(.., |waiting| waiting.deadline <= now);
+            let expired = entry.waiting.extract_if(.., |waiting| waiting.deadline <= now);
             for waiting in expired {
                 waiting.fail(entry.dial.explain(now));
             }
@@ -335,35 +306,22 @@ impl Driver {
             }
             dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
             dial::Output::Transmit { path, probe } => {
-                let conversation = self
-                    .dialling
-                    .dials
-                    .get(&id)
-                    .and_then(|entry| entry.conversation);
+                let conversation =
+                    self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
                 if let Some(conversation) = conversation {
                     self.send_probe(conversation, path, probe);
                 }
             }
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
-            dial::Output::Stage {
-                peer,
-                stage,
-                detail,
-            } => {
+            dial::Output::Stage { peer, stage, detail } => {
                 let now = self.clock.now();
                 if let Some(entry) = self.dialling.dials.get(&id)
                     && entry.purpose == Purpose::Link
                 {
                     let elapsed = now.saturating_duration_since(entry.dial.started());
                     let target = entry.dial.target().clone();
-                    self.events.emit(Event::Progress {
-                        target,
-                        peer,
-                        stage,
-                        elapsed,
-                        detail,
-                    });
+                    self.events.emit(Event::Progress { target, peer, stage, elapsed, detail });
                 }
             }
             dial::Output::Failed(failure) => self.end_dial(id, &failure),
@@ -371,11 +329,7 @@ impl Driver {
     }
 
     fn look_up(&mut self, id: DialId) {
-        let name = self
-            .dialling
-            .dials
-            .get(&id)
-            .and_then(|entry| entry.name.clone());
+        let name = self.dialling.dials.get(&id).and_then(|entry| entry.name.clone());
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
         };
@@ -408,9 +362,7 @@ impl Driver {
         let (now, outcomes) = (self.clock.unix(), self.outcomes());
         self.spawn(async move {
             let stored = inbox::leave(&*rendezvous, &name, &sealed, ours, now).await;
-            let _ = outcomes
-                .send(Outcome::OfferStored(id, stored.map(|item| item.seq())))
-                .await;
+            let _ = outcomes.send(Outcome::OfferStored(id, stored.map(|item| item.seq()))).await;
         });
     }
 
@@ -449,10 +401,7 @@ impl Driver {
         if let Some(peer) = entry.peer {
             self.release_route(peer);
         }
-        let is_standing = entry
-            .waiting
-            .iter()
-            .any(|w| matches!(w.wish, Wish::Standing));
+        let is_standing = entry.waiting.iter().any(|w| matches!(w.wish, Wish::Standing));
         for waiting in entry.waiting {
             waiting.fail(failure.clone());
         }

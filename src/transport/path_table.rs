@@ -118,9 +118,7 @@ impl PathTable {
     /// # Errors
     /// When there are too many routes.
     pub fn open_route(&mut self, candidates: &[SocketAddr]) -> Result<RouteId, TooManyRoutes> {
-        let opened = self
-            .routes
-            .open(Standing::Peer, None, Outlet::searching())?;
+        let opened = self.routes.open(Standing::Peer, None, Outlet::searching())?;
         if let Some(route) = self.routes.get_mut(opened) {
             route.candidates = acceptable(candidates);
         }
@@ -141,8 +139,7 @@ impl PathTable {
 
     /// The route that a virtual address belongs to.
     pub fn route_of(&self, virtual_address: SocketAddr) -> Option<RouteId> {
-        self.routes
-            .by_address(VirtualAddress::from_socket_addr(virtual_address)?)
+        self.routes.by_address(VirtualAddress::from_socket_addr(virtual_address)?)
     }
 
     /// The path that the route's datagrams take; `None` while it has none.
@@ -172,10 +169,7 @@ impl PathTable {
         let Some(changed) = self.routes.get(route) else {
             return Vec::new();
         };
-        let fresh = changed
-            .candidates
-            .iter()
-            .filter(|new| !before.contains(new));
+        let fresh = changed.candidates.iter().filter(|new| !before.contains(new));
         let paths: Vec<Path> = fresh.filter_map(|&new| self.path_to(new)).collect();
         changed.waiting_for(&paths, now)
     }
@@ -413,10 +407,7 @@ impl PathTable {
         self.evict_idle_strangers(now);
         let outlet = Outlet::Open(path);
         let opened = match self.routes.strangers() < STRANGERS_MAX {
-            true => self
-                .routes
-                .open(Standing::Stranger, Some(first_id), outlet)
-                .ok(),
+            true => self.routes.open(Standing::Stranger, Some(first_id), outlet).ok(),
             false => None,
         };
         if opened.is_none() {
@@ -428,10 +419,7 @@ impl PathTable {
     /// Closes the routes of strangers that were not heard for a while.
     fn evict_idle_strangers(&mut self, now: Instant) {
         let recently = |at: Instant, age| now.saturating_duration_since(at) < age;
-        if self
-            .strangers_sifted_at
-            .is_some_and(|at| recently(at, STRANGERS_SIFTED_EVERY))
-        {
+        if self.strangers_sifted_at.is_some_and(|at| recently(at, STRANGERS_SIFTED_EVERY)) {
             return;
         }
         self.strangers_sifted_at = Some(now);
@@ -471,10 +459,7 @@ pub(super) fn normal(address: SocketAddr) -> SocketAddr {
 }
 
 fn normal_path(path: Path) -> Path {
-    Path {
-        remote: normal(path.remote),
-        ..path
-    }
+    Path { remote: normal(path.remote), ..path }
 }
 
 fn acceptable(candidates: &[SocketAddr]) -> Vec<SocketAddr> {

@@ -7,11 +7,12 @@
 //! A set receives, and sends what had to wait, only while a [`quinn::Endpoint`] polls it. It is also
 //! the one place of `transport` that reads the clock.
 
+mod apart;
 mod room;
 mod table;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt, io,
     net::SocketAddr,
     ops::Bound,
@@ -31,7 +32,10 @@ use quinn::{
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
 
-use self::room::RoomPoller;
+use self::{
+    apart::{APART_MAX, Apart},
+    room::RoomPoller,
+};
 use super::{
     demux::{Fate, Kind, sift},
     path_table::{Destinations, PathTable, Refusals, Source, WaitingDatagram, normal},
@@ -72,7 +76,8 @@ pub struct Counters {
     pub unknown_kind: u64,
     /// Sends to a peer without any path, or by a socket that is not there.
     pub sent_nowhere: u64,
-    /// Datagrams of a second connection that shared a buffer with those of the first.
+    /// Datagrams of a second connection that shared a buffer with those of the first, and found no room
+    /// in the queue for a buffer of their own.
     pub mixed_connections: u64,
     /// What the path table refused.
     pub refusals: Refusals,
@@ -101,6 +106,8 @@ struct State {
     served: SocketIndex,
     /// The endpoint's task.
     receiver: Option<Waker>,
+    /// What shared a buffer with another connection's datagrams and is received next, oldest first.
+    apart: VecDeque<Apart>,
 }
 
 impl SocketSet {
@@ -120,6 +127,7 @@ impl SocketSet {
                 slots: Arc::default(),
                 served: SocketIndex(u16::MAX),
                 receiver: None,
+                apart: VecDeque::new(),
             }),
             side,
             any_full: AtomicBool::new(false),
@@ -249,16 +257,14 @@ impl SocketSet {
     ) {
         let now = now();
         let mut state = lock(&self.state);
+        let state = &mut *state;
         for (meta, buffer) in metas.iter_mut().zip(buffers) {
-            let path = Path {
-                socket,
-                remote: normal(meta.addr),
-            };
-            let mut source = None;
+            let path = Path { socket, remote: normal(meta.addr) };
+            let (mut source, ecn) = (None, meta.ecn);
             sift(buffer, meta, |kind, segment| match kind {
                 Kind::Stun | Kind::Probe => self.divert(path, segment),
                 Kind::Unknown => count(&self.unknown_kind),
-                Kind::Quic => self.admit_segment(&mut state.table, path, segment, &mut source, now),
+                Kind::Quic => self.admit_segment(state, path, (segment, ecn), &mut source, now),
             });
             let Some(Source::Path(address) | Source::Datagram(address)) = source else {
                 continue;
@@ -275,16 +281,16 @@ impl SocketSet {
     /// of a buffer must be from one virtual address.
     fn admit_segment(
         &self,
-        table: &mut PathTable,
+        state: &mut State,
         path: Path,
-        segment: &[u8],
+        (segment, ecn): (&[u8], Option<EcnCodepoint>),
         source: &mut Option<Source>,
         now: Instant,
     ) -> Fate {
         if let Some(Source::Path(_)) = source {
             return Fate::Keep;
         }
-        let this = table.identify(path, segment, now);
+        let this = state.table.identify(path, segment, now);
         match (this, *source) {
             (Source::Refused, _) => Fate::Remove,
             (this, None) => {
@@ -292,17 +298,21 @@ impl SocketSet {
                 Fate::Keep
             }
             (this, Some(before)) if this == before => Fate::Keep,
-            // Rare, and QUIC sends it again.
-            (Source::Path(_) | Source::Datagram(_), Some(_)) => count(&self.mixed_connections),
+            (Source::Path(_) | Source::Datagram(_), Some(_)) if state.apart.len() == APART_MAX => {
+                count(&self.mixed_connections)
+            }
+            (Source::Path(address) | Source::Datagram(address), Some(_)) => {
+                let volume = Volume::of(segment.len(), segment.len());
+                state.table.count_received(address, volume, now);
+                state.apart.push_back(Apart { source: address, bytes: segment.to_vec(), ecn });
+                Fate::Remove
+            }
         }
     }
 
     fn divert(&self, path: Path, bytes: &[u8]) -> Fate {
-        let datagram = || Datagram {
-            socket: path.socket,
-            remote: path.remote,
-            bytes: bytes.to_vec(),
-        };
+        let datagram =
+            || Datagram { socket: path.socket, remote: path.remote, bytes: bytes.to_vec() };
         if bytes.len() > SIDE_SIZE_MAX || self.side.try_send(datagram()).is_err() {
             return count(&self.side_dropped);
         }
@@ -326,11 +336,8 @@ impl AsyncUdpSocket for SocketSet {
         let segment_size = transmit.segment_size.unwrap_or(transmit.contents.len());
         match destinations {
             Destinations::One(path) => {
-                let transmit = Transmit {
-                    destination: path.remote,
-                    src_ip: None,
-                    ..transmit.clone()
-                };
+                let transmit =
+                    Transmit { destination: path.remote, src_ip: None, ..transmit.clone() };
                 if slots.get(&path.socket).map(|slot| slot.try_send(&transmit)) == Some(Err(Full)) {
                     self.any_full.store(true, Ordering::Release);
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -364,11 +371,12 @@ impl AsyncUdpSocket for SocketSet {
     ) -> Poll<io::Result<usize>> {
         let (slots, served) = {
             let mut state = lock(&self.state);
-            if !state
-                .receiver
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            if let Some(apart) = state.apart.pop_front()
+                && apart.fill(buffers, metas).is_some()
             {
+                return Poll::Ready(Ok(1));
+            }
+            if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 state.receiver = Some(cx.waker().clone());
             }
             (Arc::clone(&state.slots), state.served)
@@ -394,9 +402,7 @@ impl AsyncUdpSocket for SocketSet {
     /// The least that any socket can: quinn asks before it says where to.
     fn max_transmit_segments(&self) -> usize {
         let slots = self.slots();
-        let segments = slots
-            .values()
-            .map(|slot| slot.socket.max_transmit_segments());
+        let segments = slots.values().map(|slot| slot.socket.max_transmit_segments());
         segments.min().unwrap_or(1)
     }
 

@@ -17,10 +17,7 @@ use crate::world::{message, ms, run, secs, service, to_service};
 /// Panics unless `failure` is of this kind and explains itself.
 fn check(failure: &Failure, code: Code) {
     assert_eq!(failure.code, code, "{failure}");
-    assert!(
-        !failure.message.is_empty() && !failure.hint.is_empty(),
-        "{failure}"
-    );
+    assert!(!failure.message.is_empty() && !failure.hint.is_empty(), "{failure}");
 }
 
 #[test]
@@ -163,10 +160,7 @@ fn a_ticket_leads_to_a_node_without_a_service_and_past_its_list() {
         let connection = client.node.connect(ticket, None).await.unwrap();
         assert_eq!(connection.peer, server.id());
         let bare = Target::Peer(server.id());
-        assert!(
-            client.node.connect(bare, None).await.is_ok(),
-            "linked already"
-        );
+        assert!(client.node.connect(bare, None).await.is_ok(), "linked already");
     });
 }
 
@@ -214,10 +208,7 @@ fn nobody_connects_to_himself() {
         let home = world.behind(Nat::home());
         let mut server = world.server(&home);
         server.online().await;
-        let own = [
-            Target::Peer(server.id()),
-            Target::Ticket(server.node.ticket().clone()),
-        ];
+        let own = [Target::Peer(server.id()), Target::Ticket(server.node.ticket().clone())];
         for target in own {
             let failure = server.node.connect(target, None).await.unwrap_err();
             check(&failure, Code::SelfConnect);
@@ -253,9 +244,7 @@ fn five_mebibytes_cross_intact_while_every_seventh_datagram_is_lost() {
         server.online().await;
         let client = world.client(&other);
         let mut large = message("large");
-        let payload: Vec<u8> = (0..5 << 20)
-            .map(|index: u32| index.to_be_bytes()[3])
-            .collect();
+        let payload: Vec<u8> = (0..5 << 20).map(|index: u32| index.to_be_bytes()[3]).collect();
         large.payload = payload.clone().into();
         let began = Instant::now();
         let sent = client.node.send(to_service(), large, Some(secs(1_200)));
@@ -357,10 +346,7 @@ fn a_client_that_restarts_takes_the_place_of_its_former_self() {
         let began = Instant::now();
         client.say(to_service(), "after").await.unwrap();
         assert!(began.elapsed() <= secs(5), "{:?}", began.elapsed());
-        server
-            .say(Target::Peer(client.id()), "welcome back")
-            .await
-            .unwrap();
+        server.say(Target::Peer(client.id()), "welcome back").await.unwrap();
         assert_eq!(client.message().await.1.id, "welcome back");
         assert_eq!(server.node.peers().await.unwrap().len(), 1);
     });

@@ -39,14 +39,8 @@ fn with_fifteen_percent_of_loss_nine_paths_in_ten_are_open_after_0_6_seconds() {
     }
     let path = percentiles(after_reading);
     let link = percentiles(after_storing);
-    println!(
-        "offer read to path: half within {:?}, nine in ten within {:?}",
-        path[0], path[1]
-    );
-    println!(
-        "offer stored to link: half within {:?}, nine in ten within {:?}",
-        link[0], link[1]
-    );
+    println!("offer read to path: half within {:?}, nine in ten within {:?}", path[0], path[1]);
+    println!("offer stored to link: half within {:?}, nine in ten within {:?}", link[0], link[1]);
     assert!(path[1] < ms(600), "{path:?}");
     assert!(link[1] < secs(2), "{link:?}");
 }

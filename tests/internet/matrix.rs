@@ -37,10 +37,7 @@ fn between_two_homes_the_path_takes_half_a_round_trip_and_the_link_one_more() {
         let (client, server) = (world.behind(Nat::home()), world.behind(Nat::home()));
         let trial = dial(&mut world, &client, &server).await;
         let connection = trial.result.unwrap();
-        assert_eq!(
-            (trial.path, trial.link),
-            (Some(RTT / 2), Some(RTT + RTT / 2))
-        );
+        assert_eq!((trial.path, trial.link), (Some(RTT / 2), Some(RTT + RTT / 2)));
         assert_eq!(connection.rtt, RTT);
     });
 }
@@ -157,12 +154,7 @@ fn all_nats() -> Vec<Nat> {
     for ports in [Ports::Preserving, Ports::Random] {
         for mapping in Mapping::ALL {
             for filtering in Filtering::ALL {
-                nats.push(Nat {
-                    mapping,
-                    filtering,
-                    ports,
-                    ..Nat::home()
-                });
+                nats.push(Nat { mapping, filtering, ports, ..Nat::home() });
             }
         }
     }

@@ -47,12 +47,7 @@ impl Peer {
                 writer.more.notify_one();
             }
         });
-        Self {
-            home,
-            node,
-            log,
-            looked_at: 0,
-        }
+        Self { home, node, log, looked_at: 0 }
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -101,8 +96,7 @@ impl Peer {
     }
 
     pub(crate) async fn online(&mut self) {
-        self.until(|event| matches!(event, Event::Online { .. }).then_some(()))
-            .await;
+        self.until(|event| matches!(event, Event::Online { .. }).then_some(())).await;
     }
 
     pub(crate) async fn connected(&mut self) -> Connection {
@@ -116,11 +110,7 @@ impl Peer {
     /// The end of a link: why, and whether the node dials again.
     pub(crate) async fn disconnected(&mut self) -> (Failure, bool) {
         self.until(|event| match event {
-            Event::Disconnected {
-                failure,
-                will_retry,
-                ..
-            } => Some((failure.clone(), *will_retry)),
+            Event::Disconnected { failure, will_retry, .. } => Some((failure.clone(), *will_retry)),
             _ => None,
         })
         .await
@@ -155,9 +145,6 @@ impl Peer {
 
     /// How many of the events so far are like this.
     pub(crate) fn count(&self, like: impl Fn(&Event) -> bool) -> usize {
-        self.events()
-            .iter()
-            .filter(|(_, event)| like(event))
-            .count()
+        self.events().iter().filter(|(_, event)| like(event)).count()
     }
 }

@@ -37,11 +37,9 @@ fn a_client_behind_a_router_that_punishes_early_datagrams_is_linked() {
 #[test]
 fn a_server_behind_a_router_that_punishes_early_datagrams_is_reached_only_by_clients_that_filter_by_address()
  {
-    for (client, is_linked) in [
-        (Nat::home(), false),
-        (Nat::linux(), false),
-        (Nat::address_restricted(), true),
-    ] {
+    for (client, is_linked) in
+        [(Nat::home(), false), (Nat::linux(), false), (Nat::address_restricted(), true)]
+    {
         run(1, async |mut world| {
             let (client, server) = (world.behind(client), world.behind(Nat::linux()));
             let verdict = world.internet.verdict(&client.host, &server.host);
@@ -67,17 +65,14 @@ fn two_homes_behind_carriers_of_their_own_are_linked() {
 
 /// Two homes inside one carrier's network: their candidates are the carrier's public address, which only a
 /// hairpinning carrier turns back, and private addresses that mean nothing to each other.
-async fn neighbours_of_one_carrier(world: &mut World, carrier: Nat) -> (Home, Home) {
+fn neighbours_of_one_carrier(world: &mut World, carrier: Nat) -> (Home, Home) {
     let address = world.public_address();
     let carrier = world.internet.router(carrier, address);
     let home = |number: u8| {
         let outside = std::net::IpAddr::from([100, 64, 0, number]);
         let router = carrier.router(Nat::home(), outside);
         let host = router.host(std::net::IpAddr::from([192, 168, number, 2]));
-        Home {
-            host,
-            routers: vec![router, carrier.clone()],
-        }
+        Home { host, routers: vec![router, carrier.clone()] }
     };
     (home(1), home(2))
 }
@@ -85,11 +80,8 @@ async fn neighbours_of_one_carrier(world: &mut World, carrier: Nat) -> (Home, Ho
 #[test]
 fn two_homes_behind_one_carrier_that_hairpins_are_linked() {
     run(1, async |mut world| {
-        let carrier = Nat {
-            hairpin: true,
-            ..Nat::cgnat()
-        };
-        let (client, server) = neighbours_of_one_carrier(&mut world, carrier).await;
+        let carrier = Nat { hairpin: true, ..Nat::cgnat() };
+        let (client, server) = neighbours_of_one_carrier(&mut world, carrier);
         link(&mut world, &client, &server).await;
     });
 }
@@ -97,7 +89,7 @@ fn two_homes_behind_one_carrier_that_hairpins_are_linked() {
 #[test]
 fn two_homes_behind_one_carrier_that_does_not_hairpin_are_told_why_there_is_no_link() {
     run(1, async |mut world| {
-        let (client, server) = neighbours_of_one_carrier(&mut world, Nat::cgnat()).await;
+        let (client, server) = neighbours_of_one_carrier(&mut world, Nat::cgnat());
         let trial = dial(&mut world, &client, &server).await;
         let verdict = world.internet.verdict(&client.host, &server.host);
         assert_eq!(verdict, Verdict::Impossible);
@@ -170,10 +162,7 @@ fn hosts_with_ipv6_only_meet_through_their_firewalls() {
     run(1, async |mut world| {
         let home = |world: &mut World, address: &str| {
             let router = world.internet.firewall(Filtering::AddressAndPortDependent);
-            Home {
-                host: router.host(address),
-                routers: vec![router],
-            }
+            Home { host: router.host(address), routers: vec![router] }
         };
         let client = home(&mut world, "2001:db8:a::2");
         let server = home(&mut world, "2001:db8:b::2");

@@ -49,11 +49,7 @@ async fn pair(mut world: World, nat: Nat) -> Pair {
     let dialler = world.client(&homes[1]);
     let connection = dialler.connect().await.unwrap();
     assert_eq!(connection.rtt, ms(42));
-    Pair {
-        world,
-        dialler,
-        acceptor,
-    }
+    Pair { world, dialler, acceptor }
 }
 
 impl Pair {
@@ -126,9 +122,7 @@ async fn gap(world: World, nat: Nat, side: Side, change: Change) -> Duration {
     for peer in [&pair.dialler, &pair.acceptor] {
         let arrivals = arrivals(peer);
         let ids: Vec<_> = arrivals.iter().map(|(_, id)| id.clone()).collect();
-        let expected: Vec<_> = (0..STREAM_LENGTH)
-            .map(|number| number.to_string())
-            .collect();
+        let expected: Vec<_> = (0..STREAM_LENGTH).map(|number| number.to_string()).collect();
         assert_eq!(ids, expected, "{side:?} {change:?}");
         longest = longest.max(longest_gap(&arrivals, changed_at));
     }
@@ -245,10 +239,7 @@ fn a_link_survives_twenty_seconds_without_a_network_and_nothing_is_lost() {
                 for number in 0..count / 50 {
                     let target = Target::Peer(to);
                     let message = numbered(number);
-                    from.node
-                        .send(target, message, Some(secs(60)))
-                        .await
-                        .unwrap();
+                    from.node.send(target, message, Some(secs(60))).await.unwrap();
                     sleep(secs(1)).await;
                 }
             };
@@ -259,10 +250,7 @@ fn a_link_survives_twenty_seconds_without_a_network_and_nothing_is_lost() {
                 let expected: Vec<_> = (0..count / 50).map(|number| number.to_string()).collect();
                 assert_eq!(ids, expected);
                 let after = arrivals.iter().find(|(at, _)| *at > back).unwrap().0 - back;
-                println!(
-                    "{side:?} without a network: heard {} ms after",
-                    after.as_millis()
-                );
+                println!("{side:?} without a network: heard {} ms after", after.as_millis());
                 assert!(after < secs(1), "{after:?}");
             }
             pair.check_survival();

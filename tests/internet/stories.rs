@@ -18,15 +18,9 @@ fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
         let (from, message) = server.message().await;
         assert_eq!((from, &*message.payload), (client.id(), &b"hello"[..]));
 
-        server
-            .say(Target::Peer(client.id()), "hello yourself")
-            .await
-            .unwrap();
+        server.say(Target::Peer(client.id()), "hello yourself").await.unwrap();
         let (from, message) = client.message().await;
-        assert_eq!(
-            (from, &*message.payload),
-            (server.id(), &b"hello yourself"[..])
-        );
+        assert_eq!((from, &*message.payload), (server.id(), &b"hello yourself"[..]));
     });
 }
 

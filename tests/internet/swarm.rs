@@ -299,11 +299,7 @@ impl Ledger {
         let mut arrived: BTreeMap<(PeerId, PeerId), Vec<usize>> = BTreeMap::new();
         for peer in nodes.all() {
             for (_, event) in peer.events() {
-                if let Event::Message {
-                    peer: from,
-                    message,
-                } = event
-                {
+                if let Event::Message { peer: from, message } = event {
                     let number: usize = message.id.parse().unwrap();
                     assert_eq!(self.0[number].from, from);
                     assert_eq!(self.0[number].size, message.payload.len());
@@ -346,10 +342,8 @@ enum Deed {
 
 impl Trouble {
     fn plan(nodes: &Nodes, until: Instant, chance: &mut Entropy) -> Self {
-        let homes: Vec<(PeerId, Home)> = nodes
-            .all()
-            .map(|peer| (peer.id(), peer.home.clone()))
-            .collect();
+        let homes: Vec<(PeerId, Home)> =
+            nodes.all().map(|peer| (peer.id(), peer.home.clone())).collect();
         let span = until - Instant::now();
         let mut deeds = Vec::new();
         for _ in 0..chance.below(4) {
@@ -367,10 +361,7 @@ impl Trouble {
         }
         deeds.sort_by_key(|(at, ..)| *at);
         let seen = homes.iter().map(|(id, home)| (*id, home.candidates()));
-        Self {
-            deeds,
-            seen: seen.collect(),
-        }
+        Self { deeds, seen: seen.collect() }
     }
 
     /// Does it all; returns where each node could be reached at one time or another.
@@ -379,9 +370,7 @@ impl Trouble {
             sleep_until(at).await;
             match deed {
                 Deed::Forget => home.routers[0].forget_mappings(),
-                Deed::Move => home
-                    .outermost()
-                    .change_public_address(world.public_address()),
+                Deed::Move => home.outermost().change_public_address(world.public_address()),
                 Deed::Unplug => home.unplug(),
                 Deed::PlugIn => home.plug_in(),
             }

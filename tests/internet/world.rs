@@ -57,10 +57,7 @@ struct Replay(u64);
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!(
-                "to replay: P2P_NODE_SEED={} and the name of this test",
-                self.0
-            );
+            println!("to replay: P2P_NODE_SEED={} and the name of this test", self.0);
         }
     }
 }
@@ -89,10 +86,7 @@ impl World {
             let clock = Clock::starting_at(START);
             tokio::spawn(stun_service::serve(socket, clock));
         }
-        let conditions = Conditions {
-            latency: ms(40),
-            ..Conditions::default()
-        };
+        let conditions = Conditions { latency: ms(40), ..Conditions::default() };
         Self {
             internet,
             dht: MemoryDht::new(conditions),
@@ -111,10 +105,7 @@ impl World {
         let Some((outermost, others)) = nats.split_last() else {
             let address = self.public_address();
             let host = self.internet.host(address);
-            return Home {
-                host,
-                routers: Vec::new(),
-            };
+            return Home { host, routers: Vec::new() };
         };
         let address = self.public_address();
         let mut routers = vec![self.internet.router(*outermost, address)];
@@ -213,10 +204,7 @@ impl World {
     /// Lets the DHT answer, or not.
     pub(crate) fn set_dht(&self, reach: Reach) {
         let conditions = self.dht.conditions();
-        self.dht.set_conditions(Conditions {
-            reach,
-            ..conditions
-        });
+        self.dht.set_conditions(Conditions { reach, ..conditions });
     }
 }
 
@@ -266,11 +254,8 @@ impl Home {
     /// Where its node has sent to although nobody could have told it of that address: anything but the
     /// STUN servers and what `peers` may be reached at.
     pub(crate) fn strangers(&self, peers: &BTreeSet<IpAddr>) -> BTreeSet<SocketAddr> {
-        let stun = STUN_SERVERS
-            .into_iter()
-            .flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)]);
-        self.host
-            .strangers(&stun.chain(peers.iter().copied()).collect())
+        let stun = STUN_SERVERS.into_iter().flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)]);
+        self.host.strangers(&stun.chain(peers.iter().copied()).collect())
     }
 }
 
@@ -304,12 +289,6 @@ const START: UnixMillis = UnixMillis(1_763_820_000_000);
 const STUN_PORT: u16 = 3478;
 
 const STUN_SERVERS: [(Ipv4Addr, Ipv6Addr); 2] = [
-    (
-        Ipv4Addr::new(198, 51, 100, 1),
-        Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1),
-    ),
-    (
-        Ipv4Addr::new(198, 51, 100, 2),
-        Ipv6Addr::new(0x2001, 0xdb8, 0x52, 0, 0, 0, 0, 1),
-    ),
+    (Ipv4Addr::new(198, 51, 100, 1), Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1)),
+    (Ipv4Addr::new(198, 51, 100, 2), Ipv6Addr::new(0x2001, 0xdb8, 0x52, 0, 0, 0, 0, 1)),
 ];

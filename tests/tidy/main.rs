@@ -93,20 +93,17 @@ fn parts_name_only_what_they_rest_on() {
 
 #[test]
 fn effects_stay_in_the_shell() {
-    let effects = rust_files("src")
-        .into_iter()
-        .filter(|file| !is_shell(file))
-        .flat_map(|file| {
-            file.statements()
-                .flat_map(|(number, line)| {
-                    EFFECTS
-                        .iter()
-                        .filter(|effect| source::has_word(line, effect))
-                        .map(|effect| format!("{}:{number} names `{effect}`", file.path))
-                        .collect::<Vec<_>>()
-                })
-                .collect::<Vec<_>>()
-        });
+    let effects = rust_files("src").into_iter().filter(|file| !is_shell(file)).flat_map(|file| {
+        file.statements()
+            .flat_map(|(number, line)| {
+                EFFECTS
+                    .iter()
+                    .filter(|effect| source::has_word(line, effect))
+                    .map(|effect| format!("{}:{number} names `{effect}`", file.path))
+                    .collect::<Vec<_>>()
+            })
+            .collect::<Vec<_>>()
+    });
     none(effects);
 }
 
@@ -141,11 +138,7 @@ fn the_code_map_is_the_code() {
         .map(|name| format!("ARCHITECTURE.md names `{name}`, which is not there"));
     let missing = source::entries("src")
         .into_iter()
-        .filter(|name| {
-            !mentioned
-                .iter()
-                .any(|path| Path::new(path).starts_with(name))
-        })
+        .filter(|name| !mentioned.iter().any(|path| Path::new(path).starts_with(name)))
         .map(|name| format!("ARCHITECTURE.md does not name `{name}`"));
     none(dead.chain(missing));
 }
@@ -155,10 +148,7 @@ fn directions_are_as_architecture_md_promises() {
     for part in ["nat", "dht", "transport"] {
         assert!(may_name(part, part) && may_name(part, "ticket"));
         assert!(
-            ["nat", "dht", "transport"]
-                .iter()
-                .filter(|other| may_name(part, other))
-                .eq([&part])
+            ["nat", "dht", "transport"].iter().filter(|other| may_name(part, other)).eq([&part])
         );
         assert!(!may_name(part, "node") && !may_name(part, "lab"));
         assert!(may_name("node", part) && !may_name("bridge", part) && !may_name("ticket", part));
@@ -167,11 +157,7 @@ fn directions_are_as_architecture_md_promises() {
     assert!(!may_name("node", "bridge") && !may_name("node", "lab"));
     assert!(may_name("lab", "lab") && !may_name("lab", "time"));
     assert!(may_name("ticket", "identity") && !may_name("ticket", "node"));
-    assert!(
-        PARTS
-            .iter()
-            .all(|name| may_name("lib", name) && may_name("bin", name))
-    );
+    assert!(PARTS.iter().all(|name| may_name("lib", name) && may_name("bin", name)));
 }
 
 /// Whether code of the part `own` may name `other`, both being names at the root of the crate.

@@ -66,10 +66,7 @@ pub(in crate::node) enum Output {
     /// Look the target up, and find the DHT nodes of its inbox meanwhile.
     Lookup,
     /// QUIC packets for `peer` may go to these candidates, until a path is used.
-    Reach {
-        peer: PeerId,
-        candidates: Vec<Candidate>,
-    },
+    Reach { peer: PeerId, candidates: Vec<Candidate> },
     /// Take probes of this conversation as this dial's.
     Converse { keys: ProbeKeys },
     /// Leave `sealed` in the peer's inbox.
@@ -79,16 +76,9 @@ pub(in crate::node) enum Output {
     /// QUIC packets for `peer` go over this path from here on.
     UsePath { peer: PeerId, path: Path },
     /// Start QUIC to `peer`, anew if nothing has been heard over it yet.
-    Connect {
-        peer: PeerId,
-        initial_rtt: Option<Duration>,
-    },
+    Connect { peer: PeerId, initial_rtt: Option<Duration> },
     /// Tell the user.
-    Stage {
-        peer: Option<PeerId>,
-        stage: Stage,
-        detail: String,
-    },
+    Stage { peer: Option<PeerId>, stage: Stage, detail: String },
     /// The dial is over without a link.
     Failed(Failure),
 }

@@ -134,15 +134,8 @@ impl Reach {
             None => {
                 let sockets = dialler.sockets.clone();
                 let urgency = Urgency::Routine;
-                self.punch = Some(Punch::new(
-                    Setup {
-                        sockets,
-                        candidates,
-                        urgency,
-                        deadline,
-                    },
-                    now,
-                ));
+                self.punch =
+                    Some(Punch::new(Setup { sockets, candidates, urgency, deadline }, now));
                 true
             }
         }
@@ -205,11 +198,7 @@ impl Reach {
                 punch::Output::GaveUp(facts) => {
                     let detail = format!("{} probes, none answered", facts.pings_sent);
                     let peer = Some(self.peer);
-                    outputs.push(Output::Stage {
-                        peer,
-                        stage: Stage::Punch,
-                        detail,
-                    });
+                    outputs.push(Output::Stage { peer, stage: Stage::Punch, detail });
                 }
                 punch::Output::Heard { .. } => {}
             }
@@ -221,16 +210,9 @@ impl Reach {
         let peer = self.peer;
         self.path = Some(path);
         [
-            Output::Stage {
-                peer: Some(peer),
-                stage: Stage::Path,
-                detail,
-            },
+            Output::Stage { peer: Some(peer), stage: Stage::Path, detail },
             Output::UsePath { peer, path },
-            Output::Connect {
-                peer,
-                initial_rtt: rtt,
-            },
+            Output::Connect { peer, initial_rtt: rtt },
         ]
     }
 }

@@ -97,10 +97,7 @@ impl Story {
         let end = self.start + Duration::from_millis(ms);
         loop {
             let lookup = self.lookups.first().copied();
-            let due = [self.dial.poll_timeout(), lookup]
-                .into_iter()
-                .flatten()
-                .min();
+            let due = [self.dial.poll_timeout(), lookup].into_iter().flatten().min();
             let Some(due) = due.filter(|due| *due <= end) else {
                 self.now = end;
                 return;
@@ -168,26 +165,16 @@ fn with_a_record_in_hand_everything_begins_at_once_and_stages_come_in_order() {
     let mut story = Story::new(gathered(), SECONDS_20);
     story.wait_until(50);
     story.tell(|dial, now| dial.handle_found(found(1, 5), now));
-    let at_once = [
-        Asked::Reach(identity(1).peer_id(), 1),
-        Asked::Connect,
-        Asked::Converse,
-        Asked::Offer,
-    ];
+    let at_once =
+        [Asked::Reach(identity(1).peer_id(), 1), Asked::Connect, Asked::Converse, Asked::Offer];
     for wanted in at_once {
         assert_eq!(story.times(&wanted), [50], "{wanted:?}");
     }
     story.tell(|dial, now| dial.handle_offer_stored(Ok(()), now));
     story.wait_until(300);
     assert!(story.times(&Asked::Probe).len() >= 3);
-    let path = Path {
-        socket: SocketIndex(0),
-        remote: "203.0.113.1:7777".parse().unwrap(),
-    };
-    let ping = Probe::Ping {
-        transaction: Transaction(1),
-        urgency: Urgency::Routine,
-    };
+    let path = Path { socket: SocketIndex(0), remote: "203.0.113.1:7777".parse().unwrap() };
+    let ping = Probe::Ping { transaction: Transaction(1), urgency: Urgency::Routine };
     story.tell(|dial, now| dial.handle_probe(path, ping, now));
     assert_eq!(story.times(&Asked::UsePath), [300]);
     assert_eq!(story.times(&Asked::Connect), [50, 300]);
@@ -294,16 +281,10 @@ fn a_silent_server_has_its_budget_and_the_next_one_its_turn() {
     for pair in turns.windows(2) {
         assert_ne!(pair[0].1, pair[1].1);
         let budget = u64::try_from(PEER_BUDGET.as_millis()).unwrap();
-        assert!(
-            (budget..budget + 700).contains(&(pair[1].0 - pair[0].0)),
-            "{turns:?}"
-        );
+        assert!((budget..budget + 700).contains(&(pair[1].0 - pair[0].0)), "{turns:?}");
         *times.entry(pair[0].1).or_default() += 1;
     }
-    assert!(
-        times.values().all(|count| *count >= 2),
-        "both come again: {turns:?}"
-    );
+    assert!(times.values().all(|count| *count >= 2), "both come again: {turns:?}");
     assert_eq!(story.times(&Asked::Failed("punch_timeout")), [20_000]);
 }
 

@@ -68,13 +68,7 @@ impl Driver {
         let initial_rtt = initial_rtt.unwrap_or(INITIAL_RTT);
         let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
         let task = self.spawn(async move {
-            let dial = link::Dial {
-                address,
-                peer,
-                initial_rtt,
-                keys,
-                deadline: deadline.into(),
-            };
+            let dial = link::Dial { address, peer, initial_rtt, keys, deadline: deadline.into() };
             let result = Link::dial(&endpoint, dial).await;
             let _ = outcomes.send(Outcome::Dialled(id, peer, result)).await;
         });
@@ -98,9 +92,7 @@ impl Driver {
             Err(error) => {
                 let failure = explain::link_failed(&error, peer);
                 let answered_at = self.heard_at(peer);
-                self.tell_dial(id, |dial, now| {
-                    dial.handle_link_failed(failure, &answered_at, now)
-                });
+                self.tell_dial(id, |dial, now| dial.handle_link_failed(failure, &answered_at, now));
             }
         }
     }
@@ -187,11 +179,7 @@ impl Driver {
                     }
                 }
                 punch::Output::GaveUp(facts) => {
-                    tracing::info!(
-                        ?peer,
-                        ?facts,
-                        "a link came up over a path that does not work"
-                    );
+                    tracing::info!(?peer, ?facts, "a link came up over a path that does not work");
                     entry.unproved = None;
                     self.forget_conversation(conversation);
                     self.handle_dialled(id, peer, Err(LinkError::TimedOut));

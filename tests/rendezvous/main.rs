@@ -23,18 +23,13 @@ use quinn::AsyncUdpSocket;
 use tokio::time::{Instant, sleep, timeout};
 
 fn client(bootstrap: Vec<String>) -> Arc<dyn Rendezvous> {
-    let config = DhtConfig {
-        bootstrap,
-        bind: Ipv4Addr::LOCALHOST,
-        participation: Participation::Server,
-    };
+    let config =
+        DhtConfig { bootstrap, bind: Ipv4Addr::LOCALHOST, participation: Participation::Server };
     Arc::new(Mainline::start(config, Entropy::from_system()).expect("a socket on loopback"))
 }
 
 async fn testnet(count: usize) -> Testnet {
-    Testnet::start(&[], count)
-        .await
-        .expect("sockets on loopback")
+    Testnet::start(&[], count).await.expect("sockets on loopback")
 }
 
 fn key(seed: u8) -> WriteKey {
@@ -51,10 +46,7 @@ fn location(seed: u8) -> Location {
 
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
-    times
-        .get(times.len() / 2)
-        .copied()
-        .expect("something was measured")
+    times.get(times.len() / 2).copied().expect("something was measured")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,11 +80,7 @@ async fn what_one_node_puts_another_finds() {
         bob.get(location(seed)).next().await.unwrap();
         gets.push(start.elapsed());
     }
-    println!(
-        "median cold put {:?}, first item {:?}",
-        median(&mut puts),
-        median(&mut gets)
-    );
+    println!("median cold put {:?}, first item {:?}", median(&mut puts), median(&mut gets));
     println!("{:?}", alice.health());
 }
 
@@ -105,9 +93,7 @@ async fn an_offer_is_seen_within_half_a_second_after_its_put() {
     let _other = bob.watch(service.inbox());
     let mut watch = bob.watch(name.inbox());
     sleep(Duration::from_secs(3)).await;
-    name.inbox()
-        .into_iter()
-        .for_each(|slot| alice.prepare(slot));
+    name.inbox().into_iter().for_each(|slot| alice.prepare(slot));
     sleep(Duration::from_secs(2)).await;
     let (mut puts, mut sights) = (Vec::new(), Vec::new());
     for seq in 1..=20 {
@@ -121,10 +107,7 @@ async fn an_offer_is_seen_within_half_a_second_after_its_put() {
             }
         };
         let put = tokio::spawn(put);
-        let seen = timeout(Duration::from_secs(5), watch.next())
-            .await
-            .unwrap()
-            .unwrap();
+        let seen = timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
         assert_eq!(seen, (name.inbox()[0], offer));
         sights.push(start.elapsed());
         let (stored, took) = put.await.unwrap();
@@ -134,11 +117,7 @@ async fn an_offer_is_seen_within_half_a_second_after_its_put() {
         sleep(Duration::from_millis(1000 + 37 * seq.unsigned_abs())).await;
     }
     println!("puts {puts:?}\nsights {sights:?}");
-    println!(
-        "median warm put {:?}, seen after {:?}",
-        median(&mut puts),
-        median(&mut sights)
-    );
+    println!("median warm put {:?}, seen after {:?}", median(&mut puts), median(&mut sights));
     assert!(median(&mut sights) < Duration::from_millis(500));
 }
 
@@ -154,23 +133,14 @@ async fn silent_nodes_delay_neither_the_first_item_nor_an_offer() {
     let carol = client(net.bootstrap());
     let start = Instant::now();
     assert_eq!(carol.get(location(1)).next().await, Some(item(1, 5)));
-    println!(
-        "first item with half the nodes silent: {:?}",
-        start.elapsed()
-    );
+    println!("first item with half the nodes silent: {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_millis(500));
     carol.prepare(slot);
     sleep(Duration::from_secs(2)).await;
     let start = Instant::now();
     let stored = carol.put(item(2, 5), Some(ABSENT)).await.unwrap();
-    println!(
-        "warm put with half the nodes silent: {:?}, {stored:?}",
-        start.elapsed()
-    );
-    let seen = timeout(Duration::from_secs(4), watch.next())
-        .await
-        .unwrap()
-        .unwrap();
+    println!("warm put with half the nodes silent: {:?}, {stored:?}", start.elapsed());
+    let seen = timeout(Duration::from_secs(4), watch.next()).await.unwrap().unwrap();
     println!("seen after {:?}", start.elapsed());
     assert_eq!(seen, (slot, item(2, 5)));
 }
@@ -183,9 +153,7 @@ async fn a_node_that_starts_without_a_network_finds_it_later() {
     assert_eq!(alice.put(item(1, 5), None).await, Err(PutError::NoNodes));
     let (nothing, end) = alice.get(location(1)).newest().await;
     assert_eq!((nothing, end.answered), (None, 0));
-    let net = Testnet::start_at(first.port(), 10)
-        .await
-        .expect("the port is still free");
+    let net = Testnet::start_at(first.port(), 10).await.expect("the port is still free");
     let start = Instant::now();
     while alice.put(item(1, 5), None).await.is_err() {
         assert!(start.elapsed() < Duration::from_secs(20));
@@ -206,15 +174,9 @@ async fn refusals_have_their_names() {
     alice.put(item(1, 5), Some(ABSENT)).await.unwrap();
     sleep(Duration::from_millis(1100)).await;
     let current = None;
-    assert_eq!(
-        alice.put(item(1, 6), Some(4)).await,
-        Err(PutError::CasFailed { current })
-    );
+    assert_eq!(alice.put(item(1, 6), Some(4)).await, Err(PutError::CasFailed { current }));
     sleep(Duration::from_millis(1100)).await;
-    assert_eq!(
-        alice.put(item(1, 4), None).await,
-        Err(PutError::NotNewer { current })
-    );
+    assert_eq!(alice.put(item(1, 4), None).await, Err(PutError::NotNewer { current }));
     let large = Item::sign(&key(1), 7, vec![0; 901]);
     assert_eq!(alice.put(large, None).await, Err(PutError::TooLarge(901)));
 }
@@ -235,11 +197,7 @@ async fn a_serving_node_stays_within_its_budget() {
     println!("{sent} sent and {received} received in {span:?}");
     assert!((60..=84).contains(&sent), "{sent}");
     assert!(sent + received <= 25 * span.as_secs());
-    assert_eq!(
-        after.unexpected + after.malformed + after.forged,
-        0,
-        "{after:?}"
-    );
+    assert_eq!(after.unexpected + after.malformed + after.forged, 0, "{after:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,10 +231,7 @@ async fn servers_that_register_together_all_end_up_in_the_list() {
         sleep(Duration::from_millis(500)).await;
         if let (Some(item), _) = reader.get(name.record()).newest().await {
             let now = Clock::system().unix();
-            listed = ServiceRecord::open(item.value(), &name, now)
-                .unwrap()
-                .entries
-                .len();
+            listed = ServiceRecord::open(item.value(), &name, now).unwrap().entries.len();
         }
     }
     println!("all listed after {:?}", start.elapsed());
@@ -289,15 +244,9 @@ async fn deeply_nested_datagrams_end_nobody() {
     let socket = std::net::UdpSocket::from(socket2_on_loopback());
     let closed = format!("d1:z{}{}e", "l".repeat(1000), "e".repeat(1000));
     let maps = format!("d1:z{}i1e{}e", "d1:a".repeat(400), "e".repeat(400));
-    let open = [
-        "l".repeat(2000),
-        "d1:a".repeat(500),
-        format!("d1:z{}", "l".repeat(2000)),
-    ];
+    let open = ["l".repeat(2000), "d1:a".repeat(500), format!("d1:z{}", "l".repeat(2000))];
     for datagram in open.into_iter().chain([closed, maps]) {
-        socket
-            .send_to(datagram.as_bytes(), net.addresses()[0])
-            .expect("loopback");
+        socket.send_to(datagram.as_bytes(), net.addresses()[0]).expect("loopback");
     }
     sleep(Duration::from_secs(1)).await;
     assert!(client(net.bootstrap()).put(item(1, 5), None).await.is_ok());
@@ -306,9 +255,7 @@ async fn deeply_nested_datagrams_end_nobody() {
 fn socket2_on_loopback() -> socket2::Socket {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None);
     let socket = socket.expect("a socket");
-    socket
-        .bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-        .expect("a port");
+    socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
     socket
 }
 
@@ -322,10 +269,7 @@ async fn nodes_of_another_implementation_store_return_and_refuse() {
         return;
     };
     let bootstrap: Vec<String> = nodes.split(',').map(str::to_owned).collect();
-    assert!(
-        bootstrap.iter().all(|node| node.starts_with("127.")),
-        "loopback only"
-    );
+    assert!(bootstrap.iter().all(|node| node.starts_with("127.")), "loopback only");
     let (alice, bob) = (client(bootstrap.clone()), client(bootstrap));
     let start = Instant::now();
     println!(
@@ -338,30 +282,20 @@ async fn nodes_of_another_implementation_store_return_and_refuse() {
     println!("first item from start: {:?}", start.elapsed());
     sleep(Duration::from_secs(1)).await;
     let current = None;
-    assert_eq!(
-        alice.put(item(1, 6), Some(4)).await,
-        Err(PutError::CasFailed { current })
-    );
+    assert_eq!(alice.put(item(1, 6), Some(4)).await, Err(PutError::CasFailed { current }));
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(
-        alice.put(item(1, 4), None).await,
-        Err(PutError::NotNewer { current })
-    );
+    assert_eq!(alice.put(item(1, 4), None).await, Err(PutError::NotNewer { current }));
     let name = Name::Peer(Identity::from_seed([7; 32]).peer_id());
     let mut watch = bob.watch(name.inbox());
     sleep(Duration::from_secs(5)).await;
-    name.inbox()
-        .into_iter()
-        .for_each(|slot| alice.prepare(slot));
+    name.inbox().into_iter().for_each(|slot| alice.prepare(slot));
     sleep(Duration::from_secs(2)).await;
     let mut sights = Vec::new();
     for seq in 1..=15 {
         let start = Instant::now();
         let offer = Item::sign(&name.slot_key(0), seq, vec![1; 640]);
         alice.put(offer.clone(), None).await.expect("stored");
-        let seen = timeout(Duration::from_secs(5), watch.next())
-            .await
-            .expect("in time");
+        let seen = timeout(Duration::from_secs(5), watch.next()).await.expect("in time");
         assert_eq!(seen.map(|(_, item)| item), Some(offer));
         sights.push(start.elapsed());
         sleep(Duration::from_millis(1000 + 37 * seq.unsigned_abs())).await;

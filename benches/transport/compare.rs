@@ -1,0 +1,111 @@
+//! The comparisons: each round does the same work over both, in turns, and counts one ratio.
+
+use std::{future::Future, time::Duration};
+
+use crate::{
+    linked::Linked,
+    raw::{Raw, median},
+};
+
+/// Prints the table of `rounds` rounds of each comparison.
+pub(crate) fn print(rounds: usize) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let rows = runtime.block_on(async { tokio::spawn(rows(rounds)).await.unwrap() });
+    println!("# Over the shared socket and over quinn alone, medians of {rounds} rounds\n");
+    println!("| what | quinn alone | ours | ratio of speeds, median (least – most) |");
+    println!("|---|---|---|---|");
+    for row in rows {
+        println!("{row}");
+    }
+    println!();
+}
+
+async fn rows(rounds: usize) -> Vec<String> {
+    let raw = &Raw::over_quinns_sockets().await;
+    let shared = &Raw::over_the_shared_socket().await;
+    let linked = &Linked::new().await;
+    let mebibytes = |speed: f64| format!("{:.0} MiB/s", speed / f64::from(1 << 20));
+    let thousands = |speed: f64| format!("{:.0} k/s", speed / 1e3);
+    let microseconds = |speed: f64| format!("{:.0} µs", 1e6 / speed);
+    vec![
+        Comparison::new(rounds, || raw.bulk(BULK_SIZE), || shared.bulk(BULK_SIZE))
+            .await
+            .row("shared socket: 256 MiB one way", mebibytes),
+        Comparison::new(rounds, || pings(raw), || pings(shared))
+            .await
+            .row("shared socket: 100 bytes and back, p50", microseconds),
+        Comparison::new(rounds, || raw.bulk(BULK_SIZE), || bulk_messages(linked))
+            .await
+            .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
+        Comparison::new(rounds, || raw.writes(MESSAGES), || linked.messages(MESSAGES, 100))
+            .await
+            .row(
+                "link: messages of 100 bytes with receipts, against writes of 100 bytes",
+                thousands,
+            ),
+        Comparison::new(rounds, || pings(raw), || receipts(linked))
+            .await
+            .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
+    ]
+}
+
+async fn pings(raw: &Raw) -> f64 {
+    1.0 / raw.ping_pong(PINGS).await.max(Duration::from_nanos(1)).as_secs_f64()
+}
+
+async fn receipts(linked: &Linked) -> f64 {
+    1.0 / linked.ping_pong(PINGS).await.max(Duration::from_nanos(1)).as_secs_f64()
+}
+
+async fn bulk_messages(linked: &Linked) -> f64 {
+    linked.messages(BULK_SIZE >> 20, 1 << 20).await * f64::from(1 << 20)
+}
+
+/// Speeds over quinn alone and over ours, in the order of the rounds.
+struct Comparison {
+    alone: Vec<f64>,
+    ours: Vec<f64>,
+}
+
+impl Comparison {
+    /// Measures in turns; who is first changes from round to round.
+    async fn new<A, B>(rounds: usize, alone: impl Fn() -> A, ours: impl Fn() -> B) -> Self
+    where
+        A: Future<Output = f64>,
+        B: Future<Output = f64>,
+    {
+        let mut comparison = Self { alone: Vec::new(), ours: Vec::new() };
+        for round in 0..rounds {
+            if round % 2 == 0 {
+                comparison.alone.push(alone().await);
+                comparison.ours.push(ours().await);
+            } else {
+                comparison.ours.push(ours().await);
+                comparison.alone.push(alone().await);
+            }
+        }
+        comparison
+    }
+
+    fn row(mut self, what: &str, show: impl Fn(f64) -> String) -> String {
+        let pairs = self.ours.iter().zip(&self.alone);
+        let mut ratios: Vec<f64> = pairs.map(|(ours, alone)| ours / alone).collect();
+        let ratio = median(&mut ratios);
+        let (alone, ours) = (median(&mut self.alone), median(&mut self.ours));
+        format!(
+            "| {what} | {} | {} | {ratio:.2} ({:.2} – {:.2}) |",
+            show(alone),
+            show(ours),
+            ratios[0],
+            ratios[ratios.len() - 1],
+        )
+    }
+}
+
+/// Half a second or more of work, so that a scheduler's whim does not show.
+const BULK_SIZE: usize = 256 << 20;
+
+const MESSAGES: usize = 200_000;
+
+const PINGS: usize = 2_000;
