@@ -35,7 +35,7 @@ use side::{Pair, Side};
 
 fn main() {
     let mut criterion = Criterion::default()
-        .measurement_time(Duration::from_secs(3))
+        .measurement_time(Duration::from_secs(2))
         .warm_up_time(Duration::from_millis(500))
         .sample_size(20)
         .configure_from_args();
