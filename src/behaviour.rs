@@ -61,10 +61,7 @@ impl NatBehaviour {
                 }
             })
         };
-        Wire {
-            mapping: wire(self.mapping),
-            filtering: wire(self.filtering),
-        }
+        Wire { mapping: wire(self.mapping), filtering: wire(self.filtering) }
     }
 
     /// From a record or an offer; values we do not know count as unknown.
@@ -79,10 +76,7 @@ impl NatBehaviour {
             WireDependence::AddressDependent => Some(Dependence::AddressDependent),
             WireDependence::AddressAndPortDependent => Some(Dependence::AddressAndPortDependent),
         };
-        Self {
-            mapping: dependence(wire.mapping()),
-            filtering: dependence(wire.filtering()),
-        }
+        Self { mapping: dependence(wire.mapping()), filtering: dependence(wire.filtering()) }
     }
 
     /// Whether each destination sees another port of this host, so that plain probes need luck.

@@ -84,13 +84,9 @@ mod tests {
 
     #[test]
     fn addresses_that_no_datagram_may_go_to_are_refused() {
-        for text in [
-            "0.0.0.0:1",
-            "198.51.100.9:0",
-            "224.0.0.1:1",
-            "255.255.255.255:1",
-            "[ff02::1]:1",
-        ] {
+        for text in
+            ["0.0.0.0:1", "198.51.100.9:0", "224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1"]
+        {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(decode_compact(&encode_compact(address)), None, "{text}");
         }

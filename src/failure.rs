@@ -182,12 +182,7 @@ pub struct Failure {
 impl Failure {
     /// A failure that says what, but not yet why or what to do.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            why: String::new(),
-            hint: String::new(),
-        }
+        Self { code, message: message.into(), why: String::new(), hint: String::new() }
     }
 
     /// The same failure with its cause.

@@ -95,9 +95,7 @@ impl FromStr for PeerId {
         if text.len() != PEER_ID_CHARACTERS {
             return Err(InvalidPeerId::NotZBase32);
         }
-        let bytes = Z_BASE_32
-            .decode(text.as_bytes())
-            .map_err(|_| InvalidPeerId::NotZBase32)?;
+        let bytes = Z_BASE_32.decode(text.as_bytes()).map_err(|_| InvalidPeerId::NotZBase32)?;
         Self::from_slice(&bytes)
     }
 }
@@ -112,10 +110,7 @@ pub struct Identity {
 impl Identity {
     /// The identity with this seed (RFC 8032's private key).
     pub fn from_seed(seed: [u8; 32]) -> Self {
-        Self {
-            seed: Zeroizing::new(seed),
-            signing_key: SigningKey::from_bytes(&seed),
-        }
+        Self { seed: Zeroizing::new(seed), signing_key: SigningKey::from_bytes(&seed) }
     }
 
     /// A new identity.
@@ -156,11 +151,7 @@ impl Identity {
 
     /// A further secret of this identity, for example the one in its ticket.
     pub fn derive(&self, purpose: &str) -> Key {
-        Key::derive(
-            "p2p-node/1 identity",
-            self.seed.as_slice(),
-            &[purpose.as_bytes()],
-        )
+        Key::derive("p2p-node/1 identity", self.seed.as_slice(), &[purpose.as_bytes()])
     }
 }
 
@@ -187,12 +178,7 @@ impl Ephemeral {
 
     /// The key that `peer` computes with [`Identity::agree`].
     pub fn agree(&self, peer: &PeerId) -> Key {
-        Key::from_bytes(
-            peer.point()
-                .to_montgomery()
-                .mul_clamped(*self.secret)
-                .to_bytes(),
-        )
+        Key::from_bytes(peer.point().to_montgomery().mul_clamped(*self.secret).to_bytes())
     }
 }
 
@@ -216,9 +202,7 @@ const PKCS8_PREFIX: [u8; 16] = [
 /// Zooko's base 32: no characters that people mix up.
 static Z_BASE_32: LazyLock<Encoding> = LazyLock::new(|| {
     let mut specification = Specification::new();
-    specification
-        .symbols
-        .push_str("ybndrfg8ejkmcpqxot1uwisza345h769");
+    specification.symbols.push_str("ybndrfg8ejkmcpqxot1uwisza345h769");
     specification.encoding().expect("32 distinct symbols")
 });
 
@@ -237,27 +221,18 @@ mod tests {
     #[test]
     fn texts_and_bytes_that_are_no_key_are_refused() {
         assert_eq!("nobody".parse::<PeerId>(), Err(InvalidPeerId::NotZBase32));
-        assert_eq!(
-            "l".repeat(52).parse::<PeerId>(),
-            Err(InvalidPeerId::NotZBase32)
-        );
+        assert_eq!("l".repeat(52).parse::<PeerId>(), Err(InvalidPeerId::NotZBase32));
         assert_eq!(PeerId::from_bytes([0; 32]), Err(InvalidPeerId::NotAKey));
         let mut identity_element = [0; 32];
         identity_element[0] = 1;
-        assert_eq!(
-            PeerId::from_bytes(identity_element),
-            Err(InvalidPeerId::NotAKey)
-        );
+        assert_eq!(PeerId::from_bytes(identity_element), Err(InvalidPeerId::NotAKey));
     }
 
     #[test]
     fn both_sides_agree_on_the_same_key() {
         let bob = Identity::from_seed([2; 32]);
         let ephemeral = Ephemeral::generate(&mut Entropy::from_seed(1));
-        assert_eq!(
-            ephemeral.agree(&bob.peer_id()),
-            bob.agree(&ephemeral.public)
-        );
+        assert_eq!(ephemeral.agree(&bob.peer_id()), bob.agree(&ephemeral.public));
     }
 
     #[test]

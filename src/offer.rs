@@ -110,14 +110,8 @@ impl Offer {
 
     /// Whether the offer's proof shows that its maker knows `admission`.
     pub fn proves(&self, admission: &Key, to: &PeerId) -> bool {
-        let parts = [
-            PROOF_NAME,
-            self.from.as_bytes(),
-            to.as_bytes(),
-            &self.conversation.0,
-        ];
-        self.proof
-            .is_some_and(|proof| admission.verifies(&parts, &proof))
+        let parts = [PROOF_NAME, self.from.as_bytes(), to.as_bytes(), &self.conversation.0];
+        self.proof.is_some_and(|proof| admission.verifies(&parts, &proof))
     }
 
     /// Signs the offer as `identity`, which must be its maker, and seals it to `to` with the dial's key pair.
@@ -130,10 +124,7 @@ impl Offer {
     ) -> SealedOffer {
         let shared = ephemeral.agree(to);
         let mut wire = self.to_wire();
-        wire.signature = identity
-            .sign(&signed_bytes(&wire, to, &ephemeral.public))
-            .to_vec()
-            .into();
+        wire.signature = identity.sign(&signed_bytes(&wire, to, &ephemeral.public)).to_vec().into();
         let mut plaintext = wire.encode_length_delimited_to_vec();
         assert!(
             plaintext.len() <= PLAINTEXT_SIZE,
@@ -143,10 +134,7 @@ impl Offer {
         let nonce: [u8; 12] = entropy.bytes();
         let sealed = sealing_key(&shared, to).seal(nonce, &ephemeral.public, &plaintext);
         let keys = ProbeKeys::new(&shared, self.conversation, Side::Initiator);
-        SealedOffer {
-            bytes: [ephemeral.public.as_slice(), &nonce, &sealed].concat(),
-            keys,
-        }
+        SealedOffer { bytes: [ephemeral.public.as_slice(), &nonce, &sealed].concat(), keys }
     }
 
     fn to_wire(&self) -> Wire {
@@ -161,9 +149,7 @@ impl Offer {
                 .map(|candidate| encode_compact(candidate.address).into())
                 .collect(),
             nat: Some(self.nat.to_wire()),
-            proof: self
-                .proof
-                .map_or_else(Default::default, |proof| proof.to_vec().into()),
+            proof: self.proof.map_or_else(Default::default, |proof| proof.to_vec().into()),
             signature: Bytes::new(),
         }
     }
@@ -211,12 +197,8 @@ pub fn open(
         return Err(OfferRejected::WrongSize);
     }
     let us = identity.peer_id();
-    let (ephemeral, sealed) = sealed
-        .split_first_chunk::<32>()
-        .ok_or(OfferRejected::WrongSize)?;
-    let (nonce, sealed) = sealed
-        .split_first_chunk::<12>()
-        .ok_or(OfferRejected::WrongSize)?;
+    let (ephemeral, sealed) = sealed.split_first_chunk::<32>().ok_or(OfferRejected::WrongSize)?;
+    let (nonce, sealed) = sealed.split_first_chunk::<12>().ok_or(OfferRejected::WrongSize)?;
     let shared = identity.agree(ephemeral);
     let plaintext = sealing_key(&shared, &us)
         .open(*nonce, ephemeral, sealed)
@@ -224,10 +206,7 @@ pub fn open(
     let wire = Wire::decode_length_delimited(plaintext.as_slice())
         .map_err(|_| OfferRejected::Malformed("protobuf"))?;
     let offer = Offer::from_wire(&wire)?;
-    if !offer
-        .from
-        .verifies(&signed_bytes(&wire, &us, ephemeral), &wire.signature)
-    {
+    if !offer.from.verifies(&signed_bytes(&wire, &us, ephemeral), &wire.signature) {
         return Err(OfferRejected::Forged);
     }
     let (age, ahead) = (offer.made_at.age_at(now), offer.made_at.ahead_of(now));
@@ -242,25 +221,12 @@ pub fn open(
 }
 
 fn sealing_key(shared: &Key, to: &PeerId) -> Key {
-    Key::derive(
-        "p2p-node/1 offer sealing",
-        shared.as_bytes(),
-        &[to.as_bytes()],
-    )
+    Key::derive("p2p-node/1 offer sealing", shared.as_bytes(), &[to.as_bytes()])
 }
 
 fn signed_bytes(wire: &Wire, to: &PeerId, ephemeral: &[u8; 32]) -> Vec<u8> {
-    let unsigned = Wire {
-        signature: Bytes::new(),
-        ..wire.clone()
-    };
-    [
-        b"p2p-node/1 offer".as_slice(),
-        to.as_bytes(),
-        ephemeral,
-        &unsigned.encode_to_vec(),
-    ]
-    .concat()
+    let unsigned = Wire { signature: Bytes::new(), ..wire.clone() };
+    [b"p2p-node/1 offer".as_slice(), to.as_bytes(), ephemeral, &unsigned.encode_to_vec()].concat()
 }
 
 const PROOF_NAME: &[u8] = b"p2p-node/1 offer";
@@ -314,33 +280,21 @@ mod tests {
         let (sealed, mut entropy) = (sealed(), Entropy::from_seed(2));
         let opened = open(&sealed.bytes, &bob(), NOW).unwrap();
         assert_eq!(opened.offer, offer());
-        let ping = Probe::Ping {
-            transaction: Transaction(1),
-            urgency: Urgency::Routine,
-        };
-        assert_eq!(
-            sealed.keys.decode(&opened.keys.encode(ping, &mut entropy)),
-            Some(ping)
-        );
+        let ping = Probe::Ping { transaction: Transaction(1), urgency: Urgency::Routine };
+        assert_eq!(sealed.keys.decode(&opened.keys.encode(ping, &mut entropy)), Some(ping));
     }
 
     #[test]
     fn an_offer_opens_for_its_recipient_only() {
         let carol = Identity::from_seed([3; 32]);
-        assert_eq!(
-            open(&sealed().bytes, &carol, NOW).unwrap_err(),
-            OfferRejected::NotForUs
-        );
+        assert_eq!(open(&sealed().bytes, &carol, NOW).unwrap_err(), OfferRejected::NotForUs);
     }
 
     #[test]
     fn an_offer_in_somebody_elses_name_is_forged() {
         let mallory = Identity::from_seed([4; 32]);
         let forged = seal_as(&mallory);
-        assert_eq!(
-            open(&forged.bytes, &bob(), NOW).unwrap_err(),
-            OfferRejected::Forged
-        );
+        assert_eq!(open(&forged.bytes, &bob(), NOW).unwrap_err(), OfferRejected::Forged);
     }
 
     #[test]
@@ -349,22 +303,14 @@ mod tests {
         let late = open(&sealed().bytes, &bob(), minutes(5)).unwrap_err();
         assert_eq!(late, OfferRejected::Stale(Duration::from_secs(300)));
         let early = open(&sealed().bytes, &bob(), UnixMillis(NOW.0 - 300_000)).unwrap_err();
-        assert_eq!(
-            early,
-            OfferRejected::FromTheFuture(Duration::from_secs(300))
-        );
+        assert_eq!(early, OfferRejected::FromTheFuture(Duration::from_secs(300)));
     }
 
     #[test]
     fn a_proof_is_for_one_recipient_and_one_conversation() {
         let (admission, bob) = (Key::from_bytes([5; 32]), bob().peer_id());
         let mut offer = offer();
-        offer.proof = Some(Offer::proof(
-            &admission,
-            &offer.from,
-            &bob,
-            offer.conversation,
-        ));
+        offer.proof = Some(Offer::proof(&admission, &offer.from, &bob, offer.conversation));
         assert!(offer.proves(&admission, &bob));
         assert!(!offer.proves(&Key::from_bytes([6; 32]), &bob));
         offer.conversation = ConversationId([8; 8]);

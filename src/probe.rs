@@ -83,24 +83,12 @@ impl ProbeKeys {
     /// The keys of `conversation` between two sides that share `secret`.
     pub fn new(secret: &Key, conversation: ConversationId, side: Side) -> Self {
         let key = |direction: &[u8]| {
-            Key::derive(
-                "p2p-node/1 probe",
-                secret.as_bytes(),
-                &[&conversation.0, direction],
-            )
+            Key::derive("p2p-node/1 probe", secret.as_bytes(), &[&conversation.0, direction])
         };
         let (initiator, responder) = (key(b"initiator"), key(b"responder"));
         match side {
-            Side::Initiator => Self {
-                conversation,
-                seal: initiator,
-                open: responder,
-            },
-            Side::Responder => Self {
-                conversation,
-                seal: responder,
-                open: initiator,
-            },
+            Side::Initiator => Self { conversation, seal: initiator, open: responder },
+            Side::Responder => Self { conversation, seal: responder, open: initiator },
         }
     }
 
@@ -111,9 +99,7 @@ impl ProbeKeys {
         datagram.push(FIRST_BYTE);
         datagram.extend(self.conversation.0);
         datagram.extend(nonce);
-        let body = self
-            .seal
-            .seal(cipher_nonce(nonce), &datagram, &encode_body(probe));
+        let body = self.seal.seal(cipher_nonce(nonce), &datagram, &encode_body(probe));
         datagram.extend(body);
         datagram
     }
@@ -144,18 +130,9 @@ impl fmt::Debug for ConversationId {
 
 fn encode_body(probe: Probe) -> [u8; BODY_SIZE] {
     let (kind, urgency, transaction, observed) = match probe {
-        Probe::Ping {
-            transaction,
-            urgency: Urgency::Routine,
-        } => (PING, 0, transaction, None),
-        Probe::Ping {
-            transaction,
-            urgency: Urgency::PathLost,
-        } => (PING, 1, transaction, None),
-        Probe::Pong {
-            transaction,
-            observed,
-        } => (PONG, 0, transaction, Some(observed)),
+        Probe::Ping { transaction, urgency: Urgency::Routine } => (PING, 0, transaction, None),
+        Probe::Ping { transaction, urgency: Urgency::PathLost } => (PING, 1, transaction, None),
+        Probe::Pong { transaction, observed } => (PONG, 0, transaction, Some(observed)),
     };
     let (family, address) = match observed.map(|observed| observed.ip().to_canonical()) {
         None => (0, [0; 16]),
@@ -185,25 +162,15 @@ fn decode_body(body: &[u8]) -> Option<Probe> {
     let transaction = Transaction(u64::from_be_bytes(*transaction));
     let address = Ipv6Addr::from(*address);
     match (kind, family, urgency) {
-        (PING, 0, 0) => Some(Probe::Ping {
-            transaction,
-            urgency: Urgency::Routine,
-        }),
-        (PING, 0, 1) => Some(Probe::Ping {
-            transaction,
-            urgency: Urgency::PathLost,
-        }),
+        (PING, 0, 0) => Some(Probe::Ping { transaction, urgency: Urgency::Routine }),
+        (PING, 0, 1) => Some(Probe::Ping { transaction, urgency: Urgency::PathLost }),
         (PONG, 4, 0) => {
             let ip: Ipv4Addr = address.to_ipv4_mapped()?;
-            Some(Probe::Pong {
-                transaction,
-                observed: SocketAddr::new(ip.into(), port),
-            })
+            Some(Probe::Pong { transaction, observed: SocketAddr::new(ip.into(), port) })
         }
-        (PONG, 6, 0) => Some(Probe::Pong {
-            transaction,
-            observed: SocketAddr::new(address.into(), port),
-        }),
+        (PONG, 6, 0) => {
+            Some(Probe::Pong { transaction, observed: SocketAddr::new(address.into(), port) })
+        }
         _ => None,
     }
 }
@@ -240,22 +207,10 @@ mod tests {
         let ((ours, theirs), mut entropy) = (sides(), Entropy::from_seed(1));
         let transaction = Transaction(42);
         for probe in [
-            Probe::Ping {
-                transaction,
-                urgency: Urgency::Routine,
-            },
-            Probe::Ping {
-                transaction,
-                urgency: Urgency::PathLost,
-            },
-            Probe::Pong {
-                transaction,
-                observed: "198.51.100.9:50112".parse().unwrap(),
-            },
-            Probe::Pong {
-                transaction,
-                observed: "[2001:db8::9]:50112".parse().unwrap(),
-            },
+            Probe::Ping { transaction, urgency: Urgency::Routine },
+            Probe::Ping { transaction, urgency: Urgency::PathLost },
+            Probe::Pong { transaction, observed: "198.51.100.9:50112".parse().unwrap() },
+            Probe::Pong { transaction, observed: "[2001:db8::9]:50112".parse().unwrap() },
         ] {
             let datagram = ours.encode(probe, &mut entropy);
             assert_eq!(datagram.len(), PROBE_SIZE);

@@ -1,11 +1,6 @@
 //! The protobuf messages of `proto/`, as Rust types. Each module here is one file there.
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
-#![allow(
-    clippy::as_conversions,
-    clippy::use_self,
-    clippy::or_fun_call,
-    reason = "generated code"
-)]
+#![allow(clippy::as_conversions, clippy::use_self, clippy::or_fun_call, reason = "generated code")]
 
 pub use package::{Message, rendezvous, wire};
 

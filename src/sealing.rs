@@ -117,20 +117,14 @@ mod tests {
     fn what_is_sealed_opens_with_the_same_key_nonce_and_context_only() {
         let key = Key::from_bytes([7; 32]);
         let sealed = key.seal([1; 12], b"context", b"hello");
-        assert_eq!(
-            key.open([1; 12], b"context", &sealed),
-            Ok(b"hello".to_vec())
-        );
+        assert_eq!(key.open([1; 12], b"context", &sealed), Ok(b"hello".to_vec()));
         assert_eq!(key.open([2; 12], b"context", &sealed), Err(NotSealedForUs));
         assert_eq!(key.open([1; 12], b"contexT", &sealed), Err(NotSealedForUs));
         assert_eq!(
             Key::from_bytes([8; 32]).open([1; 12], b"context", &sealed),
             Err(NotSealedForUs)
         );
-        assert_eq!(
-            key.open([1; 12], b"context", &sealed[..3]),
-            Err(NotSealedForUs)
-        );
+        assert_eq!(key.open([1; 12], b"context", &sealed[..3]), Err(NotSealedForUs));
     }
 
     #[test]

@@ -21,9 +21,7 @@ impl FromStr for ServiceName {
     fn from_str(text: &str) -> Result<Self, InvalidServiceName> {
         let printable = !text.chars().any(|c| c.is_control() || c.is_whitespace());
         let fits = (1..=SERVICE_NAME_BYTES_MAX).contains(&text.len());
-        (printable && fits)
-            .then(|| Self(text.to_owned()))
-            .ok_or(InvalidServiceName)
+        (printable && fits).then(|| Self(text.to_owned())).ok_or(InvalidServiceName)
     }
 }
 
@@ -58,18 +56,12 @@ impl Service {
     /// A service whose members share `secret`, the content of a file.
     pub fn private(name: ServiceName, secret: &[u8]) -> Self {
         let secret = Key::derive("p2p-node/1 service secret", secret, &[]);
-        Self {
-            name,
-            secret: Some(secret),
-        }
+        Self { name, secret: Some(secret) }
     }
 
     /// A key for `purpose` that all who know name and secret arrive at.
     pub fn key(&self, purpose: &str) -> Key {
-        let secret = self
-            .secret
-            .as_ref()
-            .map_or([0; 32], |secret| *secret.as_bytes());
+        let secret = self.secret.as_ref().map_or([0; 32], |secret| *secret.as_bytes());
         let context = [purpose.as_bytes(), &[0], self.name.as_str().as_bytes()];
         Key::derive("p2p-node/1 service", &secret, &context)
     }
@@ -90,21 +82,14 @@ mod tests {
     fn names_with_spaces_or_nothing_in_them_are_refused() {
         assert!("myapi:v1".parse::<ServiceName>().is_ok());
         for text in ["", "two words", "bell\u{7}", &"x".repeat(129)] {
-            assert_eq!(
-                text.parse::<ServiceName>(),
-                Err(InvalidServiceName),
-                "{text:?}"
-            );
+            assert_eq!(text.parse::<ServiceName>(), Err(InvalidServiceName), "{text:?}");
         }
     }
 
     #[test]
     fn name_secret_and_purpose_all_change_the_key() {
         let name: ServiceName = "myapi:v1".parse().unwrap();
-        let (open, private) = (
-            Service::open(name.clone()),
-            Service::private(name, b"secret"),
-        );
+        let (open, private) = (Service::open(name.clone()), Service::private(name, b"secret"));
         assert_ne!(open.key("record"), private.key("record"));
         assert_ne!(open.key("record"), open.key("inbox"));
         assert_eq!(open.admission_key(), None);

@@ -27,7 +27,7 @@ pub struct Ticket {
     pub addresses: Vec<SocketAddr>,
 }
 
-/// Sixteen random bytes that only the holders of a ticket know.
+/// Sixteen bytes, derived from the identity, that only the holders of a ticket know.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TicketSecret(pub [u8; 16]);
 
@@ -55,11 +55,7 @@ impl Ticket {
         let secret = secret.as_bytes().first_chunk().expect("a key has 32 bytes");
         let peer = identity.peer_id();
         let addresses = addresses.into_iter().take(ADDRESSES_MAX).collect();
-        Self {
-            peer,
-            secret: TicketSecret(*secret),
-            addresses,
-        }
+        Self { peer, secret: TicketSecret(*secret), addresses }
     }
 }
 
@@ -85,11 +81,7 @@ impl fmt::Display for Ticket {
             bytes.extend(compact);
         }
         bytes.extend(checksum(&bytes));
-        write!(
-            f,
-            "{PREFIX}{}",
-            BASE32_NOPAD.encode(&bytes).to_ascii_lowercase()
-        )
+        write!(f, "{PREFIX}{}", BASE32_NOPAD.encode(&bytes).to_ascii_lowercase())
     }
 }
 
@@ -98,15 +90,11 @@ impl FromStr for Ticket {
 
     fn from_str(text: &str) -> Result<Self, InvalidTicket> {
         let lower = text.trim().to_ascii_lowercase();
-        let body = lower
-            .strip_prefix(PREFIX)
-            .ok_or(InvalidTicket::NotATicket)?;
+        let body = lower.strip_prefix(PREFIX).ok_or(InvalidTicket::NotATicket)?;
         let bytes = BASE32_NOPAD
             .decode(body.to_ascii_uppercase().as_bytes())
             .map_err(|_| InvalidTicket::Damaged)?;
-        let (content, sum) = bytes
-            .split_last_chunk::<4>()
-            .ok_or(InvalidTicket::Damaged)?;
+        let (content, sum) = bytes.split_last_chunk::<4>().ok_or(InvalidTicket::Damaged)?;
         if checksum(content) != *sum {
             return Err(InvalidTicket::Damaged);
         }
@@ -139,11 +127,7 @@ fn parse_content(content: &[u8]) -> Option<Ticket> {
         return None;
     }
     let peer = PeerId::from_bytes(*peer).ok()?;
-    Some(Ticket {
-        peer,
-        secret: TicketSecret(*secret),
-        addresses,
-    })
+    Some(Ticket { peer, secret: TicketSecret(*secret), addresses })
 }
 
 fn checksum(content: &[u8]) -> [u8; 4] {
@@ -161,18 +145,12 @@ mod tests {
 
     #[test]
     fn a_ticket_is_one_word_that_comes_back_in_either_case() {
-        let addresses = vec![
-            "192.168.1.20:41641".parse().unwrap(),
-            "[2001:db8::9]:1".parse().unwrap(),
-        ];
+        let addresses =
+            vec!["192.168.1.20:41641".parse().unwrap(), "[2001:db8::9]:1".parse().unwrap()];
         for addresses in [Vec::new(), addresses] {
             let ticket = Ticket::of(&Identity::from_seed([7; 32]), addresses);
             let text = ticket.to_string();
-            assert!(
-                text.chars()
-                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()),
-                "{text}"
-            );
+            assert!(text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()), "{text}");
             assert_eq!(text.parse(), Ok(ticket.clone()));
             assert_eq!(text.to_uppercase().parse(), Ok(ticket));
         }

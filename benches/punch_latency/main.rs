@@ -21,9 +21,6 @@
 mod dial;
 mod side;
 mod table;
-// Stories use more of a world than figures do.
-#[allow(dead_code)]
-#[path = "../../tests/internet/world.rs"]
 mod world;
 
 use std::{env, time::Duration};
@@ -50,9 +47,8 @@ fn main() {
 
 /// The seeds of the table's runs, from 0 to this.
 fn seeds() -> u64 {
-    env::var("P2P_NODE_BENCH_SEEDS").map_or(SEEDS, |seeds| {
-        seeds.parse().expect("P2P_NODE_BENCH_SEEDS is a number")
-    })
+    env::var("P2P_NODE_BENCH_SEEDS")
+        .map_or(SEEDS, |seeds| seeds.parse().expect("P2P_NODE_BENCH_SEEDS is a number"))
 }
 
 fn real_time_of_dials(criterion: &mut Criterion) {
@@ -63,10 +59,7 @@ fn real_time_of_dials(criterion: &mut Criterion) {
         (Side::CarrierAndHome, Side::CarrierAndHome),
         (Side::Symmetric, Side::AddressRestricted),
     ] {
-        let pair = Pair {
-            client: pair.0,
-            server: pair.1,
-        };
+        let pair = Pair { client: pair.0, server: pair.1 };
         group.bench_with_input(BenchmarkId::from_parameter(pair), &pair, |bencher, pair| {
             bencher.iter_custom(|dials| {
                 let cost = |seed| match dial(*pair, 0.0, seed) {

@@ -61,9 +61,8 @@ impl Side {
         let hops = u64::try_from(nats.len()).expect("two at most");
         let outer = world.home(*outer).delay_ms(15 - hops);
         outer.change_link(|link| link.loss = loss);
-        let home = inner.iter().fold(outer, |router, nat| {
-            router.router(*nat, "100.64.0.9").delay_ms(1)
-        });
+        let home =
+            inner.iter().fold(outer, |router, nat| router.router(*nat, "100.64.0.9").delay_ms(1));
         home.host("192.168.1.2").delay_ms(1)
     }
 }

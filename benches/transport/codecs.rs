@@ -29,10 +29,7 @@ fn probes(criterion: &mut Criterion) {
     let secret = Key::from_bytes([7; 32]);
     let keys = |side| ProbeKeys::new(&secret, ConversationId([1; 8]), side);
     let (ours, theirs) = (keys(Side::Initiator), keys(Side::Responder));
-    let ping = Probe::Ping {
-        transaction: Transaction(7),
-        urgency: Urgency::Routine,
-    };
+    let ping = Probe::Ping { transaction: Transaction(7), urgency: Urgency::Routine };
     let datagram = ours.encode(ping, entropy);
     assert_eq!(theirs.decode(&datagram), Some(ping));
     let mut forged = datagram.clone();
@@ -105,12 +102,8 @@ fn stun_messages(criterion: &mut Criterion) {
 
 /// What a home has: a public address, a private one, and two of IPv6.
 fn candidates() -> Vec<Candidate> {
-    let addresses = [
-        "203.0.113.7:41641",
-        "192.168.1.2:41641",
-        "[2001:db8::2]:41641",
-        "[2001:db8::3]:41641",
-    ];
+    let addresses =
+        ["203.0.113.7:41641", "192.168.1.2:41641", "[2001:db8::2]:41641", "[2001:db8::3]:41641"];
     let candidate = |address: &str| {
         Candidate::new(CandidateKind::ServerReflexive, address.parse().unwrap()).unwrap()
     };
@@ -118,10 +111,7 @@ fn candidates() -> Vec<Candidate> {
 }
 
 fn nat() -> NatBehaviour {
-    NatBehaviour {
-        mapping: Some(Dependence::EndpointIndependent),
-        filtering: None,
-    }
+    NatBehaviour { mapping: Some(Dependence::EndpointIndependent), filtering: None }
 }
 
 const NOW: UnixMillis = UnixMillis(1_763_820_000_000);

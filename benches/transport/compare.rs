@@ -9,11 +9,8 @@ use crate::{
 
 /// Prints the table of `rounds` rounds of each comparison.
 pub(crate) fn print(rounds: usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let rows = runtime.block_on(rows(rounds));
     println!("# Over the shared socket and over quinn alone, medians of {rounds} rounds\n");
     println!("| what | quinn alone | ours | ratio of speeds, median (least – most) |");
@@ -56,30 +53,21 @@ async fn rows(rounds: usize) -> Vec<String> {
             },
         )
         .await
-        .row(
-            "link: 256 messages of 1 MiB with receipts, against a stream",
-            mebibytes,
-        ),
+        .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
         Comparison::new(
             rounds,
             async || raw().await.writes(MESSAGES).await,
             async || Linked::new().await.messages(MESSAGES, 100).await,
         )
         .await
-        .row(
-            "link: messages of 100 bytes with receipts, against writes of 100 bytes",
-            thousands,
-        ),
+        .row("link: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
         Comparison::new(
             rounds,
             async || per_ping(raw().await.ping_pong(PINGS).await),
             async || per_ping(Linked::new().await.ping_pong(PINGS).await),
         )
         .await
-        .row(
-            "link: 100 bytes to receipt, p50, against an echo",
-            microseconds,
-        ),
+        .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
     ]
 }
 
@@ -97,10 +85,7 @@ struct Comparison {
 impl Comparison {
     /// Measures in turns; who is first changes from round to round.
     async fn new(rounds: usize, alone: impl AsyncFn() -> f64, ours: impl AsyncFn() -> f64) -> Self {
-        let mut comparison = Self {
-            alone: Vec::new(),
-            ours: Vec::new(),
-        };
+        let mut comparison = Self { alone: Vec::new(), ours: Vec::new() };
         for round in 0..rounds {
             if round % 2 == 0 {
                 comparison.alone.push(alone().await);

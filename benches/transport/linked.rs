@@ -37,13 +37,7 @@ impl Linked {
         let address = dialled_address(&sets[0], &sets[1]);
         let endpoint = |side: usize| {
             let entropy = Entropy::from_system();
-            Endpoint::new(
-                &identities[side],
-                Crypto::system(),
-                entropy,
-                sets[side].clone(),
-            )
-            .unwrap()
+            Endpoint::new(&identities[side], Crypto::system(), entropy, sets[side].clone()).unwrap()
         };
         let endpoints = [endpoint(0), endpoint(1)];
         let dial = Dial {
@@ -122,8 +116,5 @@ impl Linked {
 }
 
 fn message(size: usize) -> Message {
-    Message {
-        payload: vec![7; size].into(),
-        ..Message::default()
-    }
+    Message { payload: vec![7; size].into(), ..Message::default() }
 }

@@ -37,9 +37,8 @@ fn main() {
         .configure_from_args();
     let is_measured = env::args().any(|argument| argument == "--bench");
     if is_measured && !env::args().any(|argument| argument == "--list") {
-        let rounds = env::var("P2P_NODE_BENCH_ROUNDS").map_or(ROUNDS, |rounds| {
-            rounds.parse().expect("P2P_NODE_BENCH_ROUNDS is a number")
-        });
+        let rounds = env::var("P2P_NODE_BENCH_ROUNDS")
+            .map_or(ROUNDS, |rounds| rounds.parse().expect("P2P_NODE_BENCH_ROUNDS is a number"));
         compare::print(rounds);
     }
     codecs::measure(&mut criterion);

@@ -53,12 +53,7 @@ impl Raw {
         let accept = async { bob.accept().await.unwrap().await.unwrap() };
         let dial = alice.connect(address, "localhost").unwrap();
         let (dialled, accepted) = tokio::join!(dial, accept);
-        Self {
-            dialled: dialled.unwrap(),
-            accepted,
-            _endpoints: endpoints,
-            _sets: sets,
-        }
+        Self { dialled: dialled.unwrap(), accepted, _endpoints: endpoints, _sets: sets }
     }
 
     /// Bytes per second, one way on one stream.
@@ -184,10 +179,8 @@ impl Tls {
             .with_no_client_auth();
         let server = Arc::new(QuicServerConfig::try_from(server).unwrap());
         let client = Arc::new(QuicClientConfig::try_from(client).unwrap());
-        let mut tls = Self {
-            server: ServerConfig::with_crypto(server),
-            client: ClientConfig::new(client),
-        };
+        let mut tls =
+            Self { server: ServerConfig::with_crypto(server), client: ClientConfig::new(client) };
         let transport = Arc::new(transport());
         tls.server.transport_config(transport.clone());
         tls.client.transport_config(transport);

@@ -64,8 +64,7 @@ class NodeStatus:
     peers: int
     """Connected peers."""
     uptime_ms: int
-    datagrams_sent: int
-    datagrams_received: int
+    dht_nodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +296,7 @@ def node_status_from(fields: Fields) -> NodeStatus:
         public_addrs=fields.texts("public_addrs"),
         peers=fields.integer("peers"),
         uptime_ms=fields.integer("uptime_ms"),
-        datagrams_sent=fields.integer("datagrams_sent"),
-        datagrams_received=fields.integer("datagrams_received"),
+        dht_nodes=fields.integer("dht_nodes"),
     )
 
 

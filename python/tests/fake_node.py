@@ -228,8 +228,7 @@ def handle(command: dict[str, Any]) -> None:
                 public_addrs=[],
                 peers=len(links),
                 uptime_ms=9,
-                datagrams_sent=1,
-                datagrams_received=2,
+                dht_nodes=8,
             )
         case verb:
             fail(call_id, "unknown_command", f"there is no command {verb!r}")

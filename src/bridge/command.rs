@@ -95,11 +95,7 @@ pub fn parse(
     if start.is_empty() || start.starts_with('#') {
         return None;
     }
-    let composer = Composer {
-        line: &line,
-        entropy,
-        now,
-    };
+    let composer = Composer { line: &line, entropy, now };
     Some(match start.starts_with('{') {
         true => json::parse(start, composer),
         false => text::parse(start, composer),
@@ -108,20 +104,14 @@ pub fn parse(
 
 /// All commands as `help` shows them: how to write one, and what it does.
 pub const COMMANDS: [(&str, &str); 9] = [
-    (
-        "send <peer> <json>",
-        "send JSON, or a message {\"type\":…,\"payload\":…}",
-    ),
+    ("send <peer> <json>", "send JSON, or a message {\"type\":…,\"payload\":…}"),
     ("say <peer> <text>", "send the rest of the line as text"),
     ("list", "show the connected peers (also: peers)"),
     ("connect <peer>", "open a connection"),
     ("disconnect <peer>", "close a connection"),
     ("status", "show addresses, NAT, uptime, traffic"),
     ("ticket", "show the ticket that lets others reach this node"),
-    (
-        "help",
-        "show the commands; <peer>: id, ticket, service, @last, or the start of an id",
-    ),
+    ("help", "show the commands; <peer>: id, ticket, service, @last, or the start of an id"),
     ("quit", "stop the node (also: shutdown)"),
 ];
 
@@ -139,11 +129,8 @@ fn simple_verb(word: &str) -> Option<Verb> {
 
 fn unknown_command(word: &str) -> Failure {
     let word = shown(word);
-    Failure::new(
-        Code::UnknownCommand,
-        format!("there is no command {word:?}"),
-    )
-    .hint("help lists the commands; to send text: say <peer> <text>")
+    Failure::new(Code::UnknownCommand, format!("there is no command {word:?}"))
+        .hint("help lists the commands; to send text: say <peer> <text>")
 }
 
 fn shown(word: &str) -> String {
@@ -234,18 +221,12 @@ mod tests {
 
     #[test]
     fn the_asked_form_sends_a_message() {
-        let line = format!(
-            r#"send {} {{"type": "request", "payload": "hello"}}"#,
-            bob()
-        );
+        let line = format!(r#"send {} {{"type": "request", "payload": "hello"}}"#, bob());
         let Verb::Send { to, message } = command(&line).verb else {
             panic!("not a send");
         };
         assert_eq!(to, Recipient::Peer(bob()));
-        assert_eq!(
-            (message.r#type.as_str(), &message.payload[..]),
-            ("request", &b"hello"[..])
-        );
+        assert_eq!((message.r#type.as_str(), &message.payload[..]), ("request", &b"hello"[..]));
     }
 
     #[test]
@@ -255,9 +236,7 @@ mod tests {
             Command {
                 id: None,
                 timeout: Some(Duration::from_millis(250)),
-                verb: Verb::Connect {
-                    to: Recipient::Unnamed
-                },
+                verb: Verb::Connect { to: Recipient::Unnamed },
             }
         );
     }
@@ -268,20 +247,11 @@ mod tests {
             command(r#"{"cmd":"list","id":9007199254740991}"#).id,
             Some(Id::Number((1 << 53) - 1))
         );
-        assert_eq!(
-            command(r#"{"cmd":"list","id":"7"}"#).id,
-            Some(Id::Text("7".to_owned()))
-        );
+        assert_eq!(command(r#"{"cmd":"list","id":"7"}"#).id, Some(Id::Text("7".to_owned())));
         assert_eq!(command(r#"{"cmd":"list","id":null}"#).id, None);
         assert_eq!(command("@7 list").id, Some(Id::Text("7".to_owned())));
-        for id in [
-            "9007199254740992",
-            "-1",
-            "1.5",
-            "true",
-            "[1]",
-            &format!("{:?}", "x".repeat(65)),
-        ] {
+        for id in ["9007199254740992", "-1", "1.5", "true", "[1]", &format!("{:?}", "x".repeat(65))]
+        {
             let line = format!(r#"{{"cmd":"list","id":{id}}}"#);
             assert_eq!(rejected(&line), (None, Code::InvalidArgument), "{id}");
         }
@@ -297,30 +267,12 @@ mod tests {
             (r#"{"cmd":"dance","id":7}"#, Code::UnknownCommand),
             (r#"{"cmd":"say","id":7}"#, Code::UnknownCommand),
             (r#"{"cmd":"send","id":7}"#, Code::InvalidArgument),
-            (
-                r#"{"cmd":"send","id":7,"message":"hi"}"#,
-                Code::InvalidArgument,
-            ),
-            (
-                r#"{"cmd":"connect","id":7,"peer":"p2p1x"}"#,
-                Code::InvalidTicket,
-            ),
-            (
-                r#"{"cmd":"connect","id":7,"peer":null,"timeout":5}"#,
-                Code::InvalidArgument,
-            ),
-            (
-                r#"{"cmd":"connect","id":7,"timeout_ms":0}"#,
-                Code::InvalidArgument,
-            ),
-            (
-                r#"{"cmd":"connect","id":7,"timeout_ms":3600001}"#,
-                Code::InvalidArgument,
-            ),
-            (
-                r#"{"cmd":"list","cmd":"list","id":7}"#,
-                Code::InvalidArgument,
-            ),
+            (r#"{"cmd":"send","id":7,"message":"hi"}"#, Code::InvalidArgument),
+            (r#"{"cmd":"connect","id":7,"peer":"p2p1x"}"#, Code::InvalidTicket),
+            (r#"{"cmd":"connect","id":7,"peer":null,"timeout":5}"#, Code::InvalidArgument),
+            (r#"{"cmd":"connect","id":7,"timeout_ms":0}"#, Code::InvalidArgument),
+            (r#"{"cmd":"connect","id":7,"timeout_ms":3600001}"#, Code::InvalidArgument),
+            (r#"{"cmd":"list","cmd":"list","id":7}"#, Code::InvalidArgument),
         ] {
             assert_eq!(rejected(line), (id.clone(), code), "{line}");
         }

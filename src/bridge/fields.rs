@@ -22,22 +22,17 @@ pub(super) const FIELDS_MAX: usize = 64;
 impl<'a> Fields<'a> {
     /// The value of `name`, unless it is missing or null.
     pub(super) fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.get_even_null(name)
-            .filter(|value| value.get() != "null")
+        self.get_even_null(name).filter(|value| value.get() != "null")
     }
 
     /// The value of `name`, also if it is null.
     pub(super) fn get_even_null(&self, name: &str) -> Option<&'a RawValue> {
-        self.iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// The members in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.members
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value))
+        self.members.iter().map(|(name, value)| (name.as_str(), *value))
     }
 
     /// How many members the object has.
@@ -80,10 +75,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields {
-            members: Vec::new(),
-            left_out: 0,
-        };
+        let mut fields = Fields { members: Vec::new(), left_out: 0 };
         while fields.members.len() < FIELDS_MAX {
             let Some(member) = map.next_entry()? else {
                 return Ok(fields);
@@ -125,14 +117,8 @@ mod tests {
     #[test]
     fn strange_and_repeated_members_are_found() {
         assert_eq!(fields(r#"{"a":1,"b":2}"#).first_beyond(&["a", "b"]), None);
-        assert_eq!(
-            fields(r#"{"a":1,"c":2}"#).first_beyond(&["a", "b"]),
-            Some("c")
-        );
-        assert_eq!(
-            fields(r#"{"a":1,"a":2}"#).first_beyond(&["a", "b"]),
-            Some("a")
-        );
+        assert_eq!(fields(r#"{"a":1,"c":2}"#).first_beyond(&["a", "b"]), Some("c"));
+        assert_eq!(fields(r#"{"a":1,"a":2}"#).first_beyond(&["a", "b"]), Some("a"));
         assert_eq!(fields(r#"{"a":1,"b":2,"b":3}"#).first_repeated(), Some("b"));
     }
 }

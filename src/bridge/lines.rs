@@ -25,10 +25,7 @@ enum State {
 impl LineSplitter {
     /// Cuts lines of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self {
-            state: State::Collecting(Vec::new()),
-            limit,
-        }
+        Self { state: State::Collecting(Vec::new()), limit }
     }
 
     /// Takes bytes from the front of `chunk` until they complete a line or the chunk is used up (`None`).
@@ -101,11 +98,8 @@ fn text(mut line: Vec<u8>) -> Result<String, Failure> {
 }
 
 fn too_long(limit: usize) -> Failure {
-    Failure::new(
-        Code::LineTooLong,
-        format!("a line of more than {limit} bytes was skipped"),
-    )
-    .hint("split the message into several")
+    Failure::new(Code::LineTooLong, format!("a line of more than {limit} bytes was skipped"))
+        .hint("split the message into several")
 }
 
 #[cfg(test)]
@@ -126,10 +120,7 @@ mod tests {
             }
         }
         lines.extend(splitter.finish());
-        lines
-            .into_iter()
-            .map(|line| line.map_err(|failure| failure.code))
-            .collect()
+        lines.into_iter().map(|line| line.map_err(|failure| failure.code)).collect()
     }
 
     /// What the splitter promises, without chunks and without care for memory.
@@ -144,11 +135,7 @@ mod tests {
             }
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             let text = std::str::from_utf8(line).map_err(|_| Code::BadRequest)?;
-            if text.contains('\0') {
-                Err(Code::BadRequest)
-            } else {
-                Ok(text.to_owned())
-            }
+            if text.contains('\0') { Err(Code::BadRequest) } else { Ok(text.to_owned()) }
         };
         lines.into_iter().map(judge).collect()
     }

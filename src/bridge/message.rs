@@ -47,10 +47,8 @@ impl Composer<'_> {
     ///
     /// An envelope is an object that has both `type` and `payload` and nothing that a message has not.
     pub(super) fn typed(&mut self, json: &RawValue) -> Result<Message, Failure> {
-        let object = json
-            .get()
-            .starts_with('{')
-            .then(|| serde_json::from_str::<Fields<'_>>(json.get()));
+        let object =
+            json.get().starts_with('{').then(|| serde_json::from_str::<Fields<'_>>(json.get()));
         if let Some(Ok(fields)) = object
             && fields.len() <= MESSAGE_FIELDS.len()
             && fields.first_beyond(&MESSAGE_FIELDS).is_none()
@@ -73,12 +71,8 @@ impl Composer<'_> {
             wrong("message is not an object").hint(r#""message":{"type":"text","payload":"hello"}"#)
         })?;
         if let Some(name) = fields.first_beyond(&MESSAGE_FIELDS) {
-            return Err(
-                wrong(format!("message has an unknown or repeated key {name:?}")).hint(format!(
-                    "a message has the keys {}",
-                    MESSAGE_FIELDS.join(", ")
-                )),
-            );
+            return Err(wrong(format!("message has an unknown or repeated key {name:?}"))
+                .hint(format!("a message has the keys {}", MESSAGE_FIELDS.join(", "))));
         }
         self.envelope(&fields)
     }
@@ -86,24 +80,13 @@ impl Composer<'_> {
     fn envelope(&mut self, fields: &Fields<'_>) -> Result<Message, Failure> {
         let r#type = fields.get("type").ok_or_else(|| missing("type"))?;
         let r#type = short_text("type", r#type)?;
-        let payload = fields
-            .get_even_null("payload")
-            .ok_or_else(|| missing("payload"))?;
+        let payload = fields.get_even_null("payload").ok_or_else(|| missing("payload"))?;
         let payload = self.payload(payload, fields.get("encoding"))?;
-        let id = fields
-            .get("id")
-            .map(|id| short_text("id", id))
-            .transpose()?;
+        let id = fields.get("id").map(|id| short_text("id", id)).transpose()?;
         let timestamp = fields.get("timestamp").map(number).transpose()?;
-        let metadata = fields
-            .get("metadata")
-            .map(metadata)
-            .transpose()?
-            .unwrap_or_default();
+        let metadata = fields.get("metadata").map(metadata).transpose()?.unwrap_or_default();
         Ok(Message {
-            id: id
-                .filter(|id| !id.is_empty())
-                .unwrap_or_else(|| self.new_id()),
+            id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| self.new_id()),
             r#type,
             payload,
             timestamp: timestamp.unwrap_or_else(|| self.timestamp()),
@@ -200,9 +183,7 @@ fn short_text(name: &str, value: &RawValue) -> Result<String, Failure> {
     let text = text(name, value)?;
     if text.len() > NAME_BYTES_MAX {
         let size = text.len();
-        return Err(wrong(format!(
-            "{name} has {size} bytes; it may have {NAME_BYTES_MAX}"
-        )));
+        return Err(wrong(format!("{name} has {size} bytes; it may have {NAME_BYTES_MAX}")));
     }
     Ok(text.into_owned())
 }
@@ -230,14 +211,9 @@ fn metadata(value: &RawValue) -> Result<std::collections::BTreeMap<String, Strin
         let value = text("a metadata value", value).map_err(|failure| failure.hint(hint))?;
         metadata.insert(name.to_owned(), value.into_owned());
     }
-    let size: usize = metadata
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
     if size > METADATA_BYTES_MAX {
-        return Err(wrong(format!(
-            "metadata has {size} bytes; it may have {METADATA_BYTES_MAX}"
-        )));
+        return Err(wrong(format!("metadata has {size} bytes; it may have {METADATA_BYTES_MAX}")));
     }
     Ok(metadata)
 }
@@ -266,11 +242,7 @@ mod tests {
     ) -> Result<Message, Failure> {
         let line = Bytes::from(json.to_owned());
         let mut entropy = Entropy::from_seed(1);
-        let mut composer = Composer {
-            line: &line,
-            entropy: &mut entropy,
-            now: NOW,
-        };
+        let mut composer = Composer { line: &line, entropy: &mut entropy, now: NOW };
         let json = serde_json::from_str(std::str::from_utf8(&line).unwrap()).unwrap();
         make(&mut composer, json)
     }
@@ -344,10 +316,7 @@ mod tests {
                 format!(r#"{{"type":"t","payload":"{payload}"}}"#),
                 "the payload has 16777217 bytes; it may have 16777216",
             ),
-            (
-                format!(r#"{{"type":"{long}","payload":""}}"#),
-                "type has 129 bytes; it may have 128",
-            ),
+            (format!(r#"{{"type":"{long}","payload":""}}"#), "type has 129 bytes; it may have 128"),
             (
                 format!(r#"{{"id":"{long}","type":"t","payload":""}}"#),
                 "id has 129 bytes; it may have 128",
@@ -374,31 +343,13 @@ mod tests {
             (r#"{"type":"t"}"#, "message has no payload"),
             (r#"{"type":"t","type":"t"}"#, repeated),
             (r#"{"type":5,"payload":""}"#, "type is not a string"),
-            (
-                r#"{"type":"t","payload":"\ud800"}"#,
-                "payload is not a string",
-            ),
+            (r#"{"type":"t","payload":"\ud800"}"#, "payload is not a string"),
             (r#"{"type":"t","payload":"","id":5}"#, "id is not a string"),
-            (
-                r#"{"type":"t","payload":"","metadata":[]}"#,
-                "metadata is not an object",
-            ),
-            (
-                r#"{"type":"t","payload":"","metadata":{"a":1}}"#,
-                "a metadata value is not a string",
-            ),
-            (
-                r#"{"type":"t","payload":"","timestamp":1.5}"#,
-                "timestamp is not an integer",
-            ),
-            (
-                r#"{"type":"t","payload":"a","encoding":"base64"}"#,
-                "payload is not base64",
-            ),
-            (
-                r#"{"type":"t","payload":1,"encoding":"base64"}"#,
-                "a base64 payload is a string",
-            ),
+            (r#"{"type":"t","payload":"","metadata":[]}"#, "metadata is not an object"),
+            (r#"{"type":"t","payload":"","metadata":{"a":1}}"#, "a metadata value is not a string"),
+            (r#"{"type":"t","payload":"","timestamp":1.5}"#, "timestamp is not an integer"),
+            (r#"{"type":"t","payload":"a","encoding":"base64"}"#, "payload is not base64"),
+            (r#"{"type":"t","payload":1,"encoding":"base64"}"#, "a base64 payload is a string"),
         ] {
             let failure = written(json).unwrap_err();
             assert_eq!(failure.message, message, "{json}");
@@ -410,11 +361,7 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let json = format!(r#"{{"type":"t","payload":"{}"}}"#, "x".repeat(100_000));
         let line = Bytes::from(json);
-        let mut composer = Composer {
-            line: &line,
-            entropy: &mut Entropy::from_seed(1),
-            now: NOW,
-        };
+        let mut composer = Composer { line: &line, entropy: &mut Entropy::from_seed(1), now: NOW };
         let json = serde_json::from_str(std::str::from_utf8(&line).unwrap()).unwrap();
         let message = composer.written(json).unwrap();
         assert!(line.as_ptr_range().contains(&message.payload.as_ptr()));

@@ -72,19 +72,13 @@ pub enum Output<'a> {
         #[serde(serialize_with = "display_target")]
         target: &'a Target,
         /// The same as a peer id, if it is known.
-        #[serde(
-            skip_serializing_if = "Option::is_none",
-            serialize_with = "display_some"
-        )]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
         peer: Option<PeerId>,
     },
     /// A dial has come one step further.
     Progress {
         /// Whom it has found.
-        #[serde(
-            skip_serializing_if = "Option::is_none",
-            serialize_with = "display_some"
-        )]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
         peer: Option<PeerId>,
         /// Whom it is to reach.
         #[serde(serialize_with = "display_target")]
@@ -145,10 +139,7 @@ pub enum Output<'a> {
         /// Whether the same command may succeed later.
         retryable: bool,
         /// Whom the command was for.
-        #[serde(
-            skip_serializing_if = "Option::is_none",
-            serialize_with = "display_some"
-        )]
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
         peer: Option<PeerId>,
         /// Since the command was read.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -290,10 +281,7 @@ impl<'a> Output<'a> {
 impl Admission {
     /// Who may connect to a node with this configuration.
     pub fn of(config: &Config) -> Self {
-        let has_secret = config
-            .service
-            .as_ref()
-            .is_some_and(|service| service.secret.is_some());
+        let has_secret = config.service.as_ref().is_some_and(|service| service.secret.is_some());
         match (config.allow.is_empty(), has_secret) {
             (false, _) => Self::AllowList,
             (true, true) => Self::Secret,
@@ -316,26 +304,13 @@ impl Admission {
 impl<'a> From<&'a Event> for Output<'a> {
     fn from(event: &'a Event) -> Self {
         match event {
-            Event::Online {
-                stored_at,
-                addresses,
-                took,
-            } => Self::Online {
+            Event::Online { stored_at, addresses, took } => Self::Online {
                 dht_nodes: *stored_at,
                 addrs: addresses,
                 took_ms: whole_millis(*took),
             },
-            Event::Connecting { target } => Self::Connecting {
-                target,
-                peer: target.peer(),
-            },
-            Event::Progress {
-                target,
-                peer,
-                stage,
-                elapsed,
-                detail,
-            } => Self::Progress {
+            Event::Connecting { target } => Self::Connecting { target, peer: target.peer() },
+            Event::Progress { target, peer, stage, elapsed, detail } => Self::Progress {
                 peer: *peer,
                 target,
                 stage: stage.as_str(),
@@ -343,24 +318,15 @@ impl<'a> From<&'a Event> for Output<'a> {
                 detail,
             },
             Event::Connected(connection) => Self::Connected(connection.into()),
-            Event::PathChanged { peer, path, rtt } => Self::PathChanged {
-                peer: *peer,
-                path: path.into(),
-                rtt_ms: millis(*rtt),
-            },
-            Event::Disconnected {
-                peer,
-                failure,
-                will_retry,
-            } => Self::Disconnected {
-                peer: *peer,
-                reason: failure.into(),
-                will_retry: *will_retry,
-            },
-            Event::Message { peer, message } => Self::Message {
-                peer: *peer,
-                message: message.into(),
-            },
+            Event::PathChanged { peer, path, rtt } => {
+                Self::PathChanged { peer: *peer, path: path.into(), rtt_ms: millis(*rtt) }
+            }
+            Event::Disconnected { peer, failure, will_retry } => {
+                Self::Disconnected { peer: *peer, reason: failure.into(), will_retry: *will_retry }
+            }
+            Event::Message { peer, message } => {
+                Self::Message { peer: *peer, message: message.into() }
+            }
             Event::Warning(failure) => Self::Warning(failure.into()),
         }
     }

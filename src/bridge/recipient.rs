@@ -52,10 +52,7 @@ impl Recipient {
             return Ok(Self::NamedService(name));
         }
         // No peer id starts like this: its alphabet has no 2.
-        if text
-            .get(..4)
-            .is_some_and(|start| start.eq_ignore_ascii_case("p2p1"))
-        {
+        if text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("p2p1")) {
             return text.parse().map(Self::Ticket).map_err(|error| {
                 Failure::new(Code::InvalidTicket, "the ticket cannot be read")
                     .because(format!("{error}"))
@@ -66,10 +63,7 @@ impl Recipient {
             return Ok(Self::Peer(peer));
         }
         if text.parse::<ServiceName>().is_err() {
-            return Err(unknown(
-                text,
-                "it is empty, or too long, or contains spaces",
-            ));
+            return Err(unknown(text, "it is empty, or too long, or contains spaces"));
         }
         Ok(Self::Word(text.to_owned()))
     }
@@ -90,12 +84,7 @@ const CONNECTED_MAX: usize = 2_048;
 impl Directory {
     /// For a node of `service`; `unnamed` is who is meant where nobody is named.
     pub fn new(service: Option<ServiceName>, unnamed: Option<Recipient>) -> Self {
-        Self {
-            service,
-            unnamed,
-            connected: BTreeSet::new(),
-            last_sender: None,
-        }
+        Self { service, unnamed, connected: BTreeSet::new(), last_sender: None }
     }
 
     /// Follows what the node tells.
@@ -163,24 +152,18 @@ impl Directory {
         }
         let service = self.service.clone().map(Target::Service);
         service.ok_or_else(|| {
-            Failure::new(
-                Code::InvalidArgument,
-                "no peer is named and the node has no service",
-            )
-            .because("no server without a service runs on this machine either")
-            .hint("name a peer id or a ticket, or start the node with --service NAME")
+            Failure::new(Code::InvalidArgument, "no peer is named and the node has no service")
+                .because("no server without a service runs on this machine either")
+                .hint("name a peer id or a ticket, or start the node with --service NAME")
         })
     }
 
     fn other_service(&self, name: &ServiceName) -> Failure {
         let own = self.service.as_ref();
         let own = own.map_or_else(|| "has none".to_owned(), |own| format!("has {own}"));
-        Failure::new(
-            Code::InvalidArgument,
-            format!("{name} is not the node's service"),
-        )
-        .because(format!("a node has one service; this one {own}"))
-        .hint(format!("start a node with --service {name}"))
+        Failure::new(Code::InvalidArgument, format!("{name} is not the node's service"))
+            .because(format!("a node has one service; this one {own}"))
+            .hint(format!("start a node with --service {name}"))
     }
 
     fn by_prefix(&self, prefix: &str) -> Result<Target, Failure> {
@@ -188,10 +171,7 @@ impl Directory {
             let why = format!("the start of an id needs {PREFIX_CHARACTERS_MIN} characters");
             return Err(self.hint_at_known(unknown(prefix, &why)));
         }
-        let mut found = self
-            .connected
-            .iter()
-            .filter(|peer| peer.to_string().starts_with(prefix));
+        let mut found = self.connected.iter().filter(|peer| peer.to_string().starts_with(prefix));
         match (found.next(), found.next()) {
             (Some(peer), None) => Ok(Target::Peer(*peer)),
             (None, _) => {
@@ -248,9 +228,7 @@ mod tests {
 
     fn resolve(directory: &Directory, text: &str) -> Result<Target, Code> {
         let recipient = Recipient::parse(text).map_err(|failure| failure.code)?;
-        directory
-            .resolve(&recipient, || None)
-            .map_err(|failure| failure.code)
+        directory.resolve(&recipient, || None).map_err(|failure| failure.code)
     }
 
     #[test]
@@ -295,10 +273,7 @@ mod tests {
         let mut directory = directory();
         for sender in [peer(1), peer(2)] {
             let message = Message::default();
-            directory.handle_event(&Event::Message {
-                peer: sender,
-                message,
-            });
+            directory.handle_event(&Event::Message { peer: sender, message });
         }
         assert_eq!(resolve(&directory, "@last"), Ok(Target::Peer(peer(2))));
     }

@@ -123,11 +123,7 @@ impl From<&Connection> for Link {
 
 impl From<&PathReport> for Path {
     fn from(path: &PathReport) -> Self {
-        Self {
-            kind: path.kind.as_str(),
-            local: path.local,
-            remote: path.remote,
-        }
+        Self { kind: path.kind.as_str(), local: path.local, remote: path.remote }
     }
 }
 
@@ -156,9 +152,7 @@ impl From<Receipt> for Reply {
 
 impl From<Vec<PeerStatus>> for Reply {
     fn from(peers: Vec<PeerStatus>) -> Self {
-        Self::Peers {
-            peers: peers.into_iter().map(Peer::from).collect(),
-        }
+        Self::Peers { peers: peers.into_iter().map(Peer::from).collect() }
     }
 }
 
@@ -180,12 +174,8 @@ impl From<Status> for Reply {
 impl Reply {
     /// The answer to `help`.
     pub fn help() -> Self {
-        let commands = COMMANDS
-            .iter()
-            .map(|&(usage, does)| CommandHelp { usage, does });
-        Self::Help {
-            commands: commands.collect(),
-        }
+        let commands = COMMANDS.iter().map(|&(usage, does)| CommandHelp { usage, does });
+        Self::Help { commands: commands.collect() }
     }
 }
 

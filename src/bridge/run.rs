@@ -46,10 +46,7 @@ pub enum Signal {
 }
 
 /// What the bridge knows before the node has started.
-#[allow(
-    missing_debug_implementations,
-    reason = "a closure has nothing to show"
-)]
+#[allow(missing_debug_implementations, reason = "a closure has nothing to show")]
 pub struct Options {
     /// What the node does with its service.
     pub role: Role,
@@ -92,11 +89,7 @@ where
     R: Read + Send + 'static,
     W: Write + Send + 'static,
 {
-    let Io {
-        input,
-        output,
-        mut signals,
-    } = io;
+    let Io { input, output, mut signals } = io;
     let outbox = match Outbox::start(output) {
         Ok(outbox) => outbox,
         Err(error) => {

@@ -127,10 +127,7 @@ impl Session {
             Ok(()) => (self.exit_code(ending), FLUSH_TIME_MAX),
             Err(AtOnce) => (exit::INTERRUPTED, AT_ONCE),
         };
-        self.outbox.put_now(&Output::Bye {
-            reason: ending,
-            exit_code,
-        });
+        self.outbox.put_now(&Output::Bye { reason: ending, exit_code });
         self.outbox.finish(flush_time).await;
         exit_code
     }
@@ -157,10 +154,7 @@ impl Session {
                 Happening::Signal(_) => return Ending::Signal,
                 Happening::OutputClosed => return Ending::ParentGone,
                 Happening::NodeGone => {
-                    self.report(&Failure::new(
-                        Code::Internal,
-                        "the node has stopped by itself",
-                    ));
+                    self.report(&Failure::new(Code::Internal, "the node has stopped by itself"));
                     return Ending::Fatal;
                 }
             }
@@ -212,11 +206,7 @@ impl Session {
             self.last_failure = Some(failure.code);
             self.outbox.put_now(&self.error(&asked, &failure));
         }
-        while let Some(event) = self
-            .events
-            .as_mut()
-            .and_then(|events| events.try_recv().ok())
-        {
+        while let Some(event) = self.events.as_mut().and_then(|events| events.try_recv().ok()) {
             self.outbox.put_now(&Output::from(&event));
         }
         Ok(())
@@ -277,19 +267,14 @@ impl Session {
             }
             Err(Rejected { id, failure }) => {
                 self.last_failure = Some(failure.code);
-                self.outbox
-                    .put(room, &Output::error(id.as_ref(), &failure, None, None));
+                self.outbox.put(room, &Output::error(id.as_ref(), &failure, None, None));
                 None
             }
         }
     }
 
     async fn handle_command(&mut self, room: Room, command: Command) {
-        let mut asked = Asked {
-            id: command.id,
-            peer: None,
-            since: self.options.clock.now(),
-        };
+        let mut asked = Asked { id: command.id, peer: None, since: self.options.clock.now() };
         let job = match self.job(command.verb, command.timeout) {
             Ok((peer, job)) => {
                 asked.peer = peer;
@@ -334,10 +319,9 @@ impl Session {
                 };
                 (Some(peer), Box::pin(disconnect))
             }
-            Verb::List => (
-                None,
-                Box::pin(async move { in_time(limit, node.peers()).await.map(Reply::from) }),
-            ),
+            Verb::List => {
+                (None, Box::pin(async move { in_time(limit, node.peers()).await.map(Reply::from) }))
+            }
             Verb::Status => (
                 None,
                 Box::pin(async move { in_time(limit, node.status()).await.map(Reply::from) }),
@@ -353,8 +337,7 @@ impl Session {
     }
 
     fn resolve(&self, recipient: &Recipient) -> Result<Target, Failure> {
-        self.directory
-            .resolve(recipient, || (self.options.nearby)())
+        self.directory.resolve(recipient, || (self.options.nearby)())
     }
 
     fn answer(&mut self, room: Room, asked: &Asked, outcome: Outcome) {
@@ -379,8 +362,7 @@ impl Session {
     }
 
     fn report(&self, failure: &Failure) {
-        self.outbox
-            .put_now(&Output::error(None, failure, None, None));
+        self.outbox.put_now(&Output::error(None, failure, None, None));
     }
 }
 
@@ -403,10 +385,7 @@ async fn in_time<T>(
 ) -> Result<T, Failure> {
     time::timeout(limit, question).await.unwrap_or_else(|_| {
         let limit_ms = limit.as_millis();
-        Err(Failure::new(
-            Code::Timeout,
-            format!("the node has not answered in {limit_ms} ms"),
-        ))
+        Err(Failure::new(Code::Timeout, format!("the node has not answered in {limit_ms} ms")))
     })
 }
 

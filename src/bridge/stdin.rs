@@ -29,12 +29,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// When the system gives no thread.
 pub(super) fn start(input: impl Read + Send + 'static) -> io::Result<mpsc::Receiver<Line>> {
     let (lines, waiting) = mpsc::channel(LINES_WAITING_MAX);
-    thread::Builder::new()
-        .name("stdin".to_owned())
-        .spawn(move || match read(input, &lines) {
-            Ok(()) => debug!("stdin has ended"),
-            Err(error) => warn!(%error, "stdin cannot be read"),
-        })?;
+    thread::Builder::new().name("stdin".to_owned()).spawn(move || match read(input, &lines) {
+        Ok(()) => debug!("stdin has ended"),
+        Err(error) => warn!(%error, "stdin cannot be read"),
+    })?;
     Ok(waiting)
 }
 

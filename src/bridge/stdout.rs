@@ -62,15 +62,13 @@ impl Outbox {
         // Bounded by the two semaphores, in bytes.
         let (lines, queue) = mpsc::unbounded_channel();
         let (done, finished) = oneshot::channel();
-        thread::Builder::new()
-            .name("stdout".to_owned())
-            .spawn(move || {
-                if let Err(error) = write(output, queue) {
-                    debug!(%error, "stdout is closed");
-                }
-                // The session may have given up waiting.
-                let _ = done.send(());
-            })?;
+        thread::Builder::new().name("stdout".to_owned()).spawn(move || {
+            if let Err(error) = write(output, queue) {
+                debug!(%error, "stdout is closed");
+            }
+            // The session may have given up waiting.
+            let _ = done.send(());
+        })?;
         Ok(Self {
             lines,
             events: Arc::new(Semaphore::new(EVENT_BYTES_MAX)),
@@ -85,10 +83,7 @@ impl Outbox {
             Lane::Events => &self.events,
             Lane::Answers => &self.answers,
         };
-        let permit = Arc::clone(lane)
-            .acquire_owned()
-            .await
-            .expect("never closed");
+        let permit = Arc::clone(lane).acquire_owned().await.expect("never closed");
         Room { permit }
     }
 
@@ -154,10 +149,7 @@ mod tests {
     fn message(size: usize) -> Event {
         Event::Message {
             peer: Identity::from_seed([1; 32]).peer_id(),
-            message: Message {
-                payload: vec![b'x'; size].into(),
-                ..Message::default()
-            },
+            message: Message { payload: vec![b'x'; size].into(), ..Message::default() },
         }
     }
 

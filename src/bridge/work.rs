@@ -95,11 +95,8 @@ impl Asked {
 }
 
 fn too_many() -> Failure {
-    Failure::new(
-        Code::QueueFull,
-        format!("{COMMANDS_RUNNING_MAX} commands are running already"),
-    )
-    .hint("wait for the answers to earlier commands")
+    Failure::new(Code::QueueFull, format!("{COMMANDS_RUNNING_MAX} commands are running already"))
+        .hint("wait for the answers to earlier commands")
 }
 
 fn died(error: &JoinError) -> Failure {

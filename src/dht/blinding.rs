@@ -95,11 +95,7 @@ fn sha_512(parts: &[&[u8]]) -> [u8; 64] {
     for part in parts {
         context.update(part);
     }
-    *context
-        .finish()
-        .as_ref()
-        .first_chunk()
-        .expect("SHA-512 has 64 bytes")
+    *context.finish().as_ref().first_chunk().expect("SHA-512 has 64 bytes")
 }
 
 const FACTOR_NAME: &[u8] = b"p2p-node/1 blinding factor";
@@ -115,10 +111,7 @@ mod tests {
     fn the_owner_signs_under_the_key_that_others_compute() {
         let (identity, secret) = (Identity::from_seed([7; 32]), Key::from_bytes([1; 32]));
         let key = WriteKey::blinded(&identity, &secret);
-        assert_eq!(
-            key.public_key(),
-            blinded_public_key(&identity.peer_id(), &secret)
-        );
+        assert_eq!(key.public_key(), blinded_public_key(&identity.peer_id(), &secret));
         let signature = key.sign(b"hello");
         assert!(verifies(&key.public_key(), b"hello", &signature));
         assert!(!verifies(&key.public_key(), b"hellO", &signature));

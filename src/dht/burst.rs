@@ -18,10 +18,7 @@ pub struct Burst {
 impl Burst {
     /// A full one.
     pub fn new(now: Instant) -> Self {
-        Self {
-            left: BURST,
-            refilled_at: now,
-        }
+        Self { left: BURST, refilled_at: now }
     }
 
     /// Takes an allowance, if one is left.

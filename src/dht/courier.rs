@@ -5,6 +5,8 @@
 //! does three things with it: it sends items, reads what was asked for, and polls what is watched. All
 //! of it obeys [`Roster`]'s one query a second to any node, and each has a budget.
 
+mod answers;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddrV4,
@@ -14,11 +16,11 @@ use std::{
 use super::{
     burst::Burst,
     item::Item,
-    krpc::{self, Answer, Contact, NotAReply, Query, Reply, TransactionId},
+    krpc::{self, Contact, NotAReply, Query, Reply, TransactionId},
     location::{Location, Target},
     place::Place,
     polling::{POLL_INTERVAL, Polling, WatchId},
-    putting::{PROTOCOL_ERROR, Putting, Response},
+    putting::{Putting, Response},
     rendezvous::{Counters, Health, PutError, Stored},
     roster::Roster,
 };
@@ -127,10 +129,7 @@ impl Courier {
         let Some(place) = self.places.get(&location.target) else {
             return;
         };
-        let closest = place
-            .neighbourhood
-            .closest(&self.roster, now)
-            .take(DIRECT_READS);
+        let closest = place.neighbourhood.closest(&self.roster, now).take(DIRECT_READS);
         let askable = closest.filter(|node| self.roster.may_ask(node.address, now));
         let nodes: Vec<SocketAddrV4> = askable.map(|node| node.address).collect();
         for node in nodes {
@@ -202,8 +201,7 @@ impl Courier {
         };
         place.found(&item);
         for (id, location) in self.polling.found(item.target(), item.seq(), now) {
-            self.outputs
-                .push_back(Output::Noticed(id, location, item.clone()));
+            self.outputs.push_back(Output::Noticed(id, location, item.clone()));
         }
         self.outputs.push_back(Output::Found(item));
     }
@@ -222,10 +220,7 @@ impl Courier {
     pub fn handle_datagram(&mut self, from: SocketAddrV4, datagram: &[u8], now: Instant) {
         self.counters.received += 1;
         match krpc::decode(datagram) {
-            Ok(Reply::Answer {
-                transaction,
-                answer,
-            }) => {
+            Ok(Reply::Answer { transaction, answer }) => {
                 if let Some(query) = self.take_in_flight(transaction, from) {
                     self.handle_answer(query, *answer, now);
                 }
@@ -258,14 +253,10 @@ impl Courier {
 
     /// When [`Courier::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let expiries = self.in_flight.values().map(|query| {
-            query.sent_at
-                + if query.late {
-                    LATE_ANSWER_TIME
-                } else {
-                    ANSWER_TIME
-                }
-        });
+        let expiries = self
+            .in_flight
+            .values()
+            .map(|query| query.sent_at + if query.late { LATE_ANSWER_TIME } else { ANSWER_TIME });
         let watching = !self.polling.in_turn().is_empty();
         let deadlines = self.puts.values().map(|put| put.deadline);
         expiries
@@ -318,9 +309,7 @@ impl Courier {
                 || self.puts.values().any(|put| put.item.target() == target)
         };
         let idle = self.places.iter().filter(|(target, _)| !in_use(**target));
-        let oldest = idle
-            .min_by_key(|(_, place)| place.used_at)
-            .map(|(target, _)| *target);
+        let oldest = idle.min_by_key(|(_, place)| place.used_at).map(|(target, _)| *target);
         if let Some(oldest) = oldest {
             self.places.remove(&oldest);
         }
@@ -339,11 +328,10 @@ impl Courier {
         if now < self.next_lookup {
             return;
         }
-        let due = self.polling.in_turn().into_iter().find(|target| {
-            self.places
-                .get(target)
-                .is_some_and(|place| place.is_lookup_due(now))
-        });
+        let due =
+            self.polling.in_turn().into_iter().find(|target| {
+                self.places.get(target).is_some_and(|place| place.is_lookup_due(now))
+            });
         if let Some(target) = due {
             self.next_lookup = now + LOOKUP_SPACING;
             self.look_up(target, now);
@@ -371,55 +359,6 @@ impl Courier {
         }
     }
 
-    fn handle_answer(&mut self, query: InFlight, answer: Answer, now: Instant) {
-        let contact = Contact {
-            id: answer.id,
-            address: query.to,
-        };
-        match query.purpose {
-            Errand::Put(id) => {
-                self.roster.answered(contact, now);
-                if let Some(put) = self.puts.get_mut(&id) {
-                    put.note(query.to, Response::Stored);
-                }
-            }
-            Errand::Get(target) => {
-                let Some(place) = self.places.get_mut(&target) else {
-                    return;
-                };
-                let Ok(item) = answer.verify(&place.location.public_key) else {
-                    self.counters.forged += 1;
-                    self.roster.misbehaved(query.to, now);
-                    return;
-                };
-                self.roster.answered(contact, now);
-                place.answered(contact, answer, now);
-                if let Some(item) = item {
-                    self.handle_item(item, now);
-                }
-            }
-        }
-    }
-
-    fn handle_refusal(&mut self, query: InFlight, code: i64, now: Instant) {
-        match query.purpose {
-            Errand::Get(_) => self.roster.misbehaved(query.to, now),
-            Errand::Put(id) => {
-                let Some(put) = self.puts.get_mut(&id) else {
-                    return;
-                };
-                put.note(query.to, Response::Refused(code));
-                let target = put.item.target();
-                if code == PROTOCOL_ERROR
-                    && put.retry(query.to)
-                    && let Some(place) = self.places.get_mut(&target)
-                {
-                    place.neighbourhood.drop_token(query.to);
-                }
-            }
-        }
-    }
-
     /// Sends every item to the nodes that it may be sent to by now, and tells what puts came to.
     fn advance_puts(&mut self, now: Instant) {
         self.next_put_check = None;
@@ -429,10 +368,8 @@ impl Courier {
             let Some(put) = self.puts.get_mut(&id) else {
                 continue;
             };
-            let current = self
-                .places
-                .get(&put.item.target())
-                .and_then(|place| place.newest.as_ref());
+            let current =
+                self.places.get(&put.item.target()).and_then(|place| place.newest.as_ref());
             let current = current.map(Item::seq);
             if let Some(result) = put.verdict(waiting, current, now) {
                 self.outputs.push_back(Output::PutEnded(id, result));
@@ -507,11 +444,7 @@ impl Courier {
             return;
         };
         put.note(to, Response::Awaited);
-        let query = Query::Put {
-            item: &put.item,
-            token,
-            cas: put.cas,
-        };
+        let query = Query::Put { item: &put.item, token, cas: put.cas };
         let datagram = query.encode(transaction, &self.id);
         self.send(transaction, to, Errand::Put(id), datagram, now);
     }
@@ -526,12 +459,7 @@ impl Courier {
     ) {
         self.roster.asked(to, now);
         self.counters.sent += 1;
-        let query = InFlight {
-            to,
-            sent_at: now,
-            late: false,
-            purpose,
-        };
+        let query = InFlight { to, sent_at: now, late: false, purpose };
         self.in_flight.insert(transaction, query);
         self.outputs.push_back(Output::Send { to, datagram });
     }
@@ -541,11 +469,7 @@ impl Courier {
         transaction: TransactionId,
         from: SocketAddrV4,
     ) -> Option<InFlight> {
-        if self
-            .in_flight
-            .get(&transaction)
-            .is_some_and(|query| query.to == from)
-        {
+        if self.in_flight.get(&transaction).is_some_and(|query| query.to == from) {
             return self.in_flight.remove(&transaction);
         }
         self.counters.unexpected += 1;

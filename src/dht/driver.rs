@@ -58,26 +58,13 @@ const NOTES_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Look for items.
-    Get {
-        id: u64,
-        location: Location,
-        items: mpsc::Sender<Item>,
-        end: oneshot::Sender<LookupEnd>,
-    },
+    Get { id: u64, location: Location, items: mpsc::Sender<Item>, end: oneshot::Sender<LookupEnd> },
     /// Store an item.
-    Put {
-        item: Item,
-        cas: Option<i64>,
-        end: oneshot::Sender<Result<Stored, PutError>>,
-    },
+    Put { item: Item, cas: Option<i64>, end: oneshot::Sender<Result<Stored, PutError>> },
     /// Find the nodes near a location.
     Prepare(Location),
     /// Poll locations until nobody listens.
-    Watch {
-        id: WatchId,
-        locations: Vec<Location>,
-        items: mpsc::Sender<(Location, Item)>,
-    },
+    Watch { id: WatchId, locations: Vec<Location>, items: mpsc::Sender<(Location, Item)> },
     /// Start anew.
     NetworkChanged,
 }
@@ -192,19 +179,9 @@ impl Driver {
 
     fn handle_command(&mut self, command: Command, dht: &CurrentDht) {
         match command {
-            Command::Get {
-                id,
-                location,
-                items,
-                end,
-            } => {
+            Command::Get { id, location, items, end } => {
                 self.courier.handle_get(location, now());
-                let seeker = Seeker {
-                    target: location.target,
-                    items,
-                    end,
-                    told: Vec::new(),
-                };
+                let seeker = Seeker { target: location.target, items, end, told: Vec::new() };
                 self.seekers.insert(id, seeker);
                 self.look_up(location, Some(id), dht);
             }
@@ -221,11 +198,7 @@ impl Driver {
                 self.courier.handle_put(id, location, item, cas, now());
             }
             Command::Prepare(location) => self.courier.handle_prepare(location, now()),
-            Command::Watch {
-                id,
-                locations,
-                items,
-            } => {
+            Command::Watch { id, locations, items } => {
                 self.watchers.insert(id, items);
                 self.courier.handle_watch(id, locations, now());
             }
@@ -257,18 +230,9 @@ impl Driver {
         rebuild: &mpsc::Sender<Reason>,
         dht: &CurrentDht,
     ) {
-        let LookupResult {
-            seeker,
-            target,
-            answered,
-            nodes,
-        } = result;
+        let LookupResult { seeker, target, answered, nodes } = result;
         debug!(%target, answered, writable = nodes.len(), "lookup ended");
-        self.unanswered = if answered == 0 {
-            self.unanswered + 1
-        } else {
-            0
-        };
+        self.unanswered = if answered == 0 { self.unanswered + 1 } else { 0 };
         if self.unanswered >= UNANSWERED_MAX {
             self.unanswered = 0;
             // If it is full, a rebuild is coming anyway.
@@ -299,8 +263,7 @@ impl Driver {
             }
             listening
         });
-        self.seekers
-            .retain(|_, seeker| !seeker.items.is_closed() || !seeker.end.is_closed());
+        self.seekers.retain(|_, seeker| !seeker.items.is_closed() || !seeker.end.is_closed());
         // Counting nodes is too much work for every datagram.
         if now() >= self.next_count {
             self.next_count = now() + COUNT_INTERVAL;
@@ -347,23 +310,15 @@ impl Driver {
 
     fn tell_seekers(&mut self, item: &Item) {
         let mut notes = self.board.lock();
-        let newer = notes
-            .newest
-            .get(&item.target())
-            .is_none_or(|old| old.seq() <= item.seq());
+        let newer = notes.newest.get(&item.target()).is_none_or(|old| old.seq() <= item.seq());
         if newer {
             notes.newest.insert(item.target(), item.clone());
         }
         if notes.newest.len() > NOTES_MAX {
-            notes
-                .newest
-                .retain(|target, _| self.courier.newest(*target).is_some());
+            notes.newest.retain(|target, _| self.courier.newest(*target).is_some());
         }
         drop(notes);
-        let interested = self
-            .seekers
-            .values_mut()
-            .filter(|seeker| seeker.target == item.target());
+        let interested = self.seekers.values_mut().filter(|seeker| seeker.target == item.target());
         for seeker in interested {
             if seeker.told.len() < ITEMS_MAX && !seeker.told.contains(item) {
                 seeker.told.push(item.clone());
@@ -376,8 +331,7 @@ impl Driver {
     fn look_up(&mut self, location: Location, seeker: Option<u64>, dht: &CurrentDht) {
         if self.lookups.len() >= LOOKUPS_MAX {
             debug!(target = %location.target, "too many lookups at once");
-            self.courier
-                .handle_neighbours(location.target, Vec::new(), now());
+            self.courier.handle_neighbours(location.target, Vec::new(), now());
             // Its end is dropped, which reads as "nobody answered".
             seeker.map(|id| self.seekers.remove(&id));
             return;
@@ -387,12 +341,7 @@ impl Driver {
             let target = location.target;
             let lookup = timeout(LOOKUP_TIME_MAX, look_up(dht, location, found));
             let (answered, nodes) = lookup.await.unwrap_or_default();
-            LookupResult {
-                seeker,
-                target,
-                answered,
-                nodes,
-            }
+            LookupResult { seeker, target, answered, nodes }
         });
     }
 }
@@ -422,33 +371,20 @@ async fn look_up(
         values.outcome.recv().await
     };
     // The same query on the wire: mainline joins queries of one target.
-    let (outcome, closest) = tokio::join!(
-        hand_over,
-        dht.get_closest_nodes(Id::from(location.target.0))
-    );
+    let (outcome, closest) =
+        tokio::join!(hand_over, dht.get_closest_nodes(Id::from(location.target.0)));
     let nodes = closest.iter().map(|node| {
-        let contact = Contact {
-            id: *node.id().as_bytes(),
-            address: node.address(),
-        };
+        let contact = Contact { id: *node.id().as_bytes(), address: node.address() };
         (contact, node.token().map(Vec::from))
     });
-    (
-        usize::try_from(outcome.responded()).unwrap_or(usize::MAX),
-        nodes.collect(),
-    )
+    (usize::try_from(outcome.responded()).unwrap_or(usize::MAX), nodes.collect())
 }
 
 fn to_item(value: &MutableItem) -> Option<Item> {
     if value.value().len() > VALUE_SIZE_MAX {
         return None;
     }
-    Item::verified(
-        *value.key(),
-        value.seq(),
-        value.value().to_vec(),
-        *value.signature(),
-    )
+    Item::verified(*value.key(), value.seq(), value.value().to_vec(), *value.signature())
 }
 
 fn now() -> std::time::Instant {

@@ -95,10 +95,12 @@ pub async fn leave(
 ) -> Result<Item, PutError> {
     let mut slots = Slots::known(rendezvous, name);
     let mut lost = PutError::Timeout;
-    for _ in 0..SLOTS {
+    for attempt in 0..=SLOTS {
         let choice = slots.choose(ours, now);
         let item = Item::sign(&name.slot_key(choice.index), choice.seq, offer.to_vec());
-        match rendezvous.put(item.clone(), Some(choice.cas)).await {
+        // Refused everywhere: nodes may lag behind what others hold, and would refuse for ever.
+        let cas = (attempt < SLOTS).then_some(choice.cas);
+        match rendezvous.put(item.clone(), cas).await {
             Ok(_) => return Ok(item),
             Err(PutError::CasFailed { current } | PutError::NotNewer { current }) => {
                 slots.taken(choice.index, current, now);
@@ -124,34 +126,20 @@ mod tests {
     #[test]
     fn the_first_slot_is_taken_unless_somebody_just_did() {
         let choice = |slots| Slots(slots).choose(Some(NOW_SEQ - 7), NOW);
-        let first = Choice {
-            index: 0,
-            seq: NOW_SEQ,
-            cas: ABSENT,
-        };
+        let first = Choice { index: 0, seq: NOW_SEQ, cas: ABSENT };
         assert_eq!(choice([None; 3]), first);
         let old = NOW_SEQ - 6_000;
-        assert_eq!(
-            choice([Some(old), None, None]),
-            Choice { cas: old, ..first }
-        );
+        assert_eq!(choice([Some(old), None, None]), Choice { cas: old, ..first });
         let fresh = Some(NOW_SEQ - 1_000);
         assert_eq!(choice([fresh, None, None]), Choice { index: 1, ..first });
         let ours = NOW_SEQ - 7;
-        assert_eq!(
-            choice([Some(ours), None, None]),
-            Choice { cas: ours, ..first }
-        );
+        assert_eq!(choice([Some(ours), None, None]), Choice { cas: ours, ..first });
     }
 
     #[test]
     fn if_all_are_taken_the_one_taken_longest_ago_gives_way_and_numbers_still_grow() {
         let slots = Slots([Some(i64::MAX), Some(NOW_SEQ + 50), Some(NOW_SEQ + 20)]);
-        let expected = Choice {
-            index: 2,
-            seq: NOW_SEQ + 21,
-            cas: NOW_SEQ + 20,
-        };
+        let expected = Choice { index: 2, seq: NOW_SEQ + 21, cas: NOW_SEQ + 20 };
         assert_eq!(slots.choose(None, NOW), expected);
     }
 

@@ -103,10 +103,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_the_one_that_bep_44_asks_for() {
-        assert_eq!(
-            signed_bytes(4, b"Hello world!"),
-            b"3:seqi4e1:v12:Hello world!"
-        );
+        assert_eq!(signed_bytes(4, b"Hello world!"), b"3:seqi4e1:v12:Hello world!");
         let key = WriteKey::shared(&Key::from_bytes([9; 32]));
         let ours = Item::sign(&key, 1, b"Hello world!".to_vec());
         let signer = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);

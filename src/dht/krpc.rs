@@ -132,10 +132,7 @@ impl Query<'_> {
             v: None,
         };
         let arguments = match self {
-            Self::Get { known, .. } => WireArguments {
-                seq: *known,
-                ..common
-            },
+            Self::Get { known, .. } => WireArguments { seq: *known, ..common },
             Self::Put { item, token, cas } => WireArguments {
                 cas: *cas,
                 k: Some(Bytes::new(item.public_key())),
@@ -185,14 +182,10 @@ pub fn decode(datagram: &[u8]) -> Result<Reply, NotAReply> {
         serde_bencode::from_bytes(datagram).map_err(|_| NotAReply::Malformed)?;
     let transaction = || to_array(&message.t);
     match (message.y.as_slice(), message.r, &message.e) {
-        (b"r", Some(answer), _) => Ok(Reply::Answer {
-            transaction: transaction()?,
-            answer: Box::new(answer.parse()?),
-        }),
-        (b"e", _, Some((code, _))) => Ok(Reply::Error {
-            transaction: transaction()?,
-            code: *code,
-        }),
+        (b"r", Some(answer), _) => {
+            Ok(Reply::Answer { transaction: transaction()?, answer: Box::new(answer.parse()?) })
+        }
+        (b"e", _, Some((code, _))) => Ok(Reply::Error { transaction: transaction()?, code: *code }),
         (b"q", ..) => Err(NotAReply::Query),
         _ => Err(NotAReply::Malformed),
     }
@@ -205,10 +198,7 @@ impl WireAnswer {
                 if value.len() > VALUE_SIZE_MAX {
                     return Err(NotAReply::Oversized(value.len()));
                 }
-                Some(ReturnedValue {
-                    value: value.into_vec(),
-                    signature: to_array(&signature)?,
-                })
+                Some(ReturnedValue { value: value.into_vec(), signature: to_array(&signature)? })
             }
             _ => None,
         };
@@ -218,9 +208,7 @@ impl WireAnswer {
                 .token
                 .map(ByteBuf::into_vec)
                 .filter(|token| (1..=TOKEN_SIZE_MAX).contains(&token.len())),
-            nodes: self
-                .nodes
-                .map_or_else(Vec::new, |nodes| to_contacts(&nodes)),
+            nodes: self.nodes.map_or_else(Vec::new, |nodes| to_contacts(&nodes)),
             seq: self.seq,
             value,
         })
@@ -282,10 +270,7 @@ fn is_shallow(mut bytes: &[u8]) -> bool {
 }
 
 fn skip_string(bytes: &[u8]) -> Option<&[u8]> {
-    let colon = bytes
-        .iter()
-        .take(LENGTH_DIGITS_MAX + 1)
-        .position(|&byte| byte == b':')?;
+    let colon = bytes.iter().take(LENGTH_DIGITS_MAX + 1).position(|&byte| byte == b':')?;
     let (digits, rest) = bytes.split_at(colon);
     let length: usize = std::str::from_utf8(digits).ok()?.parse().ok()?;
     rest.split_at_checked(length + 1).map(|(_, after)| after)
@@ -349,11 +334,7 @@ mod tests {
     use crate::{dht::blinding::WriteKey, sealing::Key};
 
     fn item() -> Item {
-        Item::sign(
-            &WriteKey::shared(&Key::from_bytes([9; 32])),
-            7,
-            b"hello".to_vec(),
-        )
+        Item::sign(&WriteKey::shared(&Key::from_bytes([9; 32])), 7, b"hello".to_vec())
     }
 
     fn text(bytes: &[u8]) -> String {
@@ -362,30 +343,20 @@ mod tests {
 
     #[test]
     fn a_get_is_as_bep_44_writes_it() {
-        let query = Query::Get {
-            target: Target([b'T'; 20]),
-            known: Some(5),
-        };
+        let query = Query::Get { target: Target([b'T'; 20]), known: Some(5) };
         assert_eq!(
             text(&query.encode(*b"abcd", &[b'I'; 20])),
             "d1:ad2:id20:IIIIIIIIIIIIIIIIIIII3:seqi5e6:target20:TTTTTTTTTTTTTTTTTTTTe\
              1:q3:get2:roi1e1:t4:abcd1:y1:qe"
         );
-        let query = Query::Get {
-            target: Target([b'T'; 20]),
-            known: None,
-        };
+        let query = Query::Get { target: Target([b'T'; 20]), known: None };
         assert!(!text(&query.encode(*b"abcd", &[b'I'; 20])).contains("seq"));
     }
 
     #[test]
     fn a_put_has_all_that_bep_44_asks_for_in_the_order_of_the_keys() {
         let item = item();
-        let query = Query::Put {
-            item: &item,
-            token: b"tok",
-            cas: Some(3),
-        };
+        let query = Query::Put { item: &item, token: b"tok", cas: Some(3) };
         let bytes = query.encode(*b"abcd", &[b'I'; 20]);
         assert!(is_shallow(&bytes));
         let expected = format!(
@@ -413,20 +384,11 @@ mod tests {
         let answer = Answer {
             id: [b'I'; 20],
             token: Some(b"tok".to_vec()),
-            nodes: vec![Contact {
-                id: [b'N'; 20],
-                address: "127.0.0.1:6881".parse().unwrap(),
-            }],
+            nodes: vec![Contact { id: [b'N'; 20], address: "127.0.0.1:6881".parse().unwrap() }],
             seq: Some(7),
-            value: Some(ReturnedValue {
-                value: b"hello".to_vec(),
-                signature: *item.signature(),
-            }),
+            value: Some(ReturnedValue { value: b"hello".to_vec(), signature: *item.signature() }),
         };
-        let expected = Reply::Answer {
-            transaction: *b"abcd",
-            answer: Box::new(answer),
-        };
+        let expected = Reply::Answer { transaction: *b"abcd", answer: Box::new(answer) };
         assert_eq!(decode(&bytes), Ok(expected));
     }
 
@@ -439,32 +401,19 @@ mod tests {
             seq: Some(7),
             ..Answer::default()
         };
-        let expected = Reply::Answer {
-            transaction: *b"abcd",
-            answer: Box::new(answer),
-        };
+        let expected = Reply::Answer { transaction: *b"abcd", answer: Box::new(answer) };
         assert_eq!(decode(bytes), Ok(expected));
     }
 
     #[test]
     fn a_refusal_says_why() {
         let bytes = b"d1:eli301e12:CAS mismatche1:t4:abcd1:y1:ee";
-        assert_eq!(
-            decode(bytes),
-            Ok(Reply::Error {
-                transaction: *b"abcd",
-                code: 301
-            })
-        );
+        assert_eq!(decode(bytes), Ok(Reply::Error { transaction: *b"abcd", code: 301 }));
     }
 
     #[test]
     fn queries_and_oversized_values_are_told_apart_from_garbage() {
-        let query = Query::Get {
-            target: Target([0; 20]),
-            known: None,
-        }
-        .encode(*b"abcd", &[0; 20]);
+        let query = Query::Get { target: Target([0; 20]), known: None }.encode(*b"abcd", &[0; 20]);
         assert_eq!(decode(&query), Err(NotAReply::Query));
         let mut bytes = format!(
             "d1:rd2:id20:{}1:k32:{}3:sig64:{}1:v901:",

@@ -121,22 +121,14 @@ impl Name {
                 &[peer.as_bytes()],
             ),
         };
-        Key::derive(
-            "p2p-node/1 rendezvous",
-            root.as_bytes(),
-            &[purpose.as_bytes()],
-        )
+        Key::derive("p2p-node/1 rendezvous", root.as_bytes(), &[purpose.as_bytes()])
     }
 }
 
 impl Location {
     /// The place where things signed with `public_key` lie.
     pub fn new(public_key: [u8; 32], purpose: Purpose) -> Self {
-        Self {
-            public_key,
-            target: target_of(&public_key),
-            purpose,
-        }
+        Self { public_key, target: target_of(&public_key), purpose }
     }
 }
 
@@ -202,9 +194,6 @@ mod tests {
         let service = Name::Service(Service::open("myapi:v1".parse().unwrap()));
         let key = service.service_record_key();
         assert_eq!(key.public_key(), service.record().public_key);
-        assert_eq!(
-            service.slot_key(2).public_key(),
-            service.inbox()[2].public_key
-        );
+        assert_eq!(service.slot_key(2).public_key(), service.inbox()[2].public_key);
     }
 }

@@ -125,12 +125,7 @@ impl Rendezvous for Mainline {
     fn get(&self, at: Location) -> Lookup {
         let (items, items_receiver) = mpsc::channel(ITEMS_MAX);
         let (end, end_receiver) = oneshot::channel();
-        self.command(Command::Get {
-            id: self.next_id(),
-            location: at,
-            items,
-            end,
-        });
+        self.command(Command::Get { id: self.next_id(), location: at, items, end });
         Lookup::new(items_receiver, end_receiver, None)
     }
 
@@ -159,11 +154,7 @@ impl Rendezvous for Mainline {
     fn watch(&self, at: Vec<Location>) -> Watch {
         let (items, items_receiver) = mpsc::channel(ITEMS_MAX);
         let id = WatchId(self.next_id());
-        self.command(Command::Watch {
-            id,
-            locations: at,
-            items,
-        });
+        self.command(Command::Watch { id, locations: at, items });
         Watch::new(items_receiver, None)
     }
 
@@ -181,9 +172,7 @@ impl Rendezvous for Mainline {
         let now = Instant::now().into_std();
         let notes = self.board.lock();
         Health {
-            last_answer: notes
-                .last_answer
-                .map(|at| now.saturating_duration_since(at)),
+            last_answer: notes.last_answer.map(|at| now.saturating_duration_since(at)),
             ..notes.health
         }
     }
@@ -229,17 +218,11 @@ pub struct NodePlan {
 #[allow(clippy::disallowed_methods, reason = "the one factory")]
 pub fn build(plan: &NodePlan) -> io::Result<Dht> {
     let mut builder = Dht::builder();
-    builder
-        .bind_address(plan.bind)
-        .port(plan.port)
-        .request_timeout(REQUEST_TIMEOUT);
+    builder.bind_address(plan.bind).port(plan.port).request_timeout(REQUEST_TIMEOUT);
     match &plan.start {
         Start::First => builder.no_bootstrap(),
         Start::From(nodes) => {
-            assert!(
-                !nodes.is_empty(),
-                "a node that starts from others names them"
-            );
+            assert!(!nodes.is_empty(), "a node that starts from others names them");
             builder.bootstrap(nodes)
         }
     };

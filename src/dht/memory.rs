@@ -67,9 +67,7 @@ impl MemoryDht {
             counters: Counters::default(),
             last_answer: None,
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// A way to reach it for one node.
@@ -184,9 +182,7 @@ impl Rendezvous for MemoryDht {
             loop {
                 let next = Instant::now() + dht.conditions().poll_interval;
                 for (location, item) in dht.ask_all(&at).await {
-                    let news = seen
-                        .get(&location.target)
-                        .is_none_or(|seq| *seq < item.seq());
+                    let news = seen.get(&location.target).is_none_or(|seq| *seq < item.seq());
                     if news {
                         seen.insert(location.target, item.seq());
                         if sender.send((location, item)).await.is_err() {
@@ -250,10 +246,7 @@ impl State {
             }
         }
         self.items.insert(item.target(), item);
-        Ok(Stored {
-            nodes: 1,
-            conflicting: 0,
-        })
+        Ok(Stored { nodes: 1, conflicting: 0 })
     }
 }
 
@@ -277,10 +270,7 @@ mod tests {
         Item::sign(&key(), seq, b"hello".to_vec())
     }
 
-    const STORED: Result<Stored, PutError> = Ok(Stored {
-        nodes: 1,
-        conflicting: 0,
-    });
+    const STORED: Result<Stored, PutError> = Ok(Stored { nodes: 1, conflicting: 0 });
 
     #[tokio::test(start_paused = true)]
     async fn what_is_put_is_found_a_round_trip_later() {
@@ -310,10 +300,7 @@ mod tests {
         let dht = MemoryDht::new(Conditions::default()).rendezvous();
         assert_eq!(dht.put(item(5), Some(ABSENT)).await, STORED);
         let current = Some(5);
-        assert_eq!(
-            dht.put(item(4), None).await,
-            Err(PutError::NotNewer { current })
-        );
+        assert_eq!(dht.put(item(4), None).await, Err(PutError::NotNewer { current }));
         let failed = Err(PutError::CasFailed { current });
         assert_eq!(dht.put(item(6), Some(4)).await, failed);
         assert_eq!(dht.put(item(6), Some(ABSENT)).await, failed);
@@ -328,10 +315,7 @@ mod tests {
         let dht = memory.rendezvous();
         dht.put(item(1), None).await.unwrap();
         let online = memory.conditions();
-        memory.set_conditions(Conditions {
-            reach: Reach::Offline,
-            ..online
-        });
+        memory.set_conditions(Conditions { reach: Reach::Offline, ..online });
         assert_eq!(dht.put(item(2), None).await, Err(PutError::NoNodes));
         let (found, end) = dht.get(location()).newest().await;
         assert_eq!((found, end.answered), (None, 0));

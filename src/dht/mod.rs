@@ -20,7 +20,6 @@ pub mod neighbourhood;
 pub mod place;
 pub mod polling;
 pub mod publication;
-pub mod publisher;
 pub mod putting;
 pub mod record;
 pub mod rendezvous;

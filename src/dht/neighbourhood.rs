@@ -47,27 +47,17 @@ impl Neighbour {
 impl Neighbourhood {
     /// Nobody known near `target` yet.
     pub fn new(target: Target) -> Self {
-        Self {
-            target,
-            nodes: BTreeMap::new(),
-        }
+        Self { target, nodes: BTreeMap::new() }
     }
 
     /// A node that may be close, by hearsay.
     pub fn learn(&mut self, contact: Contact) {
         let distance = self.target.distance(&contact.id);
-        let known = self
-            .nodes
-            .values()
-            .any(|node| node.address == contact.address);
+        let known = self.nodes.values().any(|node| node.address == contact.address);
         if known || self.nodes.contains_key(&distance) {
             return;
         }
-        let neighbour = Neighbour {
-            address: contact.address,
-            token: None,
-            asked_at: None,
-        };
+        let neighbour = Neighbour { address: contact.address, token: None, asked_at: None };
         self.nodes.insert(distance, neighbour);
         if self.nodes.len() > NEIGHBOURS_MAX {
             self.nodes.pop_last();
@@ -78,8 +68,7 @@ impl Neighbourhood {
     pub fn answered(&mut self, contact: Contact, token: Option<Vec<u8>>, now: Instant) {
         let distance = self.target.distance(&contact.id);
         // Who told us of it may have been wrong about its id.
-        self.nodes
-            .retain(|at, node| node.address != contact.address || *at == distance);
+        self.nodes.retain(|at, node| node.address != contact.address || *at == distance);
         self.learn(contact);
         if let (Some(node), Some(token)) = (self.nodes.get_mut(&distance), token) {
             node.token = Some((token, now));
@@ -88,22 +77,14 @@ impl Neighbourhood {
 
     /// `node` was asked for what lies here.
     pub fn asked(&mut self, node: SocketAddrV4, now: Instant) {
-        for neighbour in self
-            .nodes
-            .values_mut()
-            .filter(|neighbour| neighbour.address == node)
-        {
+        for neighbour in self.nodes.values_mut().filter(|neighbour| neighbour.address == node) {
             neighbour.asked_at = Some(now);
         }
     }
 
     /// The leave of `node` turned out to be worthless.
     pub fn drop_token(&mut self, node: SocketAddrV4) {
-        for neighbour in self
-            .nodes
-            .values_mut()
-            .filter(|neighbour| neighbour.address == node)
-        {
+        for neighbour in self.nodes.values_mut().filter(|neighbour| neighbour.address == node) {
             neighbour.token = None;
         }
     }
@@ -121,17 +102,12 @@ impl Neighbourhood {
         roster: &'a Roster,
         now: Instant,
     ) -> impl Iterator<Item = &'a Neighbour> {
-        self.nodes
-            .values()
-            .filter(move |node| !roster.is_silent(node.address, now))
+        self.nodes.values().filter(move |node| !roster.is_silent(node.address, now))
     }
 
     /// Nodes that gave leave to write.
     pub fn writable(&self, now: Instant) -> usize {
-        self.nodes
-            .values()
-            .filter(|node| node.token(now).is_some())
-            .count()
+        self.nodes.values().filter(|node| node.token(now).is_some()).count()
     }
 
     /// Whom to ask next for what lies here: of the closest that may be asked, the one asked longest ago.
@@ -157,26 +133,17 @@ mod tests {
 
     fn contact(id: u8) -> Contact {
         let address = SocketAddrV4::new([127, 0, 0, id].into(), 6881);
-        Contact {
-            id: [id; 20],
-            address,
-        }
+        Contact { id: [id; 20], address }
     }
 
     fn addresses(neighbourhood: &Neighbourhood) -> Vec<SocketAddrV4> {
-        neighbourhood
-            .nodes
-            .values()
-            .map(|node| node.address)
-            .collect()
+        neighbourhood.nodes.values().map(|node| node.address).collect()
     }
 
     #[test]
     fn the_closest_nodes_stay() {
         let mut neighbourhood = Neighbourhood::new(Target([0; 20]));
-        (1..=100)
-            .rev()
-            .for_each(|id| neighbourhood.learn(contact(id)));
+        (1..=100).rev().for_each(|id| neighbourhood.learn(contact(id)));
         let expected: Vec<_> = (1..=24).map(|id| contact(id).address).collect();
         assert_eq!(addresses(&neighbourhood), expected);
     }
@@ -185,10 +152,7 @@ mod tests {
     fn a_node_that_answers_under_another_id_is_moved_not_doubled() {
         let mut neighbourhood = Neighbourhood::new(Target([0; 20]));
         neighbourhood.learn(contact(1));
-        let real = Contact {
-            id: [9; 20],
-            ..contact(1)
-        };
+        let real = Contact { id: [9; 20], ..contact(1) };
         neighbourhood.answered(real, Some(b"tok".to_vec()), some_instant());
         assert_eq!(addresses(&neighbourhood), [contact(1).address]);
         assert!(neighbourhood.nodes.contains_key(&[9; 20]));
@@ -199,10 +163,7 @@ mod tests {
         let (mut neighbourhood, now) = (Neighbourhood::new(Target([0; 20])), some_instant());
         neighbourhood.answered(contact(1), Some(b"tok".to_vec()), now);
         assert_eq!(neighbourhood.writable(now + TOKEN_AGE_MAX), 1);
-        assert_eq!(
-            neighbourhood.writable(now + TOKEN_AGE_MAX + Duration::from_secs(1)),
-            0
-        );
+        assert_eq!(neighbourhood.writable(now + TOKEN_AGE_MAX + Duration::from_secs(1)), 0);
     }
 
     #[test]

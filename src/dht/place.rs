@@ -70,37 +70,22 @@ impl Place {
         for contact in roster.near(location.target, READ_NODES, now) {
             neighbourhood.learn(contact);
         }
-        Self {
-            location,
-            neighbourhood,
-            newest: None,
-            used_at: now,
-            lookup: Lookup::Never,
-        }
+        Self { location, neighbourhood, newest: None, used_at: now, lookup: Lookup::Never }
     }
 
     /// Notes that a lookup runs; whether there was none.
     pub fn start_lookup(&mut self, now: Instant) -> bool {
         let running = self.is_looked_up(now);
         if !running {
-            self.lookup = Lookup::Running {
-                until: now + LOOKUP_TIME_MAX,
-            };
+            self.lookup = Lookup::Running { until: now + LOOKUP_TIME_MAX };
         }
         !running
     }
 
     /// Notes that a lookup ended, with the nodes that answered it.
     pub fn end_lookup(&mut self, nodes: Vec<(Contact, Option<Vec<u8>>)>, now: Instant) {
-        let wait = if nodes.is_empty() {
-            LOOKUP_RETRY
-        } else {
-            LOOKUP_INTERVAL
-        };
-        self.lookup = Lookup::Ended {
-            at: now,
-            next: now + wait,
-        };
+        let wait = if nodes.is_empty() { LOOKUP_RETRY } else { LOOKUP_INTERVAL };
+        self.lookup = Lookup::Ended { at: now, next: now + wait };
         for (contact, token) in nodes {
             self.neighbourhood.answered(contact, token, now);
         }
@@ -138,11 +123,7 @@ impl Place {
 
     /// `item` was found here.
     pub fn found(&mut self, item: &Item) {
-        if self
-            .newest
-            .as_ref()
-            .is_none_or(|newest| newest.seq() < item.seq())
-        {
+        if self.newest.as_ref().is_none_or(|newest| newest.seq() < item.seq()) {
             self.newest = Some(item.clone());
         }
     }
@@ -150,15 +131,8 @@ impl Place {
     /// Whom to send the item of `put` now, and whom to ask for leave.
     pub fn next_step(&self, put: &Putting, roster: &Roster, now: Instant) -> PutStep {
         let looking_up = self.is_looked_up(now);
-        let mut step = PutStep {
-            more_later: looking_up,
-            ..PutStep::default()
-        };
-        let closest = self
-            .neighbourhood
-            .closest(roster, now)
-            .take(WRITE_NODES)
-            .enumerate();
+        let mut step = PutStep { more_later: looking_up, ..PutStep::default() };
+        let closest = self.neighbourhood.closest(roster, now).take(WRITE_NODES).enumerate();
         for (index, node) in closest.filter(|(_, node)| !put.was_sent(node.address)) {
             let may_ask = roster.may_ask(node.address, now);
             match node.token(now) {
@@ -203,10 +177,7 @@ mod tests {
 
     fn contact(ip: [u8; 4]) -> Contact {
         let address = SocketAddrV4::new(ip.into(), 6881);
-        Contact {
-            id: [7; 20],
-            address,
-        }
+        Contact { id: [7; 20], address }
     }
 
     #[test]
@@ -230,20 +201,11 @@ mod tests {
         let now = some_instant();
         let mut place = place(now);
         let hearsay = [contact([198, 51, 100, 9]), contact([192, 168, 1, 9])];
-        let answer = Answer {
-            nodes: hearsay.to_vec(),
-            ..Answer::default()
-        };
-        let answering = Contact {
-            id: [8; 20],
-            ..contact([127, 0, 0, 1])
-        };
+        let answer = Answer { nodes: hearsay.to_vec(), ..Answer::default() };
+        let answering = Contact { id: [8; 20], ..contact([127, 0, 0, 1]) };
         place.answered(answering, answer, now);
         let roster = Roster::default();
         let known = place.neighbourhood.closest(&roster, now).count();
-        assert_eq!(
-            known, 2,
-            "the one that answered, and the one on a private address"
-        );
+        assert_eq!(known, 2, "the one that answered, and the one on a private address");
     }
 }

@@ -50,17 +50,9 @@ impl Polling {
                 least.saturating_add(entropy.number() % (STRIDE / weight(location.purpose)));
             self.passes.entry(location.target).or_insert(phase);
         }
-        let locations = locations
-            .into_iter()
-            .map(|location| (location.target, (location, None)))
-            .collect();
-        self.watches.insert(
-            id,
-            Watched {
-                locations,
-                busy_until: None,
-            },
-        );
+        let locations =
+            locations.into_iter().map(|location| (location.target, (location, None))).collect();
+        self.watches.insert(id, Watched { locations, busy_until: None });
     }
 
     /// Ends a watch.
@@ -68,9 +60,7 @@ impl Polling {
         self.watches.remove(&id);
         let watches = &self.watches;
         self.passes.retain(|target, _| {
-            watches
-                .values()
-                .any(|watched| watched.locations.contains_key(target))
+            watches.values().any(|watched| watched.locations.contains_key(target))
         });
     }
 
@@ -81,11 +71,8 @@ impl Polling {
 
     /// Everything that is watched, the one to look at first in front.
     pub fn in_turn(&self) -> Vec<Target> {
-        let mut targets: Vec<_> = self
-            .passes
-            .iter()
-            .map(|(target, pass)| (*pass, *target))
-            .collect();
+        let mut targets: Vec<_> =
+            self.passes.iter().map(|(target, pass)| (*pass, *target)).collect();
         targets.sort_unstable();
         targets.into_iter().map(|(_, target)| target).collect()
     }
@@ -121,11 +108,7 @@ impl Polling {
             let (location, _) = watched.locations.get(&target)?;
             let busy = watched.busy_until.is_some_and(|until| now < until);
             let weight = weight(location.purpose);
-            Some(if busy {
-                weight.max(BUSY_WEIGHT)
-            } else {
-                weight
-            })
+            Some(if busy { weight.max(BUSY_WEIGHT) } else { weight })
         });
         weights.max().unwrap_or(1)
     }
@@ -155,11 +138,7 @@ mod tests {
     use crate::dht::some_instant;
 
     fn location(byte: u8, purpose: Purpose) -> Location {
-        Location {
-            public_key: [byte; 32],
-            target: Target([byte; 20]),
-            purpose,
-        }
+        Location { public_key: [byte; 32], target: Target([byte; 20]), purpose }
     }
 
     /// How often each location is looked at in `count` looks.
@@ -178,16 +157,11 @@ mod tests {
         assert_eq!(looks.len(), expected.len());
         let close =
             |(looks, expected): (&usize, &usize)| looks.abs_diff(*expected) <= expected / 10;
-        assert!(
-            looks.iter().zip(expected).all(close),
-            "{looks:?} {expected:?}"
-        );
+        assert!(looks.iter().zip(expected).all(close), "{looks:?} {expected:?}");
     }
 
     fn inbox() -> Vec<Location> {
-        (0..3)
-            .map(|index| location(index + 1, Purpose::ServiceSlot(index)))
-            .collect()
+        (0..3).map(|index| location(index + 1, Purpose::ServiceSlot(index))).collect()
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub const CHECK_AFTER: Duration = Duration::from_secs(4);
 /// Between attempts when nobody answers; doubles up to the maximum.
 pub const RETRY_MIN: Duration = Duration::from_secs(2);
 /// See [`RETRY_MIN`].
-pub const RETRY_MAX: Duration = Duration::from_secs(5 * 60);
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Attempts in a row that others may get in the way of, before we wait as if nobody had answered.
 pub const CONFLICTS_MAX: u32 = 8;
@@ -76,6 +76,10 @@ pub struct Publication {
     changed: bool,
     /// The number of the last item that we know to be stored.
     seq: Option<i64>,
+    /// The number that the last write was to replace.
+    cas: Option<i64>,
+    /// The same, if nodes then held another one.
+    refused_cas: Option<i64>,
     written_at: Option<Instant>,
     retry: Duration,
     conflicts: u32,
@@ -112,6 +116,8 @@ impl Publication {
             state: State::Idle,
             changed: false,
             seq: None,
+            cas: None,
+            refused_cas: None,
             written_at: None,
             retry: RETRY_MIN,
             conflicts: 0,
@@ -145,11 +151,13 @@ impl Publication {
         let State::Busy(step) = self.state else {
             return;
         };
-        self.seq = match found {
+        let seq = match found {
             Found::Nobody => return self.fail(now),
             Found::Nothing => None,
             Found::WithUs(seq) | Found::WithoutUs(seq) => Some(seq),
         };
+        // A lookup may meet only nodes that lag behind what an earlier one found.
+        self.seq = seq.max(self.refused_cas);
         match (step, found) {
             (Step::Check, Found::WithUs(_)) if !self.changed => self.succeed(now),
             (Step::Check | Step::Read | Step::Write, _) => {
@@ -167,6 +175,7 @@ impl Publication {
         match result {
             Ok(_) => {
                 self.seq = Some(seq);
+                self.refused_cas = None;
                 self.written_at = Some(now);
                 self.conflicts = 0;
                 match self.writers {
@@ -206,10 +215,7 @@ impl Publication {
         Some(match step {
             Step::Read | Step::Check => Output::Read,
             Step::Write => Output::Write {
-                cas: match self.writers {
-                    Writers::OnlyUs => None,
-                    Writers::Many => Some(self.seq.unwrap_or(ABSENT)),
-                },
+                cas: self.next_cas(),
                 seq_min: self.seq.map_or(1, |seq| seq.saturating_add(1)),
             },
         })
@@ -221,6 +227,11 @@ impl Publication {
             State::Waiting { until, .. } => Some(until),
             State::Idle | State::Due(_) | State::Busy(_) => None,
         }
+    }
+
+    /// The number of the last item that is known to be stored.
+    pub fn seq(&self) -> Option<i64> {
+        self.seq
     }
 
     /// Whether the record is stored, as far as we know.
@@ -251,8 +262,20 @@ impl Publication {
         self.conflicts = 0;
     }
 
+    /// What the next write may replace: what was read, or whatever there is.
+    ///
+    /// If nothing newer was found after a refusal, nobody got in our way: nodes lag behind, because an
+    /// earlier write did not reach them. They would refuse for ever.
+    fn next_cas(&mut self) -> Option<i64> {
+        let expected = self.seq.unwrap_or(ABSENT);
+        let lagging = self.refused_cas == Some(expected);
+        self.cas = (self.writers == Writers::Many && !lagging).then_some(expected);
+        self.cas
+    }
+
     fn conflict(&mut self, now: Instant) {
         self.conflicts += 1;
+        self.refused_cas = self.cas.max(self.refused_cas);
         if self.conflicts > CONFLICTS_MAX {
             return self.fail(now);
         }
@@ -272,16 +295,10 @@ mod tests {
     use super::*;
     use crate::dht::some_instant;
 
-    const STORED: Result<Stored, PutError> = Ok(Stored {
-        nodes: 8,
-        conflicting: 0,
-    });
+    const STORED: Result<Stored, PutError> = Ok(Stored { nodes: 8, conflicting: 0 });
 
     fn publication(writers: Writers) -> (Publication, Instant) {
-        (
-            Publication::new(writers, Entropy::from_seed(1)),
-            some_instant(),
-        )
+        (Publication::new(writers, Entropy::from_seed(1)), some_instant())
     }
 
     /// Lets time pass up to the next output, and says when and what it was.
@@ -314,16 +331,10 @@ mod tests {
         own.handle_changed(start);
         own.handle_changed(start);
         own.handle_written(100, &STORED, start);
-        assert_eq!(
-            next(&mut own),
-            Some((start + CHANGE_INTERVAL, write(None, 101)))
-        );
+        assert_eq!(next(&mut own), Some((start + CHANGE_INTERVAL, write(None, 101))));
         own.handle_written(200, &STORED, start + CHANGE_INTERVAL);
         own.handle_changed(start + CHANGE_INTERVAL);
-        assert_eq!(
-            next(&mut own),
-            Some((start + CHANGE_INTERVAL * 2, write(None, 201)))
-        );
+        assert_eq!(next(&mut own), Some((start + CHANGE_INTERVAL * 2, write(None, 201))));
     }
 
     #[test]
@@ -338,7 +349,7 @@ mod tests {
             now = at;
             own.handle_written(1, &Err(PutError::Timeout), now);
         }
-        assert_eq!(waits, [0, 2, 4, 8, 16, 32, 64, 128, 256]);
+        assert_eq!(waits, [0, 2, 4, 8, 16, 30, 30, 30, 30]);
         assert!(!own.is_published());
         own.handle_network_change(now);
         assert_eq!(next(&mut own).unwrap().0, now);
@@ -382,11 +393,29 @@ mod tests {
             assert_eq!(output, Output::Read);
             assert!(at - now <= CONFLICT_WAIT * round);
             now = at;
-            shared.handle_read(Found::WithoutUs(100), now);
-            assert_eq!(shared.poll_output(), Some(write(Some(100), 101)));
-            shared.handle_written(101, &Err(PutError::CasFailed { current: None }), now);
+            let theirs = 100 + i64::from(round);
+            shared.handle_read(Found::WithoutUs(theirs), now);
+            assert_eq!(shared.poll_output(), Some(write(Some(theirs), theirs + 1)));
+            let conflict = Err(PutError::CasFailed { current: None });
+            shared.handle_written(theirs + 1, &conflict, now);
         }
         assert_eq!(shared.poll_timeout(), Some(now + RETRY_MIN));
+    }
+
+    #[test]
+    fn nodes_that_lag_behind_are_written_over() {
+        let (mut shared, start) = publication(Writers::Many);
+        shared.handle_changed(start);
+        assert_eq!(next(&mut shared), Some((start, Output::Read)));
+        shared.handle_read(Found::WithoutUs(100), start);
+        assert_eq!(shared.poll_output(), Some(write(Some(100), 101)));
+        shared.handle_written(101, &Err(PutError::CasFailed { current: None }), start);
+        let (at, output) = next(&mut shared).unwrap();
+        assert_eq!(output, Output::Read);
+        shared.handle_read(Found::WithoutUs(100), at);
+        assert_eq!(shared.poll_output(), Some(write(None, 101)));
+        shared.handle_written(101, &STORED, at);
+        assert!(shared.is_published());
     }
 
     #[test]

@@ -141,10 +141,7 @@ impl Putting {
             return Err(PutError::NotNewer { current });
         }
         if stored > 0 {
-            return Ok(Stored {
-                nodes: stored,
-                conflicting,
-            });
+            return Ok(Stored { nodes: stored, conflicting });
         }
         if refused(TOO_LARGE) > 0 {
             return Err(PutError::TooLarge(self.item.value().len()));
@@ -161,10 +158,7 @@ impl Putting {
     }
 
     fn count(&self, matches: impl Fn(Response) -> bool) -> usize {
-        self.nodes
-            .values()
-            .filter(|response| matches(**response))
-            .count()
+        self.nodes.values().filter(|response| matches(**response)).count()
     }
 }
 
@@ -188,14 +182,8 @@ mod tests {
     #[test]
     fn eight_stored_copies_are_enough_and_told_once() {
         let now = some_instant();
-        let mut putting = putting(
-            &[[Response::Stored; 8], [Response::Awaited; 8]].concat(),
-            now,
-        );
-        let stored = Stored {
-            nodes: 8,
-            conflicting: 0,
-        };
+        let mut putting = putting(&[[Response::Stored; 8], [Response::Awaited; 8]].concat(), now);
+        let stored = Stored { nodes: 8, conflicting: 0 };
         assert_eq!(putting.verdict(true, None, now), Some(Ok(stored)));
         assert_eq!(putting.verdict(false, None, now), None);
     }
@@ -206,10 +194,7 @@ mod tests {
         let mut putting = putting(&[Response::Stored, Response::Awaited], now);
         assert_eq!(putting.verdict(false, None, now), None);
         putting.note(SocketAddrV4::new([127, 0, 0, 1].into(), 2), Response::Late);
-        let stored = Stored {
-            nodes: 1,
-            conflicting: 0,
-        };
+        let stored = Stored { nodes: 1, conflicting: 0 };
         assert_eq!(putting.verdict(false, None, now), Some(Ok(stored)));
     }
 
@@ -218,31 +203,17 @@ mod tests {
         use Response::{Late, Refused, Stored as Kept};
         let now = some_instant();
         let verdict = |responses: &[Response]| {
-            putting(responses, now)
-                .verdict(false, Some(6), now)
-                .expect("nobody is awaited")
+            putting(responses, now).verdict(false, Some(6), now).expect("nobody is awaited")
         };
         let current = Some(6);
         assert_eq!(verdict(&[]), Err(PutError::NoNodes));
         assert_eq!(verdict(&[Late, Late]), Err(PutError::Timeout));
-        assert_eq!(
-            verdict(&[Late, Refused(301)]),
-            Err(PutError::CasFailed { current })
-        );
-        assert_eq!(
-            verdict(&[Late, Refused(302)]),
-            Err(PutError::NotNewer { current })
-        );
+        assert_eq!(verdict(&[Late, Refused(301)]), Err(PutError::CasFailed { current }));
+        assert_eq!(verdict(&[Late, Refused(302)]), Err(PutError::NotNewer { current }));
         assert_eq!(verdict(&[Late, Refused(205)]), Err(PutError::TooLarge(0)));
         assert_eq!(verdict(&[Late, Refused(206)]), Err(PutError::Refused(206)));
         let mostly = [Kept, Kept, Refused(301)];
-        assert_eq!(
-            verdict(&mostly),
-            Ok(Stored {
-                nodes: 2,
-                conflicting: 1
-            })
-        );
+        assert_eq!(verdict(&mostly), Ok(Stored { nodes: 2, conflicting: 1 }));
         let lost = [Kept, Refused(301), Refused(301)];
         assert_eq!(verdict(&lost), Err(PutError::CasFailed { current }));
     }

@@ -30,7 +30,7 @@ pub const SEALED_SIZE: usize = 704;
 
 /// A record made longer ago than this is not used.
 ///
-/// Records are renewed every half hour at least (see [`super::publication`]), so this is four renewals
+/// Records are renewed every 25 minutes at least (see [`super::publication`]), so this is four renewals
 /// missed; some DHT nodes never forget.
 pub const AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -132,12 +132,7 @@ impl PeerRecord {
             made_at_ms: self.made_at.0,
             endpoints: to_endpoints(&self.candidates, CANDIDATES_MAX),
             nat: Some(self.nat.to_wire()),
-            helpers: self
-                .helpers
-                .iter()
-                .take(HELPERS_MAX)
-                .map(Helper::to_wire)
-                .collect(),
+            helpers: self.helpers.iter().take(HELPERS_MAX).map(Helper::to_wire).collect(),
             signature: Bytes::new(),
         }
     }
@@ -151,11 +146,7 @@ impl PeerRecord {
             made_at: UnixMillis(wire.made_at_ms),
             candidates: to_candidates(&wire.endpoints, CANDIDATES_MAX)?,
             nat: NatBehaviour::from_wire(wire.nat),
-            helpers: wire
-                .helpers
-                .iter()
-                .map(Helper::from_wire)
-                .collect::<Result<_, _>>()?,
+            helpers: wire.helpers.iter().map(Helper::from_wire).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -187,17 +178,10 @@ pub(super) fn seal_padded(
 ) -> Vec<u8> {
     let mut plaintext = message.encode_length_delimited_to_vec();
     let room = size - NONCE_SIZE - TAG_SIZE;
-    assert!(
-        plaintext.len() <= room,
-        "the largest record fits, see the limits of its fields"
-    );
+    assert!(plaintext.len() <= room, "the largest record fits, see the limits of its fields");
     plaintext.resize(room, 0);
     let nonce = entropy.bytes::<NONCE_SIZE>();
-    [
-        nonce.as_slice(),
-        &key.seal(nonce, SEALING_CONTEXT, &plaintext),
-    ]
-    .concat()
+    [nonce.as_slice(), &key.seal(nonce, SEALING_CONTEXT, &plaintext)].concat()
 }
 
 /// Opens what [`seal_padded`] made.
@@ -213,9 +197,8 @@ pub(super) fn open_padded<M: Message + Default>(
         Some(parts) if sealed.len() == size => parts,
         Some(_) | None => return Err(RecordRejected::Truncated(sealed.len())),
     };
-    let plaintext = key
-        .open(*nonce, SEALING_CONTEXT, sealed)
-        .map_err(|_| RecordRejected::WrongKey)?;
+    let plaintext =
+        key.open(*nonce, SEALING_CONTEXT, sealed).map_err(|_| RecordRejected::WrongKey)?;
     M::decode_length_delimited(plaintext.as_slice())
         .map_err(|_| RecordRejected::Malformed("protobuf"))
 }
@@ -262,15 +245,8 @@ pub(super) fn to_peer(bytes: &[u8]) -> Result<PeerId, RecordRejected> {
 }
 
 fn signed_bytes(wire: &Wire) -> Vec<u8> {
-    let unsigned = Wire {
-        signature: Bytes::new(),
-        ..wire.clone()
-    };
-    [
-        b"p2p-node/1 peer record".as_slice(),
-        &unsigned.encode_to_vec(),
-    ]
-    .concat()
+    let unsigned = Wire { signature: Bytes::new(), ..wire.clone() };
+    [b"p2p-node/1 peer record".as_slice(), &unsigned.encode_to_vec()].concat()
 }
 
 const NONCE_SIZE: usize = 12;
@@ -336,11 +312,7 @@ mod tests {
 
     #[test]
     fn the_smallest_record_has_the_same_size() {
-        let record = PeerRecord {
-            candidates: Vec::new(),
-            helpers: Vec::new(),
-            ..record()
-        };
+        let record = PeerRecord { candidates: Vec::new(), helpers: Vec::new(), ..record() };
         let sealed = record.seal(&alice(), &key(), &mut Entropy::from_seed(1));
         assert_eq!(sealed.len(), SEALED_SIZE);
         assert_eq!(open(&sealed, NOW), Ok(record));
@@ -374,47 +346,26 @@ mod tests {
         let late = Duration::from_secs(3 * 3600);
         assert_eq!(open(&sealed, hours(3)), Err(RecordRejected::Stale(late)));
         let early = open(&sealed, UnixMillis(NOW.0 - 3_600_000));
-        assert_eq!(
-            early,
-            Err(RecordRejected::FromTheFuture(Duration::from_secs(3600)))
-        );
+        assert_eq!(early, Err(RecordRejected::FromTheFuture(Duration::from_secs(3600))));
     }
 
     #[test]
     fn a_record_of_another_size_is_refused_unread() {
         let mut sealed = sealed_by(&alice());
-        assert_eq!(
-            open(&sealed[..100], NOW),
-            Err(RecordRejected::Truncated(100))
-        );
+        assert_eq!(open(&sealed[..100], NOW), Err(RecordRejected::Truncated(100)));
         assert_eq!(open(&[], NOW), Err(RecordRejected::Truncated(0)));
         sealed.push(0);
-        assert_eq!(
-            open(&sealed, NOW),
-            Err(RecordRejected::Oversized(SEALED_SIZE + 1))
-        );
+        assert_eq!(open(&sealed, NOW), Err(RecordRejected::Oversized(SEALED_SIZE + 1)));
     }
 
     #[test]
     fn what_was_sealed_but_is_no_record_is_malformed() {
-        let wire = Wire {
-            peer_id: vec![1, 2, 3].into(),
-            ..record().to_wire()
-        };
+        let wire = Wire { peer_id: vec![1, 2, 3].into(), ..record().to_wire() };
         let sealed = seal_padded(&wire, SEALED_SIZE, &key(), &mut Entropy::from_seed(1));
-        assert_eq!(
-            open(&sealed, NOW),
-            Err(RecordRejected::Malformed("peer id"))
-        );
-        let wire = Wire {
-            endpoints: vec![Bytes::from_static(&[0; 6])],
-            ..record().to_wire()
-        };
+        assert_eq!(open(&sealed, NOW), Err(RecordRejected::Malformed("peer id")));
+        let wire = Wire { endpoints: vec![Bytes::from_static(&[0; 6])], ..record().to_wire() };
         let sealed = seal_padded(&wire, SEALED_SIZE, &key(), &mut Entropy::from_seed(1));
-        assert_eq!(
-            open(&sealed, NOW),
-            Err(RecordRejected::Malformed("endpoint"))
-        );
+        assert_eq!(open(&sealed, NOW), Err(RecordRejected::Malformed("endpoint")));
     }
 
     proptest! {

@@ -72,11 +72,7 @@ impl Lookup {
         end: oneshot::Receiver<LookupEnd>,
         task: Option<Task>,
     ) -> Self {
-        Self {
-            items,
-            end,
-            _task: task,
-        }
+        Self { items, end, _task: task }
     }
 
     /// The next item, different from those before it but not always newer; `None` at the lookup's end.

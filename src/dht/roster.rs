@@ -116,12 +116,7 @@ impl Roster {
             .nodes
             .iter()
             .filter(|(address, _)| !self.is_silent(**address, now))
-            .filter_map(|(&address, standing)| {
-                Some(Contact {
-                    id: standing.id?,
-                    address,
-                })
-            })
+            .filter_map(|(&address, standing)| Some(Contact { id: standing.id?, address }))
             .collect();
         contacts.sort_by_key(|contact| target.distance(&contact.id));
         contacts.truncate(count);
@@ -139,10 +134,7 @@ impl Roster {
     /// Nodes that answered within `span` before `now`.
     pub fn answering(&self, now: Instant, span: Duration) -> usize {
         let recent = |at: Instant| now.saturating_duration_since(at) <= span;
-        self.nodes
-            .values()
-            .filter(|standing| standing.answered_at.is_some_and(recent))
-            .count()
+        self.nodes.values().filter(|standing| standing.answered_at.is_some_and(recent)).count()
     }
 
     /// When the last answer of any node came.
@@ -155,16 +147,11 @@ impl Roster {
         if self.nodes.len() < NODES_MAX {
             return;
         }
-        let mut asked: Vec<_> = self
-            .nodes
-            .values()
-            .filter_map(|node| node.asked_at)
-            .collect();
+        let mut asked: Vec<_> = self.nodes.values().filter_map(|node| node.asked_at).collect();
         asked.sort_unstable();
         let oldest_half = asked.get(asked.len() / 2).copied().unwrap_or(now);
         self.nodes.retain(|_, node| {
-            node.asked_at
-                .is_some_and(|at| at >= oldest_half || at + QUERY_INTERVAL_MIN > now)
+            node.asked_at.is_some_and(|at| at >= oldest_half || at + QUERY_INTERVAL_MIN > now)
         });
     }
 }
@@ -179,10 +166,7 @@ mod tests {
     }
 
     fn contact(port: u16) -> Contact {
-        Contact {
-            id: [7; 20],
-            address: node(port),
-        }
+        Contact { id: [7; 20], address: node(port) }
     }
 
     fn ms(count: u64) -> Duration {

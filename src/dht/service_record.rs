@@ -15,6 +15,7 @@ use super::{
     },
 };
 use crate::{
+    behaviour::NatBehaviour,
     candidate::{CANDIDATES_MAX, Candidate, encode_compact},
     entropy::Entropy,
     identity::{Identity, PeerId},
@@ -40,6 +41,8 @@ pub struct ServiceEntry {
     pub made_at: UnixMillis,
     /// Where it may be reached, best first.
     pub candidates: Vec<Candidate>,
+    /// How its NAT behaves.
+    pub nat: NatBehaviour,
     /// Signed, to be passed on as it came.
     wire: WireEntry,
 }
@@ -54,18 +57,19 @@ pub struct ServiceRecord {
 }
 
 impl ServiceEntry {
-    /// Describes `identity` as a server of the service `name`, with as many of `candidates`, which are
-    /// ordered best first, as fit.
+    /// Describes `identity` as a server of the service `name`, behind a NAT that behaves so,
+    /// with as many of `candidates`, which are ordered best first, as fit.
     pub fn new(
         identity: &Identity,
         name: &Name,
-        candidates: &[Candidate],
+        (candidates, nat): (&[Candidate], NatBehaviour),
         now: UnixMillis,
     ) -> Self {
         let mut wire = WireEntry {
             peer_id: identity.peer_id().as_bytes().to_vec().into(),
             made_at_s: u32::try_from(now.seconds()).unwrap_or(u32::MAX),
             endpoints: Vec::new(),
+            nat: Some(nat.to_wire()),
             signature: Bytes::from_static(&[0; 64]),
         };
         let mut fitting = Vec::new();
@@ -81,6 +85,7 @@ impl ServiceEntry {
             peer: identity.peer_id(),
             made_at: UnixMillis::from_seconds(now.seconds()),
             candidates: fitting,
+            nat,
             wire,
         }
     }
@@ -96,12 +101,7 @@ impl ServiceEntry {
             return Err(RecordRejected::Forged);
         }
         check_age(made_at, now)?;
-        Ok(Self {
-            peer,
-            made_at,
-            candidates,
-            wire,
-        })
+        Ok(Self { peer, made_at, candidates, nat: NatBehaviour::from_wire(wire.nat), wire })
     }
 }
 
@@ -119,10 +119,7 @@ impl ServiceRecord {
                 Err(reason) => rejected.push(reason),
             }
         }
-        Ok(Self {
-            entries: newest_of_each(entries),
-            rejected,
-        })
+        Ok(Self { entries: newest_of_each(entries), rejected })
     }
 
     /// This list with `entries` in it and without what is stale at `now`.
@@ -131,13 +128,8 @@ impl ServiceRecord {
     /// that were heard of last stay.
     pub fn merge(&self, entries: &[ServiceEntry], now: UnixMillis) -> Self {
         let all = entries.iter().chain(&self.entries);
-        let fresh = all
-            .filter(|entry| check_age(entry.made_at, now).is_ok())
-            .cloned();
-        Self {
-            entries: newest_of_each(fresh.collect()),
-            rejected: Vec::new(),
-        }
+        let fresh = all.filter(|entry| check_age(entry.made_at, now).is_ok()).cloned();
+        Self { entries: newest_of_each(fresh.collect()), rejected: Vec::new() }
     }
 
     /// Whether `peer` is listed.
@@ -148,9 +140,7 @@ impl ServiceRecord {
     /// Seals the list for those who know the service `name`.
     pub fn seal(&self, name: &Name, entropy: &mut Entropy) -> Vec<u8> {
         let entries = self.entries.iter().take(ENTRIES_MAX);
-        let wire = Wire {
-            entries: entries.map(|entry| entry.wire.clone()).collect(),
-        };
+        let wire = Wire { entries: entries.map(|entry| entry.wire.clone()).collect() };
         seal_padded(&wire, SEALED_SIZE, &name.sealing_key(), entropy)
     }
 }
@@ -174,18 +164,10 @@ const ENTRIES_READ_MAX: usize = 8;
 const FIELD_HEADER_SIZE: usize = 2;
 
 fn signed_bytes(wire: &WireEntry, name: &Name) -> Vec<u8> {
-    let unsigned = WireEntry {
-        signature: Bytes::new(),
-        ..wire.clone()
-    };
+    let unsigned = WireEntry { signature: Bytes::new(), ..wire.clone() };
     let service_key = name.record().public_key;
     let encoding = unsigned.encode_to_vec();
-    [
-        b"p2p-node/1 service entry".as_slice(),
-        &service_key,
-        &encoding,
-    ]
-    .concat()
+    [b"p2p-node/1 service entry".as_slice(), &service_key, &encoding].concat()
 }
 
 #[cfg(test)]
@@ -195,9 +177,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::behaviour::Dependence;
     use crate::{candidate::CandidateKind, service::Service};
 
     const NOW: UnixMillis = UnixMillis(1_763_820_000_000);
+    const NAT: NatBehaviour = NatBehaviour {
+        mapping: Some(Dependence::EndpointIndependent),
+        filtering: Some(Dependence::AddressAndPortDependent),
+    };
 
     fn service(text: &str) -> Name {
         Name::Service(Service::open(text.parse().unwrap()))
@@ -224,14 +211,11 @@ mod tests {
 
     fn entry(seed: u8, now: UnixMillis) -> ServiceEntry {
         let candidates = candidates(&["[2001:db8::9]:1", "198.51.100.9:1", "192.168.1.2:1"]);
-        ServiceEntry::new(&server(seed), &name(), &candidates, now)
+        ServiceEntry::new(&server(seed), &name(), (&candidates, NAT), now)
     }
 
     fn sealed(entries: Vec<ServiceEntry>) -> Vec<u8> {
-        let record = ServiceRecord {
-            entries,
-            rejected: Vec::new(),
-        };
+        let record = ServiceRecord { entries, rejected: Vec::new() };
         record.seal(&name(), &mut Entropy::from_seed(1))
     }
 
@@ -242,46 +226,27 @@ mod tests {
     #[test]
     fn six_of_the_largest_entries_arrive() {
         let entries: Vec<_> = (1..=6).map(|seed| entry(seed, NOW)).collect();
-        assert!(entries.iter().all(|entry| entry.wire.encoded_len() == 141));
+        assert!(entries.iter().all(|entry| entry.wire.encoded_len() == 139));
         let record = open(&sealed(entries.clone()), NOW).unwrap();
-        assert_eq!(
-            record,
-            ServiceRecord {
-                entries,
-                rejected: Vec::new()
-            }
-        );
+        assert_eq!(record, ServiceRecord { entries, rejected: Vec::new() });
     }
 
     #[test]
     fn an_entry_takes_the_best_candidates_that_fit() {
-        let four = [
-            "198.51.100.9:1",
-            "198.51.100.9:2",
-            "10.0.0.2:1",
-            "10.0.0.2:2",
-        ];
-        let five = [four.as_slice(), &["10.0.0.2:3"]].concat();
-        let entry = ServiceEntry::new(&server(1), &name(), &candidates(&five), NOW);
-        assert_eq!(entry.candidates, candidates(&four));
-        let mixed = [
-            "198.51.100.9:1",
-            "[2001:db8::9]:1",
-            "[2001:db8::8]:1",
-            "10.0.0.2:1",
-        ];
-        let entry = ServiceEntry::new(&server(1), &name(), &candidates(&mixed), NOW);
-        let fitting = candidates(&["198.51.100.9:1", "[2001:db8::9]:1", "10.0.0.2:1"]);
+        let three = ["198.51.100.9:1", "198.51.100.9:2", "10.0.0.2:1"];
+        let four = [three.as_slice(), &["10.0.0.2:2"]].concat();
+        let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&four), NAT), NOW);
+        assert_eq!(entry.candidates, candidates(&three));
+        let mixed = ["198.51.100.9:1", "[2001:db8::9]:1", "[2001:db8::8]:1", "10.0.0.2:1"];
+        let entry = ServiceEntry::new(&server(1), &name(), (&candidates(&mixed), NAT), NOW);
+        let fitting = candidates(&["198.51.100.9:1", "[2001:db8::9]:1"]);
         assert_eq!(entry.candidates, fitting);
     }
 
     #[test]
     fn merging_replaces_our_entry_and_drops_what_is_stale() {
         let (old, other) = (entry(1, NOW), entry(2, minutes_later(100)));
-        let record = ServiceRecord {
-            entries: vec![old, other.clone()],
-            rejected: Vec::new(),
-        };
+        let record = ServiceRecord { entries: vec![old, other.clone()], rejected: Vec::new() };
         let ours = entry(3, minutes_later(130));
         let merged = record.merge(std::slice::from_ref(&ours), minutes_later(130));
         assert_eq!(merged.entries, [ours, other.clone()]);
@@ -293,13 +258,8 @@ mod tests {
 
     #[test]
     fn a_seventh_server_takes_the_place_of_the_one_heard_of_longest_ago() {
-        let entries = (1..=6)
-            .map(|seed| entry(seed, minutes_later(seed.into())))
-            .collect();
-        let record = ServiceRecord {
-            entries,
-            rejected: Vec::new(),
-        };
+        let entries = (1..=6).map(|seed| entry(seed, minutes_later(seed.into()))).collect();
+        let record = ServiceRecord { entries, rejected: Vec::new() };
         let merged = record.merge(&[entry(7, minutes_later(7))], minutes_later(7));
         let listed: Vec<_> = merged.entries.iter().map(|entry| entry.peer).collect();
         let expected: Vec<_> = (2..=7).rev().map(|seed| server(seed).peer_id()).collect();
@@ -314,17 +274,12 @@ mod tests {
         forged.wire.made_at_s += 1;
         let stale = entry(3, UnixMillis(NOW.0 - 3 * 3_600_000));
         let early = entry(4, minutes_later(60));
-        let elsewhere = ServiceEntry::new(&server(5), &service("other"), &[], NOW);
+        let elsewhere = ServiceEntry::new(&server(5), &service("other"), (&[], NAT), NOW);
         let mut oversized = entry(6, NOW);
         oversized.wire.endpoints = vec![Bytes::from_static(&[1; 6]); 5];
-        let mut record = open(
-            &sealed(vec![good.clone(), forged, stale, early, elsewhere]),
-            NOW,
-        )
-        .unwrap();
-        record
-            .rejected
-            .extend(open(&sealed(vec![oversized]), NOW).unwrap().rejected);
+        let mut record =
+            open(&sealed(vec![good.clone(), forged, stale, early, elsewhere]), NOW).unwrap();
+        record.rejected.extend(open(&sealed(vec![oversized]), NOW).unwrap().rejected);
         let expected = ServiceRecord {
             entries: vec![good],
             rejected: vec![
@@ -332,7 +287,7 @@ mod tests {
                 RecordRejected::Stale(Duration::from_secs(3 * 3600)),
                 RecordRejected::FromTheFuture(Duration::from_secs(3600)),
                 RecordRejected::Forged,
-                RecordRejected::Oversized(145),
+                RecordRejected::Oversized(151),
             ],
         };
         assert_eq!(record, expected);
@@ -343,10 +298,7 @@ mod tests {
         let sealed = sealed(vec![entry(1, NOW)]);
         let opened = ServiceRecord::open(&sealed, &service("other"), NOW);
         assert_eq!(opened, Err(RecordRejected::WrongKey));
-        assert_eq!(
-            open(&sealed[..899], NOW),
-            Err(RecordRejected::Truncated(899))
-        );
+        assert_eq!(open(&sealed[..899], NOW), Err(RecordRejected::Truncated(899)));
     }
 
     proptest! {

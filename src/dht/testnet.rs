@@ -29,11 +29,7 @@ impl Testnet {
     /// # Errors
     /// When no socket can be opened on one of the addresses.
     pub async fn start(addresses: &[Ipv4Addr], count: usize) -> io::Result<Self> {
-        let binds = addresses
-            .iter()
-            .copied()
-            .cycle()
-            .chain(std::iter::repeat(Ipv4Addr::LOCALHOST));
+        let binds = addresses.iter().copied().cycle().chain(std::iter::repeat(Ipv4Addr::LOCALHOST));
         Self::start_nodes(binds.take(count.max(1)), 0).await
     }
 
@@ -49,21 +45,13 @@ impl Testnet {
         binds: impl Iterator<Item = Ipv4Addr>,
         first_port: u16,
     ) -> io::Result<Self> {
-        let mut testnet = Self {
-            nodes: Vec::new(),
-            addresses: Vec::new(),
-        };
+        let mut testnet = Self { nodes: Vec::new(), addresses: Vec::new() };
         for bind in binds {
             let (start, port) = match testnet.addresses.first() {
                 None => (Start::First, first_port),
                 Some(first) => (Start::From(vec![*first]), 0),
             };
-            let plan = NodePlan {
-                start,
-                bind,
-                port,
-                participation: Participation::Server,
-            };
+            let plan = NodePlan { start, bind, port, participation: Participation::Server };
             let built = tokio::task::spawn_blocking(move || build(&plan)).await;
             let node = built.map_err(io::Error::other)??.as_async();
             testnet.addresses.push(node.info().await.local_addr());
@@ -74,11 +62,7 @@ impl Testnet {
 
     /// Nodes to start from, as `host:port`.
     pub fn bootstrap(&self) -> Vec<String> {
-        self.addresses
-            .iter()
-            .take(BOOTSTRAP_NODES)
-            .map(ToString::to_string)
-            .collect()
+        self.addresses.iter().take(BOOTSTRAP_NODES).map(ToString::to_string).collect()
     }
 
     /// Where all nodes are.

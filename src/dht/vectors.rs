@@ -33,13 +33,7 @@ fn identity() -> Identity {
 fn candidates() -> Vec<Candidate> {
     let candidate =
         |text: &str| Candidate::new(CandidateKind::ServerReflexive, text.parse().unwrap()).unwrap();
-    [
-        "198.51.100.9:50112",
-        "192.168.1.20:41641",
-        "[2001:db8::9]:50112",
-    ]
-    .map(candidate)
-    .into()
+    ["198.51.100.9:50112", "192.168.1.20:41641", "[2001:db8::9]:50112"].map(candidate).into()
 }
 
 fn record() -> PeerRecord {
@@ -122,18 +116,12 @@ fn fresh_vectors() -> Value {
     let mut entropy = Entropy::from_seed(1);
     let key = Name::Peer(identity().peer_id()).sealing_key();
     let sealed = record().seal(&identity(), &key, &mut entropy);
-    let list = ServiceRecord {
-        entries: vec![entry()],
-        rejected: Vec::new(),
-    };
-    vectors(
-        &hex(&sealed),
-        &hex(&list.seal(&service(None), &mut entropy)),
-    )
+    let list = ServiceRecord { entries: vec![entry()], rejected: Vec::new() };
+    vectors(&hex(&sealed), &hex(&list.seal(&service(None), &mut entropy)))
 }
 
 fn entry() -> ServiceEntry {
-    ServiceEntry::new(&identity(), &service(None), &candidates(), NOW)
+    ServiceEntry::new(&identity(), &service(None), (&candidates(), record().nat), NOW)
 }
 
 #[test]
@@ -145,10 +133,7 @@ fn the_vectors_hold() {
     let file: Value = serde_json::from_str(&std::fs::read_to_string(FILE).unwrap()).unwrap();
     let sealed = |name: &str| file[name]["sealed"].as_str().unwrap().to_owned();
     let bytes = |name: &str| HEXLOWER.decode(sealed(name).as_bytes()).unwrap();
-    assert_eq!(
-        file,
-        vectors(&sealed("peer_record"), &sealed("open_service_record"))
-    );
+    assert_eq!(file, vectors(&sealed("peer_record"), &sealed("open_service_record")));
     let (peer, name) = (identity().peer_id(), Name::Peer(identity().peer_id()));
     let opened = PeerRecord::open(&bytes("peer_record"), &peer, &name.sealing_key(), NOW);
     assert_eq!(opened, Ok(record()));

@@ -40,10 +40,7 @@ impl Shared {
     /// Starts a network's time, and the driver.
     pub(super) fn start(network: Network) -> Arc<Self> {
         let shared = Arc::new(Self {
-            state: Mutex::new(State {
-                network,
-                readers: BTreeMap::new(),
-            }),
+            state: Mutex::new(State { network, readers: BTreeMap::new() }),
             earlier: Arc::new(Notify::new()),
             started: clock(),
             driver: OnceLock::new(),

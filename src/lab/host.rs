@@ -47,9 +47,7 @@ impl Host {
     /// Sets the one-way delay of its link.
     #[must_use]
     pub fn delay_ms(self, delay_ms: u64) -> Self {
-        self.internet
-            .shared()
-            .change_link(self.node(), |link| link.delay_ms = delay_ms);
+        self.internet.shared().change_link(self.node(), |link| link.delay_ms = delay_ms);
         self
     }
 
@@ -121,11 +119,8 @@ impl Host {
     }
 
     fn open(&self, address: Option<IpAddr>, port: u16) -> Arc<LabSocket> {
-        let socket = self.internet.lock().network.sockets.bind(Binding {
-            host: self.id,
-            address,
-            port,
-        });
+        let socket =
+            self.internet.lock().network.sockets.bind(Binding { host: self.id, address, port });
         Arc::new(LabSocket::new(self.internet.clone(), socket))
     }
 

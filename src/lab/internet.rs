@@ -31,8 +31,7 @@ pub trait Address {
 
 impl Address for &str {
     fn to_ip(self) -> IpAddr {
-        self.parse()
-            .unwrap_or_else(|_| panic!("{self:?} is not an IP address"))
+        self.parse().unwrap_or_else(|_| panic!("{self:?} is not an IP address"))
     }
 }
 
@@ -134,16 +133,10 @@ impl Internet {
     }
 
     pub(super) fn host_in(&self, place: Place, address: IpAddr) -> Host {
-        Host {
-            id: self.lock().network.add_host(place, vec![address]),
-            internet: self.clone(),
-        }
+        Host { id: self.lock().network.add_host(place, vec![address]), internet: self.clone() }
     }
 
     pub(super) fn router_in(&self, place: Place, nat: Nat, public: Vec<IpAddr>) -> Router {
-        Router {
-            id: self.lock().network.add_router(place, nat, public),
-            internet: self.clone(),
-        }
+        Router { id: self.lock().network.add_router(place, nat, public), internet: self.clone() }
     }
 }

@@ -25,12 +25,7 @@ pub struct Link {
 impl Link {
     /// A good wire with this one-way delay.
     pub const fn with_delay_ms(delay_ms: u64) -> Self {
-        Self {
-            delay_ms,
-            jitter_ms: 0,
-            loss: 0.0,
-            mtu: 1_500,
-        }
+        Self { delay_ms, jitter_ms: 0, loss: 0.0, mtu: 1_500 }
     }
 }
 
@@ -44,11 +39,7 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(link: Link, rng: StdRng) -> Self {
-        Self {
-            link,
-            up: true,
-            rng,
-        }
+        Self { link, up: true, rng }
     }
 
     /// How long a datagram takes over this wire, or why it does not come through.

@@ -25,11 +25,8 @@ pub enum Mapping {
 
 impl Mapping {
     /// Every kind, most helpful first.
-    pub const ALL: [Self; 3] = [
-        Self::EndpointIndependent,
-        Self::AddressDependent,
-        Self::AddressAndPortDependent,
-    ];
+    pub const ALL: [Self; 3] =
+        [Self::EndpointIndependent, Self::AddressDependent, Self::AddressAndPortDependent];
 }
 
 /// Whose datagrams come in through a mapping (RFC 4787, section 5).
@@ -45,11 +42,8 @@ pub enum Filtering {
 
 impl Filtering {
     /// Every kind, most helpful first.
-    pub const ALL: [Self; 3] = [
-        Self::EndpointIndependent,
-        Self::AddressDependent,
-        Self::AddressAndPortDependent,
-    ];
+    pub const ALL: [Self; 3] =
+        [Self::EndpointIndependent, Self::AddressDependent, Self::AddressAndPortDependent];
 }
 
 /// How a NAT picks the port of a new mapping (RFC 4787, section 4.2).
@@ -115,18 +109,12 @@ impl Nat {
 
     /// One public endpoint for all; only addresses that were sent to can answer.
     pub const fn address_restricted() -> Self {
-        Self {
-            filtering: Filtering::AddressDependent,
-            ..Self::full_cone()
-        }
+        Self { filtering: Filtering::AddressDependent, ..Self::full_cone() }
     }
 
     /// One public endpoint for all; only endpoints that were sent to can answer.
     pub const fn port_restricted() -> Self {
-        Self {
-            filtering: Filtering::AddressAndPortDependent,
-            ..Self::full_cone()
-        }
+        Self { filtering: Filtering::AddressAndPortDependent, ..Self::full_cone() }
     }
 
     /// What most homes have: [`Self::port_restricted`].
@@ -136,20 +124,13 @@ impl Nat {
 
     /// Another public endpoint for every destination; only that destination can answer.
     pub const fn symmetric(ports: Ports) -> Self {
-        Self {
-            mapping: Mapping::AddressAndPortDependent,
-            ports,
-            ..Self::port_restricted()
-        }
+        Self { mapping: Mapping::AddressAndPortDependent, ports, ..Self::port_restricted() }
     }
 
     /// A carrier's NAT: endpoint-independent as RFC 6888 asks, a block of ports for each subscriber,
     /// no hairpinning.
     pub const fn cgnat() -> Self {
-        Self {
-            ports: Ports::Block { size: 512 },
-            ..Self::port_restricted()
-        }
+        Self { ports: Ports::Block { size: 512 }, ..Self::port_restricted() }
     }
 
     /// A Linux router with `masquerade` and an open input chain: it forgets unanswered flows after
@@ -165,9 +146,6 @@ impl Nat {
     /// No translation asked for, only a filter: what [`Router`](super::Router)s without a public
     /// address do.
     pub(super) const fn firewall(filtering: Filtering) -> Self {
-        Self {
-            filtering,
-            ..Self::full_cone()
-        }
+        Self { filtering, ..Self::full_cone() }
     }
 }

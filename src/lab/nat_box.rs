@@ -99,18 +99,12 @@ impl NatBox {
                 (Some(_), Mapping::AddressAndPortDependent) => Remotes::Endpoint(remote),
             },
         };
-        let own = Key {
-            inside,
-            remotes: Remotes::Endpoint(remote),
-        };
+        let own = Key { inside, remotes: Remotes::Endpoint(remote) };
         if self.is_alive(own, now) {
             return self.open_session(own, remote, now);
         }
         let outside = self.mapping(usual, translated, now)?;
-        let came_early = self
-            .early
-            .get(&(outside, remote))
-            .is_some_and(|&until| now < until);
+        let came_early = self.early.get(&(outside, remote)).is_some_and(|&until| now < until);
         if !came_early || translated.is_none() {
             return self.open_session(usual, remote, now);
         }
@@ -192,9 +186,7 @@ impl NatBox {
         }
         let outside = match translated {
             None => key.inside,
-            Some(address) => self
-                .allocate(key.inside, address, now)
-                .ok_or(Fate::NatFull)?,
+            Some(address) => self.allocate(key.inside, address, now).ok_or(Fate::NatFull)?,
         };
         if let Some(expired) = self.holders.insert(outside, key) {
             self.mappings.remove(&expired);
@@ -244,9 +236,7 @@ impl NatBox {
         let nat = self.nat;
         let entry = self.mappings.get_mut(&key).ok_or(Fate::NoMapping)?;
         if entry.sessions.len() >= SESSIONS_MAX && !entry.sessions.contains_key(&remote) {
-            entry
-                .sessions
-                .retain(|_, session| now < session.expires(&nat));
+            entry.sessions.retain(|_, session| now < session.expires(&nat));
             if entry.sessions.len() >= SESSIONS_MAX {
                 return Err(Fate::NatFull);
             }
@@ -255,10 +245,7 @@ impl NatBox {
             .sessions
             .get(&remote)
             .is_some_and(|session| session.replied && now < session.expires(&nat));
-        let session = Session {
-            last_outbound: now,
-            replied,
-        };
+        let session = Session { last_outbound: now, replied };
         entry.sessions.insert(remote, session);
         entry.expires = entry.expires.max(session.expires(&nat));
         Ok(entry.outside)
@@ -289,9 +276,7 @@ impl NatBox {
     }
 
     fn is_alive(&self, key: Key, now: Duration) -> bool {
-        self.mappings
-            .get(&key)
-            .is_some_and(|entry| now < entry.expires)
+        self.mappings.get(&key).is_some_and(|entry| now < entry.expires)
     }
 }
 
@@ -311,11 +296,7 @@ impl Entry {
 
 impl Session {
     fn expires(&self, nat: &Nat) -> Duration {
-        let lifetime = if self.replied {
-            nat.lifetime
-        } else {
-            nat.unreplied_lifetime
-        };
+        let lifetime = if self.replied { nat.lifetime } else { nat.unreplied_lifetime };
         self.last_outbound + lifetime
     }
 }
@@ -323,11 +304,8 @@ impl Session {
 /// The public address that an inside address is seen from: always the same one (RFC 4787, REQ-2:
 /// *paired* pooling), and none in a family without public addresses.
 pub(super) fn public_address(public: &[IpAddr], inside: IpAddr) -> Option<IpAddr> {
-    let family: Vec<IpAddr> = public
-        .iter()
-        .copied()
-        .filter(|address| address.is_ipv4() == inside.is_ipv4())
-        .collect();
+    let family: Vec<IpAddr> =
+        public.iter().copied().filter(|address| address.is_ipv4() == inside.is_ipv4()).collect();
     let last_octet = match inside {
         IpAddr::V4(address) => address.octets().last().copied(),
         IpAddr::V6(address) => address.octets().last().copied(),

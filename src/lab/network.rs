@@ -120,15 +120,11 @@ impl Network {
     }
 
     pub(super) fn nat_box(&mut self, router: RouterId) -> &mut NatBox {
-        self.boxes
-            .get_mut(&router)
-            .expect("every router has its box, see add_router")
+        self.boxes.get_mut(&router).expect("every router has its box, see add_router")
     }
 
     pub(super) fn wire(&mut self, node: Node) -> &mut Wire {
-        self.wires
-            .get_mut(&node)
-            .expect("every node has its wire, see add_wire")
+        self.wires.get_mut(&node).expect("every node has its wire, see add_wire")
     }
 
     /// Keeps two hosts apart: what one sends does not reach the other, whatever the route.
@@ -177,14 +173,8 @@ impl Network {
         };
         let host = binding.host;
         self.counters.entry(host).or_default().sent += 1;
-        self.destinations
-            .entry(host)
-            .or_default()
-            .insert(destination);
-        let asked = Binding {
-            address: from.or(binding.address),
-            ..binding
-        };
+        self.destinations.entry(host).or_default().insert(destination);
+        let asked = Binding { address: from.or(binding.address), ..binding };
         let source = self.source(asked, destination.ip());
         let unspecified = SocketAddr::new(unspecified_like(destination.ip()), binding.port);
         let flight = Flight {
@@ -256,14 +246,12 @@ impl Network {
             }),
             Step::Hairpin(router) => {
                 (flight.source, flight.destination) =
-                    self.nat_box(router)
-                        .handle_hairpin(flight.source, flight.destination, now)?;
+                    self.nat_box(router).handle_hairpin(flight.source, flight.destination, now)?;
                 Ok(Way::Inside(router))
             }
             Step::Out(router) => {
                 flight.source =
-                    self.nat_box(router)
-                        .handle_outbound(flight.source, flight.destination, now)?;
+                    self.nat_box(router).handle_outbound(flight.source, flight.destination, now)?;
                 Ok(Way::Link {
                     over: Node::Router(router),
                     to: Stage::In(self.topology.router_place(router)),
@@ -282,11 +270,8 @@ impl Network {
         now: Duration,
     ) -> Result<Node, Fate> {
         flight.destination =
-            self.nat_box(router)
-                .handle_inbound(flight.destination, flight.source, now)?;
-        self.topology
-            .neighbour(Place::Behind(router), flight.destination.ip())
-            .ok_or(Fate::NoHost)
+            self.nat_box(router).handle_inbound(flight.destination, flight.source, now)?;
+        self.topology.neighbour(Place::Behind(router), flight.destination.ip()).ok_or(Fate::NoHost)
     }
 
     fn arrive(&mut self, mut flight: Flight, host: HostId, now: Duration) {
@@ -296,10 +281,7 @@ impl Network {
         }
         let length = flight.bytes.len();
         let bytes = std::mem::take(&mut flight.bytes);
-        let fate = match self
-            .sockets
-            .deliver(host, flight.destination, flight.source, bytes)
-        {
+        let fate = match self.sockets.deliver(host, flight.destination, flight.source, bytes) {
             Ok(()) => {
                 self.counters.entry(host).or_default().received += 1;
                 Fate::Delivered
@@ -348,11 +330,7 @@ enum Way {
     /// Back into the network that it came from.
     Inside(RouterId),
     /// Over a node's link, after a delay on the way there.
-    Link {
-        over: Node,
-        to: Stage,
-        after: Duration,
-    },
+    Link { over: Node, to: Stage, after: Duration },
 }
 
 const fn unspecified_like(address: IpAddr) -> IpAddr {

@@ -101,9 +101,7 @@ pub(super) fn answers(topology: &Topology, a: HostId, b: HostId) -> bool {
     let model = Model::exhausted(topology, a, b, BTreeSet::new());
     let answered = |from: HostId, to: HostId| {
         model.known_by(from).iter().any(|target| {
-            model
-                .arrival(from, target)
-                .is_some_and(|source| model.arrival(to, &source).is_some())
+            model.arrival(from, target).is_some_and(|source| model.arrival(to, &source).is_some())
         })
     };
     answered(a, b) && answered(b, a)

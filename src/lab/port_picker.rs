@@ -41,10 +41,7 @@ impl PortPicker {
         inside: SocketAddr,
         is_free: impl Fn(u16) -> bool,
     ) -> Option<u16> {
-        let all = PortRange {
-            first: PORT_MIN,
-            last: u16::MAX,
-        };
+        let all = PortRange { first: PORT_MIN, last: u16::MAX };
         match self.ports {
             Ports::Preserving => all.first_free(inside.port().max(PORT_MIN), 1, is_free),
             Ports::Sequential { step } => {
@@ -71,9 +68,8 @@ impl PortPicker {
         let first = match self.blocks.get(&inside) {
             Some(&first) => first,
             None => {
-                let mut free: Vec<u16> = (PORT_MIN..=u16::MAX - (size - 1))
-                    .step_by(size.into())
-                    .collect();
+                let mut free: Vec<u16> =
+                    (PORT_MIN..=u16::MAX - (size - 1)).step_by(size.into()).collect();
                 free.retain(|first| !self.blocks.values().any(|taken| taken == first));
                 let drawn = self.rng.random_range(0..free.len().max(1));
                 let first = *free.get(drawn)?;
@@ -81,10 +77,7 @@ impl PortPicker {
                 first
             }
         };
-        Some(PortRange {
-            first,
-            last: first + (size - 1),
-        })
+        Some(PortRange { first, last: first + (size - 1) })
     }
 
     fn draw(&mut self, range: PortRange, is_free: impl Fn(u16) -> bool) -> Option<u16> {

@@ -26,8 +26,7 @@ impl Router {
     /// A NAT inside, whose public address is one of this router's inside addresses: a home behind a
     /// carrier's NAT, a flat behind a house's.
     pub fn router(&self, nat: Nat, public: impl Address) -> Self {
-        self.internet
-            .router_in(self.inside(), nat, vec![public.to_ip()])
+        self.internet.router_in(self.inside(), nat, vec![public.to_ip()])
     }
 
     /// Adds a public address. Inside addresses are spread over those of their family, and each keeps to
@@ -49,9 +48,7 @@ impl Router {
     /// Sets the one-way delay of its link to the outside.
     #[must_use]
     pub fn delay_ms(self, delay_ms: u64) -> Self {
-        self.internet
-            .shared()
-            .change_link(self.node(), |link| link.delay_ms = delay_ms);
+        self.internet.shared().change_link(self.node(), |link| link.delay_ms = delay_ms);
         self
     }
 

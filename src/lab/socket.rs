@@ -41,11 +41,7 @@ pub struct LabSocket {
 
 impl LabSocket {
     pub(super) fn new(internet: Internet, id: SocketId) -> Self {
-        Self {
-            internet,
-            id,
-            receive_segments_max: AtomicUsize::new(SEGMENTS_MAX),
-        }
+        Self { internet, id, receive_segments_max: AtomicUsize::new(SEGMENTS_MAX) }
     }
 
     /// Sends one datagram.
@@ -71,11 +67,8 @@ impl LabSocket {
     /// All endpoints that it listens on now.
     pub fn local_endpoints(&self) -> Vec<SocketAddr> {
         let state = self.internet.lock();
-        let binding = state
-            .network
-            .sockets
-            .binding(self.id)
-            .expect("a socket is open until it is dropped");
+        let binding =
+            state.network.sockets.binding(self.id).expect("a socket is open until it is dropped");
         let of_host = state.network.topology.addresses(binding.host).to_vec();
         let addresses = binding.address.map_or(of_host, |bound| vec![bound]);
         let endpoint = |address| SocketAddr::new(address, binding.port);
@@ -85,8 +78,7 @@ impl LabSocket {
     /// Sets how many datagrams of one source may come in one receive buffer; 1 turns this off. quinn
     /// asks when it takes the socket.
     pub fn set_receive_segments_max(&self, segments_max: usize) {
-        self.receive_segments_max
-            .store(segments_max.max(1), Ordering::Relaxed);
+        self.receive_segments_max.store(segments_max.max(1), Ordering::Relaxed);
     }
 
     fn send<'a>(
@@ -135,9 +127,7 @@ type Receive<'a> = dyn FnMut(&dyn Fn(&Arrival) -> bool) -> Option<Arrival> + 'a;
 
 impl fmt::Debug for LabSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LabSocket")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("LabSocket").field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -98,15 +98,8 @@ impl Sockets {
         source: SocketAddr,
         bytes: Vec<u8>,
     ) -> Result<(), Rejected> {
-        let one = Binding {
-            host,
-            address: Some(local.ip()),
-            port: local.port(),
-        };
-        let all = Binding {
-            address: None,
-            ..one
-        };
+        let one = Binding { host, address: Some(local.ip()), port: local.port() };
+        let all = Binding { address: None, ..one };
         let id = *self
             .by_binding
             .get(&one)
@@ -116,11 +109,7 @@ impl Sockets {
         if queue.len() >= QUEUE_MAX {
             return Err(Rejected::QueueFull);
         }
-        queue.push_back(Arrival {
-            source,
-            local: local.ip(),
-            bytes,
-        });
+        queue.push_back(Arrival { source, local: local.ip(), bytes });
         self.readable.insert(id);
         Ok(())
     }

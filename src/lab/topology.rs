@@ -205,9 +205,7 @@ impl Topology {
     }
 
     fn router_mut(&mut self, id: RouterId) -> &mut RouterEntry {
-        self.routers
-            .get_mut(id.0)
-            .expect("ids come from add_router")
+        self.routers.get_mut(id.0).expect("ids come from add_router")
     }
 }
 
@@ -218,11 +216,7 @@ fn announce(
     address: IpAddr,
 ) {
     loop {
-        let holder = *tables
-            .entry(place)
-            .or_default()
-            .entry(address)
-            .or_insert(node);
+        let holder = *tables.entry(place).or_default().entry(address).or_insert(node);
         assert!(
             holder == node,
             "{address} is taken by {holder:?} in {place:?}, so {node:?} cannot have it"

@@ -130,11 +130,7 @@ pub struct Trace {
 impl Trace {
     /// An empty trace that keeps no rows.
     pub(super) const fn new() -> Self {
-        Self {
-            rows: Vec::new(),
-            recording: false,
-            digest: Digest::EMPTY,
-        }
+        Self { rows: Vec::new(), recording: false, digest: Digest::EMPTY }
     }
 
     /// Keeps the rows from now on.

@@ -163,14 +163,18 @@ impl Discovery {
         }
         self.servers = chosen;
         let addresses: Vec<SocketAddr> = self.servers.iter().map(|(_, address)| *address).collect();
-        self.observations
-            .retain(|observation| addresses.contains(&observation.server));
+        self.observations.retain(|observation| addresses.contains(&observation.server));
         for answering in self.answering.values_mut() {
             answering.retain(|server| addresses.contains(server));
         }
         self.client.forget_all();
         self.begin_round(now, entropy);
         self.report();
+    }
+
+    /// Has a look at our mappings now: a peer that was connected is not heard any more.
+    pub fn hurry(&mut self, now: Instant) {
+        self.timers.keepalive = self.timers.keepalive.map(|due| due.min(now));
     }
 
     /// Takes in a response that came from `remote` to `socket`.
@@ -209,11 +213,7 @@ impl Discovery {
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timers = [
-            self.timers.keepalive,
-            self.timers.recheck,
-            self.timers.retry,
-        ];
+        let timers = [self.timers.keepalive, self.timers.recheck, self.timers.retry];
         let client = self.client.poll_timeout();
         timers.into_iter().chain([client]).flatten().min()
     }
@@ -255,10 +255,7 @@ impl Discovery {
             self.client.ask(*socket, *server, now, entropy);
         }
         self.timers.asked_all = Some(now);
-        self.round = Some(Round {
-            began: now,
-            outstanding: pairs.into_iter().collect(),
-        });
+        self.round = Some(Round { began: now, outstanding: pairs.into_iter().collect() });
         self.drain_client(now, entropy);
     }
 
@@ -272,15 +269,12 @@ impl Discovery {
                     self.handle_answer(&answer, now, entropy);
                 }
                 // Whatever the reason: it is of no use now and may be later.
-                stun_client::Output::Failed {
-                    socket,
-                    server,
-                    why: _,
-                } => self.handle_failure(socket, server, now, entropy),
+                stun_client::Output::Failed { socket, server, why: _ } => {
+                    self.handle_failure(socket, server, now, entropy)
+                }
             }
         }
-        let is_over = |round: &mut Round| round.outstanding.is_empty();
-        if let Some(round) = self.round.take_if(is_over) {
+        if let Some(round) = self.round.take_if(|round| round.outstanding.is_empty()) {
             self.end_round(&round, now);
         }
     }
@@ -289,8 +283,7 @@ impl Discovery {
         let (socket, server) = (answer.socket, answer.server);
         let was_silent = self.observations.is_empty();
         self.note_change(answer, now);
-        self.observations
-            .retain(|seen| (seen.socket, seen.server) != (socket, server));
+        self.observations.retain(|seen| (seen.socket, seen.server) != (socket, server));
         self.observations.push(Observation {
             socket,
             local: self.local_address(socket, answer.reflexive),
@@ -340,8 +333,7 @@ impl Discovery {
             to: answer.reflexive,
         });
         // What others said of this socket before is as old.
-        self.observations
-            .retain(|seen| seen.socket != answer.socket || seen.at >= answer.asked_at);
+        self.observations.retain(|seen| seen.socket != answer.socket || seen.at >= answer.asked_at);
         if self.round.is_none() {
             self.recheck(now);
         }
@@ -365,8 +357,7 @@ impl Discovery {
         entropy: &mut Entropy,
     ) {
         let failed = (socket, server);
-        self.observations
-            .retain(|seen| (seen.socket, seen.server) != failed);
+        self.observations.retain(|seen| (seen.socket, seen.server) != failed);
         if !self.failing.contains(&failed) {
             self.failing.push_back(failed);
         }
@@ -400,8 +391,7 @@ impl Discovery {
                 }
             }
             let waited = now.saturating_duration_since(round.began);
-            self.outputs
-                .push_back(Output::Unanswered { servers, waited });
+            self.outputs.push_back(Output::Unanswered { servers, waited });
         } else {
             self.timers.retries = 0;
         }
@@ -441,10 +431,7 @@ impl Discovery {
     }
 
     fn plan_retry(&mut self, now: Instant) {
-        let is_needed = self
-            .failing
-            .iter()
-            .any(|(socket, _)| self.is_wanting(*socket));
+        let is_needed = self.failing.iter().any(|(socket, _)| self.is_wanting(*socket));
         if !is_needed || self.round.is_some() || self.timers.retry.is_some() {
             return;
         }

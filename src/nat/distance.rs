@@ -19,10 +19,9 @@ impl Distance {
     pub fn of(ip: IpAddr) -> Self {
         let (is_host, is_network) = match ip.to_canonical() {
             IpAddr::V4(ip) => (ip.is_loopback(), ip.is_private() || ip.is_link_local()),
-            IpAddr::V6(ip) => (
-                ip.is_loopback(),
-                ip.is_unique_local() || ip.is_unicast_link_local(),
-            ),
+            IpAddr::V6(ip) => {
+                (ip.is_loopback(), ip.is_unique_local() || ip.is_unicast_link_local())
+            }
         };
         match (is_host, is_network) {
             (true, _) => Self::SameHost,

@@ -134,11 +134,8 @@ fn is_bridge(interfaces: &[IpAddr], ip: IpAddr) -> bool {
 }
 
 /// libvirt, LXC and Podman.
-const MADE_UP_BRIDGES: [Ipv4Addr; 3] = [
-    Ipv4Addr::new(192, 168, 122, 1),
-    Ipv4Addr::new(10, 0, 3, 1),
-    Ipv4Addr::new(10, 88, 0, 1),
-];
+const MADE_UP_BRIDGES: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(192, 168, 122, 1), Ipv4Addr::new(10, 0, 3, 1), Ipv4Addr::new(10, 88, 0, 1)];
 
 #[cfg(test)]
 mod tests {
@@ -201,12 +198,7 @@ mod tests {
     #[test]
     fn a_public_address_that_servers_confirm_is_a_host_candidate_once() {
         let address = "198.51.100.9:4000";
-        let found = gathered(
-            &["198.51.100.9"],
-            &["0.0.0.0:4000"],
-            &[address],
-            Loopback::Skip,
-        );
+        let found = gathered(&["198.51.100.9"], &["0.0.0.0:4000"], &[address], Loopback::Skip);
         assert_eq!(found, [format!("Host {address}")]);
     }
 
@@ -229,12 +221,8 @@ mod tests {
     fn with_too_many_addresses_the_reflexive_ones_stay() {
         let interfaces: Vec<String> = (2..40).map(|host| format!("10.0.0.{host}")).collect();
         let interfaces: Vec<&str> = interfaces.iter().map(String::as_str).collect();
-        let found = gathered(
-            &interfaces,
-            &["0.0.0.0:4000"],
-            &["198.51.100.9:50112"],
-            Loopback::Skip,
-        );
+        let found =
+            gathered(&interfaces, &["0.0.0.0:4000"], &["198.51.100.9:50112"], Loopback::Skip);
         assert_eq!(found.len(), CANDIDATES_MAX);
         assert_eq!(found[0], "ServerReflexive 198.51.100.9:50112");
     }

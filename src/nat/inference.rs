@@ -94,10 +94,7 @@ pub fn infer(family: Family, observations: &[Observation]) -> Option<Inferred> {
         _ => allocation(&evidence),
     };
     Some(Inferred {
-        behaviour: NatBehaviour {
-            mapping,
-            filtering: None,
-        },
+        behaviour: NatBehaviour { mapping, filtering: None },
         allocation,
         public: by_agreement(&evidence.observations),
         evidence,
@@ -132,14 +129,10 @@ fn consider(family: Family, observations: &[Observation]) -> Evidence {
         .copied()
         .collect();
     observations.sort_by_key(|observation| observation.at);
-    let (outer, inner): (Vec<_>, Vec<_>) = observations
-        .iter()
-        .partition(|observation| !is_inner(observation.server.ip()));
+    let (outer, inner): (Vec<_>, Vec<_>) =
+        observations.iter().partition(|observation| !is_inner(observation.server.ip()));
     if outer.is_empty() {
-        return Evidence {
-            observations,
-            ..Evidence::default()
-        };
+        return Evidence { observations, ..Evidence::default() };
     }
     Evidence {
         observations: outer,
@@ -166,10 +159,7 @@ fn by_socket(observations: &[Observation]) -> BTreeMap<SocketIndex, Vec<Observat
 
 /// The mapping of one socket, and who was outvoted.
 fn socket_mapping(observations: &[Observation]) -> (Option<Dependence>, Vec<SocketAddr>) {
-    if observations
-        .iter()
-        .all(|observation| observation.reflexive == observation.local)
-    {
+    if observations.iter().all(|observation| observation.reflexive == observation.local) {
         return (Some(Dependence::None), vec![]);
     }
     let pairs = || {
@@ -212,9 +202,8 @@ fn agreement(observations: &[Observation]) -> Option<Vec<SocketAddr>> {
         let ips = voters.entry(observation.reflexive).or_default();
         ips.insert(observation.server.ip());
     }
-    let (endpoint, agreeing) = voters
-        .iter()
-        .max_by_key(|(endpoint, ips)| (ips.len(), Reverse(**endpoint)))?;
+    let (endpoint, agreeing) =
+        voters.iter().max_by_key(|(endpoint, ips)| (ips.len(), Reverse(**endpoint)))?;
     let outvoted: Vec<SocketAddr> = observations
         .iter()
         .filter(|observation| observation.reflexive != *endpoint)
@@ -248,11 +237,7 @@ fn allocation(evidence: &Evidence) -> Option<PortAllocation> {
     }
     let (low, high) = (*ports.iter().min()?, *ports.iter().max()?);
     let is_block = ports.len() >= BLOCK_SAMPLES_MIN && high - low < BLOCK_SPAN_MAX;
-    Some(if is_block {
-        PortAllocation::Block { low, high }
-    } else {
-        PortAllocation::Random
-    })
+    Some(if is_block { PortAllocation::Block { low, high } } else { PortAllocation::Random })
 }
 
 /// The distance between consecutive mappings: what all the distances seen are multiples of, as
@@ -277,50 +262,34 @@ fn step(ports: &[u16]) -> Option<i32> {
 }
 
 fn greatest_common_divisor(one: u16, other: u16) -> u16 {
-    if other == 0 {
-        one
-    } else {
-        greatest_common_divisor(other, one % other)
-    }
+    if other == 0 { one } else { greatest_common_divisor(other, one % other) }
 }
 
 /// Every endpoint once: most servers first, then the one seen first.
 fn by_agreement(observations: &[Observation]) -> Vec<SocketAddr> {
     let mut endpoints: Vec<(SocketAddr, usize)> = vec![];
     for observation in observations {
-        let known = endpoints
-            .iter_mut()
-            .find(|(endpoint, _)| *endpoint == observation.reflexive);
+        let known = endpoints.iter_mut().find(|(endpoint, _)| *endpoint == observation.reflexive);
         match known {
             Some((_, count)) => *count += 1,
             None => endpoints.push((observation.reflexive, 1)),
         }
     }
     endpoints.sort_by_key(|(_, count)| Reverse(*count));
-    endpoints
-        .into_iter()
-        .map(|(endpoint, _)| endpoint)
-        .collect()
+    endpoints.into_iter().map(|(endpoint, _)| endpoint).collect()
 }
 
 impl fmt::Display for Inferred {
     /// One sentence: who saw what, and what follows.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let evidence = &self.evidence;
-        let servers: BTreeSet<SocketAddr> = evidence
-            .observations
-            .iter()
-            .map(|observation| observation.server)
-            .collect();
+        let servers: BTreeSet<SocketAddr> =
+            evidence.observations.iter().map(|observation| observation.server).collect();
         let servers = servers.len();
         let plural = if servers == 1 { "server" } else { "servers" };
         write!(f, "{servers} {plural} saw ")?;
-        let shown: Vec<String> = self
-            .public
-            .iter()
-            .take(ENDPOINTS_SHOWN_MAX)
-            .map(ToString::to_string)
-            .collect();
+        let shown: Vec<String> =
+            self.public.iter().take(ENDPOINTS_SHOWN_MAX).map(ToString::to_string).collect();
         f.write_str(&shown.join(", "))?;
         match self.public.len().saturating_sub(shown.len()) {
             0 => {}
@@ -395,10 +364,7 @@ mod tests {
 
     #[test]
     fn two_servers_that_agree_show_an_independent_mapping() {
-        let seen = seen(
-            LOCAL,
-            &[(ONE, "198.51.100.9:4000"), (TWO, "198.51.100.9:4000")],
-        );
+        let seen = seen(LOCAL, &[(ONE, "198.51.100.9:4000"), (TWO, "198.51.100.9:4000")]);
         assert_eq!(
             explained(&seen),
             "2 servers saw 198.51.100.9:4000: endpoint-independent mapping, ports preserved"
@@ -408,14 +374,8 @@ mod tests {
     #[test]
     fn one_server_says_nothing_about_the_mapping() {
         let once = seen(LOCAL, &[(ONE, "198.51.100.9:50112")]);
-        assert_eq!(
-            explained(&once),
-            "1 server saw 198.51.100.9:50112: mapping not known"
-        );
-        let same_ip = [
-            (ONE, "198.51.100.9:50112"),
-            (ONE_OTHER_PORT, "198.51.100.9:50112"),
-        ];
+        assert_eq!(explained(&once), "1 server saw 198.51.100.9:50112: mapping not known");
+        let same_ip = [(ONE, "198.51.100.9:50112"), (ONE_OTHER_PORT, "198.51.100.9:50112")];
         assert_eq!(
             explained(&seen(LOCAL, &same_ip)),
             "2 servers saw 198.51.100.9:50112: mapping not known"
@@ -448,27 +408,18 @@ mod tests {
         ];
         let mapping = v4(&seen(LOCAL, &address)).behaviour.mapping;
         assert_eq!(mapping, Some(Dependence::AddressDependent));
-        let port = [
-            (ONE, "198.51.100.9:50112"),
-            (ONE_OTHER_PORT, "198.51.100.9:3111"),
-        ];
+        let port = [(ONE, "198.51.100.9:50112"), (ONE_OTHER_PORT, "198.51.100.9:3111")];
         let mapping = v4(&seen(LOCAL, &port)).behaviour.mapping;
         assert_eq!(mapping, Some(Dependence::AddressAndPortDependent));
     }
 
     #[test]
     fn ports_close_together_are_a_block_and_ports_far_apart_are_random() {
-        let block = [
-            (ONE, "198.51.100.9:2500"),
-            (TWO, "198.51.100.9:2100"),
-            (THREE, "198.51.100.9:2900"),
-        ];
+        let block =
+            [(ONE, "198.51.100.9:2500"), (TWO, "198.51.100.9:2100"), (THREE, "198.51.100.9:2900")];
         let (low, high) = (2_100, 2_900);
         let inferred = v4(&seen(LOCAL, &block));
-        assert_eq!(
-            inferred.allocation,
-            Some(PortAllocation::Block { low, high })
-        );
+        assert_eq!(inferred.allocation, Some(PortAllocation::Block { low, high }));
         let random = [(ONE, "198.51.100.9:2500"), (TWO, "198.51.100.9:61000")];
         let inferred = v4(&seen(LOCAL, &random));
         assert_eq!(inferred.allocation, Some(PortAllocation::Random));
@@ -476,11 +427,8 @@ mod tests {
 
     #[test]
     fn one_odd_server_among_three_is_outvoted() {
-        let answers = [
-            (ONE, "198.51.100.9:4000"),
-            (TWO, "198.51.100.9:1024"),
-            (THREE, "198.51.100.9:4000"),
-        ];
+        let answers =
+            [(ONE, "198.51.100.9:4000"), (TWO, "198.51.100.9:1024"), (THREE, "198.51.100.9:4000")];
         let inferred = v4(&seen(LOCAL, &answers));
         let mapping = inferred.behaviour.mapping;
         assert_eq!(mapping, Some(Dependence::EndpointIndependent));
@@ -502,32 +450,22 @@ mod tests {
 
     #[test]
     fn a_nat_with_several_addresses_advertises_one_endpoint_of_each() {
-        let answers = [
-            (ONE, "198.51.100.9:4000"),
-            (TWO, "198.51.100.10:4000"),
-            (THREE, "198.51.100.9:4001"),
-        ];
+        let answers =
+            [(ONE, "198.51.100.9:4000"), (TWO, "198.51.100.10:4000"), (THREE, "198.51.100.9:4001")];
         let inferred = v4(&seen(LOCAL, &answers));
         assert!(inferred.behaviour.has_dependent_mapping());
         let advertised = ["198.51.100.9:4001", "198.51.100.10:4000"];
-        assert_eq!(
-            inferred.advertised(),
-            advertised.map(|text| text.parse().unwrap())
-        );
+        assert_eq!(inferred.advertised(), advertised.map(|text| text.parse().unwrap()));
     }
 
     #[test]
     fn many_sockets_sample_the_allocation_of_an_independent_nat() {
         let mut observations = vec![];
         for socket in 0..4 {
-            let reflexive = format!("198.51.100.9:{}", 50_000 + u16::from(socket));
+            let reflexive = format!("198.51.100.9:{}", 50_000 + socket);
             let at = moment() + Duration::from_millis(u64::from(socket));
             let answers = [(ONE, reflexive.as_str()), (TWO, reflexive.as_str())];
-            let seen = seen_on(
-                socket,
-                &format!("192.168.1.20:{}", 4_000 + 7 * u16::from(socket)),
-                &answers,
-            );
+            let seen = seen_on(socket, &format!("192.168.1.20:{}", 4_000 + 7 * socket), &answers);
             observations.extend(seen.into_iter().map(|seen| Observation { at, ..seen }));
         }
         let inferred = v4(&observations);

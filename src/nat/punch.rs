@@ -64,10 +64,7 @@ const PACE: Duration = Duration::from_millis(2);
 
 /// Pings answered: what a peer sends at most in its first half second, and then twice what it
 /// sends in a second to 16 addresses.
-const PONG_LIMIT: Limit = Limit {
-    burst: 64,
-    interval: Duration::from_micros(15_625),
-};
+const PONG_LIMIT: Limit = Limit { burst: 64, interval: Duration::from_micros(15_625) };
 
 /// How long a better path is looked for after the first one opened: the time of the first pings.
 pub const SETTLE_TIME: Duration = Duration::from_millis(500);
@@ -127,9 +124,7 @@ impl Punch {
         let mut punch = Self {
             sockets: setup.sockets,
             urgency: setup.urgency,
-            state: State::Probing {
-                deadline: setup.deadline,
-            },
+            state: State::Probing { deadline: setup.deadline },
             attempts: BTreeMap::new(),
             pings: BTreeMap::new(),
             next_slot: now,
@@ -145,14 +140,9 @@ impl Punch {
     pub fn add_candidates(&mut self, candidates: &[Candidate], now: Instant) {
         let sockets = self.sockets.clone();
         for candidate in candidates.iter().take(CANDIDATES_MAX) {
-            let reaching = sockets
-                .iter()
-                .filter(|socket| socket.reaches(candidate.address));
+            let reaching = sockets.iter().filter(|socket| socket.reaches(candidate.address));
             for socket in reaching.filter(|socket| socket.local != candidate.address) {
-                let path = Path {
-                    socket: socket.index,
-                    remote: candidate.address,
-                };
+                let path = Path { socket: socket.index, remote: candidate.address };
                 self.offer(path, now);
             }
         }
@@ -176,20 +166,15 @@ impl Punch {
         now: Instant,
         entropy: &mut Entropy,
     ) {
-        let path = Path {
-            socket,
-            remote: plain(from),
-        };
+        let path = Path { socket, remote: plain(from) };
         match probe {
             // How the peer fares matters to who keeps paths that are already in use.
-            Probe::Ping {
-                transaction,
-                urgency: _,
-            } => self.handle_ping(path, transaction, now, entropy),
-            Probe::Pong {
-                transaction,
-                observed,
-            } => self.handle_pong(path, transaction, observed, now, entropy),
+            Probe::Ping { transaction, urgency: _ } => {
+                self.handle_ping(path, transaction, now, entropy)
+            }
+            Probe::Pong { transaction, observed } => {
+                self.handle_pong(path, transaction, observed, now, entropy)
+            }
         }
     }
 
@@ -246,10 +231,7 @@ impl Punch {
         }
         self.pongs.take(PONG_LIMIT, now);
         self.facts.pongs_sent += 1;
-        let probe = Probe::Pong {
-            transaction,
-            observed: path.remote,
-        };
+        let probe = Probe::Pong { transaction, observed: path.remote };
         self.outputs.push_back(Output::Transmit { path, probe });
         let is_first = self.note_heard(path);
         match self.state {
@@ -297,11 +279,7 @@ impl Punch {
         if let Some(attempt) = self.attempts.get_mut(&path) {
             attempt.handle_open();
         }
-        let opened = Opened {
-            path,
-            rtt,
-            observed,
-        };
+        let opened = Opened { path, rtt, observed };
         match self.state {
             State::Probing { .. } => {
                 self.outputs.push_back(Output::Open(opened));
@@ -346,9 +324,7 @@ impl Punch {
             return;
         }
         let attempts = self.attempts.values();
-        let offered = attempts
-            .filter(|attempt| attempt.origin != Origin::Learned)
-            .count();
+        let offered = attempts.filter(|attempt| attempt.origin != Origin::Learned).count();
         let is_known = self
             .attempts
             .get(&path)
@@ -364,14 +340,11 @@ impl Punch {
     fn ping_back(&mut self, path: Path, now: Instant, entropy: &mut Entropy) {
         if !self.attempts.contains_key(&path) {
             let attempts = self.attempts.values();
-            let learned = attempts
-                .filter(|attempt| attempt.origin == Origin::Learned)
-                .count();
+            let learned = attempts.filter(|attempt| attempt.origin == Origin::Learned).count();
             if learned == LEARNED_PATHS_MAX || !is_sendable(path.remote) {
                 return;
             }
-            self.attempts
-                .insert(path, Attempt::new(Origin::Learned, now));
+            self.attempts.insert(path, Attempt::new(Origin::Learned, now));
         }
         let Some(attempt) = self.attempts.get_mut(&path) else {
             return;
@@ -398,10 +371,7 @@ impl Punch {
     }
 
     fn ping(&mut self, path: Path, now: Instant, entropy: &mut Entropy) {
-        let sent = self
-            .attempts
-            .get_mut(&path)
-            .is_some_and(|attempt| attempt.count_ping(now));
+        let sent = self.attempts.get_mut(&path).is_some_and(|attempt| attempt.count_ping(now));
         if !sent {
             return;
         }
@@ -412,16 +382,12 @@ impl Punch {
         self.pings.insert(transaction, Sent { path, at: now });
         self.facts.pings_sent += 1;
         self.facts.addresses.insert(path.remote);
-        let probe = Probe::Ping {
-            transaction,
-            urgency: self.urgency,
-        };
+        let probe = Probe::Ping { transaction, urgency: self.urgency };
         self.outputs.push_back(Output::Transmit { path, probe });
     }
 
     fn forget_old_pings(&mut self, now: Instant) {
-        self.pings
-            .retain(|_, sent| now.saturating_duration_since(sent.at) < PONG_WAIT);
+        self.pings.retain(|_, sent| now.saturating_duration_since(sent.at) < PONG_WAIT);
     }
 }
 

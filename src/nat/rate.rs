@@ -24,9 +24,7 @@ impl Bucket {
 
     /// Whether one more may happen now.
     pub(super) fn has_room(self, limit: Limit, now: Instant) -> bool {
-        let missing = self
-            .full_at
-            .map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        let missing = self.full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         missing <= limit.interval * limit.burst.saturating_sub(1)
     }
 
@@ -44,10 +42,7 @@ mod tests {
 
     #[test]
     fn a_burst_passes_and_then_one_each_interval() {
-        let limit = Limit {
-            burst: 3,
-            interval: Duration::from_millis(10),
-        };
+        let limit = Limit { burst: 3, interval: Duration::from_millis(10) };
         let (mut bucket, start) = (Bucket::default(), moment());
         let mut passed = vec![];
         for millis in [0, 0, 0, 0, 9, 10, 10, 100, 100, 100, 100] {

@@ -107,11 +107,7 @@ impl TransactionId {
 
     fn from_stun(transaction: stun_types::message::TransactionId) -> Self {
         let bytes = u128::from(transaction).to_be_bytes();
-        Self(
-            *bytes
-                .last_chunk()
-                .expect("12 bytes are the end of 16 bytes"),
-        )
+        Self(*bytes.last_chunk().expect("12 bytes are the end of 16 bytes"))
     }
 }
 
@@ -151,12 +147,7 @@ pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
         return Err(DecodeError::NotBinding);
     }
     let transaction = TransactionId::from_stun(message.transaction_id());
-    let response = |outcome| {
-        Message::Response(Response {
-            transaction,
-            outcome,
-        })
-    };
+    let response = |outcome| Message::Response(Response { transaction, outcome });
     match message.class() {
         MessageClass::Request => {
             refuse_unsupported(&message)?;
@@ -195,26 +186,18 @@ fn mapped_address(message: &Stun<'_>) -> Result<SocketAddr, DecodeError> {
         return Err(DecodeError::NoAddress);
     };
     let address = canonical(address.map_err(|_| DecodeError::Malformed)?);
-    is_unicast(address)
-        .then_some(address)
-        .ok_or(DecodeError::ImpossibleAddress(address))
+    is_unicast(address).then_some(address).ok_or(DecodeError::ImpossibleAddress(address))
 }
 
 fn refusal(message: &Stun<'_>) -> Result<Refusal, DecodeError> {
     if !message.has_attribute(ErrorCode::TYPE) {
         return Err(DecodeError::NoAddress);
     }
-    let code = message
-        .attribute::<ErrorCode>()
-        .map_err(|_| DecodeError::Malformed)?
-        .code();
+    let code = message.attribute::<ErrorCode>().map_err(|_| DecodeError::Malformed)?.code();
     Ok(Refusal { code })
 }
 
-#[allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "the library may add variants"
-)]
+#[allow(clippy::wildcard_enum_match_arm, reason = "the library may add variants")]
 fn decode_error(error: StunParseError) -> DecodeError {
     match error {
         StunParseError::NotStun => DecodeError::NotStun,
@@ -256,9 +239,8 @@ mod tests {
         0x0b, 0x4c,
     ];
 
-    const SAMPLE_TRANSACTION: TransactionId = TransactionId([
-        0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae,
-    ]);
+    const SAMPLE_TRANSACTION: TransactionId =
+        TransactionId([0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae]);
 
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -276,10 +258,7 @@ mod tests {
     }
 
     fn answered(text: &str, transaction: TransactionId) -> Result<Message, DecodeError> {
-        Ok(Message::Response(Response {
-            transaction,
-            outcome: Ok(address(text)),
-        }))
+        Ok(Message::Response(Response { transaction, outcome: Ok(address(text)) }))
     }
 
     #[test]
@@ -298,10 +277,7 @@ mod tests {
     #[test]
     fn a_request_is_answered_with_the_address_it_came_from_in_at_most_thrice_its_size() {
         let request = encode_request(transaction());
-        let expected = Request {
-            transaction: transaction(),
-            size: 20,
-        };
+        let expected = Request { transaction: transaction(), size: 20 };
         assert_eq!(decode(&request), Ok(Message::Request(expected)));
         for text in ["198.51.100.9:50112", "[2001:db8::9]:1"] {
             let response = encode_response(transaction(), address(text));
@@ -340,24 +316,15 @@ mod tests {
         too_long.push(0);
         let cases = [
             (b"GET / HTTP/1.1".to_vec(), DecodeError::NotStun),
-            (
-                datagram([0, 1], &[])[..19].to_vec(),
-                DecodeError::WrongLength,
-            ),
+            (datagram([0, 1], &[])[..19].to_vec(), DecodeError::WrongLength),
             (too_long, DecodeError::WrongLength),
             (datagram([0, 3], &[]), DecodeError::NotBinding),
             (datagram([0, 0x11], &[]), DecodeError::NotBinding),
-            (
-                datagram([0, 1], &[0, 3, 0, 4, 0, 0, 0, 4]),
-                DecodeError::Unsupported(3),
-            ),
+            (datagram([0, 1], &[0, 3, 0, 4, 0, 0, 0, 4]), DecodeError::Unsupported(3)),
             (datagram([1, 1], &[]), DecodeError::NoAddress),
             (datagram([1, 0x11], &[]), DecodeError::NoAddress),
             (datagram([1, 1], &short), DecodeError::Malformed),
-            (
-                datagram([1, 1], &nowhere),
-                DecodeError::ImpossibleAddress(address("198.51.100.9:0")),
-            ),
+            (datagram([1, 1], &nowhere), DecodeError::ImpossibleAddress(address("198.51.100.9:0"))),
         ];
         for (bytes, expected) in cases {
             assert_eq!(decode(&bytes), Err(expected), "{bytes:02x?}");

@@ -137,11 +137,7 @@ impl StunClient {
         }
         if self.queries.len() == QUERIES_MAX {
             let why = QueryError::TooManyQueries;
-            self.outputs.push_back(Output::Failed {
-                socket,
-                server,
-                why,
-            });
+            self.outputs.push_back(Output::Failed { socket, server, why });
             return;
         }
         let query = Query {
@@ -169,10 +165,7 @@ impl StunClient {
         response: &Response,
         now: Instant,
     ) {
-        let asked = self
-            .queries
-            .iter()
-            .position(|query| query.transaction == response.transaction);
+        let asked = self.queries.iter().position(|query| query.transaction == response.transaction);
         let Some(position) = asked else {
             self.ignored.unasked += 1;
             return;
@@ -259,11 +252,7 @@ impl Query {
     }
 
     fn failed(&self, why: QueryError) -> Output {
-        Output::Failed {
-            socket: self.socket,
-            server: self.server,
-            why,
-        }
+        Output::Failed { socket: self.socket, server: self.server, why }
     }
 }
 
@@ -282,11 +271,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            Self {
-                client: StunClient::new(),
-                entropy: Entropy::from_seed(1),
-                start: moment(),
-            }
+            Self { client: StunClient::new(), entropy: Entropy::from_seed(1), start: moment() }
         }
 
         fn at(&self, millis: u64) -> Instant {
@@ -345,10 +330,7 @@ mod tests {
     }
 
     fn response(transaction: TransactionId) -> Response {
-        Response {
-            transaction,
-            outcome: Ok(reflexive()),
-        }
+        Response { transaction, outcome: Ok(reflexive()) }
     }
 
     fn answered(start: Instant, rtt: Option<Duration>) -> Vec<Output> {
@@ -383,11 +365,7 @@ mod tests {
         assert!(requests.iter().all(|request| request.0 == requests[0].0));
         assert_eq!(others, []);
         world.client.handle_timeout(world.at(3_000));
-        let failed = Output::Failed {
-            socket: OURS,
-            server: server(1),
-            why: QueryError::Silent,
-        };
+        let failed = Output::Failed { socket: OURS, server: server(1), why: QueryError::Silent };
         assert_eq!(world.outputs(), [failed]);
         assert_eq!(world.client.poll_timeout(), None);
     }
@@ -411,16 +389,11 @@ mod tests {
         assert_eq!(world.answer(server(1), &guess, 10), []);
         assert_eq!(world.answer(server(2), &genuine, 10), []);
         let (start, other) = (world.start, SocketIndex(1));
-        world
-            .client
-            .handle_response(other, server(1), &genuine, start);
+        world.client.handle_response(other, server(1), &genuine, start);
         assert_eq!(world.outputs(), []);
         assert_eq!(world.answer(server(1), &genuine, 20).len(), 1);
         assert_eq!(world.answer(server(1), &genuine, 21), []);
-        let expected = Ignored {
-            unasked: 2,
-            misdirected: 2,
-        };
+        let expected = Ignored { unasked: 2, misdirected: 2 };
         assert_eq!(world.client.ignored(), expected);
     }
 
@@ -430,15 +403,9 @@ mod tests {
         world.ask(server(1));
         let (requests, _) = world.run_until(0);
         let refusal = Refusal { code: 401 };
-        let response = Response {
-            transaction: requests[0].0,
-            outcome: Err(refusal),
-        };
-        let failed = Output::Failed {
-            socket: OURS,
-            server: server(1),
-            why: QueryError::Refused(refusal),
-        };
+        let response = Response { transaction: requests[0].0, outcome: Err(refusal) };
+        let failed =
+            Output::Failed { socket: OURS, server: server(1), why: QueryError::Refused(refusal) };
         assert_eq!(world.answer(server(1), &response, 10), [failed]);
         assert!(world.client.is_idle());
     }
@@ -452,11 +419,8 @@ mod tests {
         }
         assert_eq!(world.outputs().len(), 64);
         world.ask(server(64));
-        let failed = Output::Failed {
-            socket: OURS,
-            server: server(64),
-            why: QueryError::TooManyQueries,
-        };
+        let failed =
+            Output::Failed { socket: OURS, server: server(64), why: QueryError::TooManyQueries };
         assert_eq!(world.outputs(), [failed]);
     }
 }

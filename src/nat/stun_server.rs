@@ -18,16 +18,10 @@ use crate::nat::{
 /// Answers in one burst, and one second, to one source.
 ///
 /// A node asks us once and then every 20 s at most; behind one address of a carrier's NAT sit many.
-const SOURCE_LIMIT: Limit = Limit {
-    burst: 20,
-    interval: Duration::from_millis(200),
-};
+const SOURCE_LIMIT: Limit = Limit { burst: 20, interval: Duration::from_millis(200) };
 
 /// Answers in one burst, and in one second, to everybody: at most 200 × 52 bytes.
-const GLOBAL_LIMIT: Limit = Limit {
-    burst: 200,
-    interval: Duration::from_millis(5),
-};
+const GLOBAL_LIMIT: Limit = Limit { burst: 200, interval: Duration::from_millis(5) };
 
 /// Sources that are remembered.
 ///
@@ -133,10 +127,7 @@ mod tests {
     };
 
     fn request() -> Request {
-        Request {
-            transaction: TransactionId::random(&mut Entropy::from_seed(1)),
-            size: 20,
-        }
+        Request { transaction: TransactionId::random(&mut Entropy::from_seed(1)), size: 20 }
     }
 
     fn stranger(number: u32) -> SocketAddr {
@@ -175,9 +166,8 @@ mod tests {
             let ip = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, number);
             SocketAddr::new(ip.into(), 4_000)
         };
-        let answered: usize = (0..100)
-            .map(|number| answers(&mut server, neighbour(number), 1, start))
-            .sum();
+        let answered: usize =
+            (0..100).map(|number| answers(&mut server, neighbour(number), 1, start)).sum();
         assert_eq!(answered, 20);
     }
 
@@ -195,10 +185,7 @@ mod tests {
 
     #[test]
     fn an_answer_larger_than_three_times_the_request_is_not_given() {
-        let tiny = Request {
-            size: 13,
-            ..request()
-        };
+        let tiny = Request { size: 13, ..request() };
         let mut server = StunServer::new();
         assert_eq!(server.handle_request(stranger(1), tiny, moment()), None);
         assert_eq!(server.counts().oversized, 1);

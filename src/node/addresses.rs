@@ -13,6 +13,7 @@ use super::{
     event::Event,
 };
 use crate::{
+    behaviour::NatBehaviour,
     datagram::{BoundSocket, Datagram, Family, Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
@@ -35,21 +36,22 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Nothing is known but the interfaces.
-    pub(super) fn new(look: Interfaces, servers: Vec<String>, now: Instant) -> Self {
+    /// Nothing is known but the interfaces; with no server to ask, that is all there will be.
+    pub(super) fn new(
+        look: Interfaces,
+        sockets: &[BoundSocket],
+        servers: Vec<String>,
+        now: Instant,
+    ) -> Self {
         let interfaces = look();
         let discovery = Discovery::new();
         let next_look = now + LOOK_INTERVAL;
-        let gathered = Gathered::default();
-        Self {
-            discovery,
-            look,
-            interfaces,
-            next_look,
-            servers,
-            gathered,
-            report: None,
-        }
+        let gathered = Gathered {
+            candidates: gather(&interfaces, sockets, &[], Loopback::Skip),
+            nat: NatBehaviour::default(),
+            complete: servers.is_empty(),
+        };
+        Self { discovery, look, interfaces, next_look, servers, gathered, report: None }
     }
 
     /// Candidates to be told to peers.
@@ -59,37 +61,25 @@ impl Addresses {
 
     /// Our endpoints as the internet sees them.
     pub(super) fn public(&self) -> Vec<SocketAddr> {
-        self.report
-            .as_ref()
-            .map(Report::advertised)
-            .unwrap_or_default()
+        self.report.as_ref().map(Report::advertised).unwrap_or_default()
     }
 
     /// Our endpoints on our own interfaces.
     pub(super) fn local(&self, sockets: &[BoundSocket]) -> Vec<SocketAddr> {
         let on_host = gather(&self.interfaces, sockets, &[], Loopback::Keep);
-        on_host
-            .into_iter()
-            .map(|candidate| candidate.address)
-            .collect()
+        on_host.into_iter().map(|candidate| candidate.address).collect()
     }
 
     /// How our NAT behaves, in a sentence.
     pub(super) fn nat_in_words(&self) -> String {
-        let known = self
-            .report
-            .as_ref()
-            .and_then(|report| report.v4.as_ref().or(report.v6.as_ref()));
+        let known =
+            self.report.as_ref().and_then(|report| report.v4.as_ref().or(report.v6.as_ref()));
         known.map_or_else(|| "not known".to_owned(), ToString::to_string)
     }
 
     /// When something is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.discovery
-            .poll_timeout()
-            .into_iter()
-            .chain([self.next_look])
-            .min()
+        self.discovery.poll_timeout().into_iter().chain([self.next_look]).min()
     }
 
     /// The address of ours that datagrams from a socket bound to `bound` to `remote` most likely carry.
@@ -100,32 +90,19 @@ impl Addresses {
         let shared = |ip: &IpAddr| common_prefix(*ip, remote.ip());
         let of_family = |ip: &&IpAddr| Family::of(**ip) == Family::of(remote.ip());
         let fits = |ip: &&IpAddr| ip.is_loopback() == remote.ip().is_loopback();
-        let best = self
-            .interfaces
-            .iter()
-            .filter(of_family)
-            .filter(fits)
-            .max_by_key(|ip| shared(ip));
+        let best =
+            self.interfaces.iter().filter(of_family).filter(fits).max_by_key(|ip| shared(ip));
         SocketAddr::new(best.copied().unwrap_or_else(|| bound.ip()), bound.port())
     }
 
     /// Takes the report into what peers are told; says whether that changed.
     fn take_report(&mut self, report: Report, sockets: &[BoundSocket]) -> bool {
-        let candidates = gather(
-            &self.interfaces,
-            sockets,
-            &report.advertised(),
-            Loopback::Skip,
-        );
+        let candidates = gather(&self.interfaces, sockets, &report.advertised(), Loopback::Skip);
         let nat = report.behaviour();
         // A mapping that can be judged was seen by two servers: the others would only confirm it.
         let complete = report.stage == Stage::Complete || nat.mapping.is_some();
         self.report = Some(report);
-        let gathered = Gathered {
-            candidates,
-            nat,
-            complete,
-        };
+        let gathered = Gathered { candidates, nat, complete };
         let is_new = gathered != self.gathered;
         self.gathered = gathered;
         is_new
@@ -143,10 +120,14 @@ impl Driver {
         let now = self.clock.now();
         let interfaces = self.addresses.interfaces.clone();
         let (sockets, entropy) = (&self.bound_sockets, &mut self.entropy);
-        self.addresses
-            .discovery
-            .set_network(sockets, &interfaces, now, entropy);
+        self.addresses.discovery.set_network(sockets, &interfaces, now, entropy);
         self.resolve_stun_servers();
+    }
+
+    /// Asks a STUN server now whether our addresses have changed.
+    pub(super) fn look_for_ourselves(&mut self) {
+        let now = self.clock.now();
+        self.addresses.discovery.hurry(now);
     }
 
     fn resolve_stun_servers(&mut self) {
@@ -171,9 +152,7 @@ impl Driver {
     /// Takes in the addresses of the STUN servers.
     pub(super) fn handle_stun_resolved(&mut self, servers: &[(String, Vec<SocketAddr>)]) {
         let now = self.clock.now();
-        self.addresses
-            .discovery
-            .set_servers(servers, now, &mut self.entropy);
+        self.addresses.discovery.set_servers(servers, now, &mut self.entropy);
         self.drain_discovery();
     }
 
@@ -185,9 +164,7 @@ impl Driver {
     ) {
         let now = self.clock.now();
         let entropy: &mut Entropy = &mut self.entropy;
-        self.addresses
-            .discovery
-            .handle_response(socket, remote, response, now, entropy);
+        self.addresses.discovery.handle_response(socket, remote, response, now, entropy);
         self.drain_discovery();
     }
 
@@ -205,15 +182,8 @@ impl Driver {
                 }
             }
         }
-        if self
-            .addresses
-            .discovery
-            .poll_timeout()
-            .is_some_and(|due| due <= now)
-        {
-            self.addresses
-                .discovery
-                .handle_timeout(now, &mut self.entropy);
+        if self.addresses.discovery.poll_timeout().is_some_and(|due| due <= now) {
+            self.addresses.discovery.handle_timeout(now, &mut self.entropy);
         }
         self.drain_discovery();
     }
@@ -222,11 +192,7 @@ impl Driver {
         while let Some(output) = self.addresses.discovery.poll_output() {
             match output {
                 discovery::Output::Transmit(datagram) => {
-                    let Datagram {
-                        socket,
-                        remote,
-                        bytes,
-                    } = datagram;
+                    let Datagram { socket, remote, bytes } = datagram;
                     self.sockets.send(Path { socket, remote }, &bytes);
                 }
                 discovery::Output::Report(report) => self.handle_report(*report),

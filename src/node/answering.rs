@@ -40,14 +40,8 @@ struct Answer {
 impl Answering {
     /// When an answer is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let due = |answer: &Answer| {
-            answer
-                .punch
-                .poll_timeout()
-                .into_iter()
-                .chain([answer.until])
-                .min()
-        };
+        let due =
+            |answer: &Answer| answer.punch.poll_timeout().into_iter().chain([answer.until]).min();
         self.answers.values().filter_map(due).min()
     }
 
@@ -68,8 +62,7 @@ impl Answering {
 
     /// Whether the offer is one that was not read before; remembers it.
     fn is_new(&mut self, offer: &Offer, now: UnixMillis) -> bool {
-        self.read
-            .retain(|_, made_at| made_at.age_at(now) <= 2 * offer::AGE_MAX);
+        self.read.retain(|_, made_at| made_at.age_at(now) <= 2 * offer::AGE_MAX);
         if self.read.len() >= READ_MAX {
             return false;
         }
@@ -134,13 +127,7 @@ impl Driver {
                 let punch = Punch::new(setup, now);
                 self.converse(Owner::Answer(peer), keys, before);
                 let candidates = offer.candidates.clone();
-                let answer = Answer {
-                    offer,
-                    punch,
-                    since: now,
-                    until,
-                    path: None,
-                };
+                let answer = Answer { offer, punch, since: now, until, path: None };
                 self.answering.answers.insert(peer, answer);
                 self.open_route(peer, &candidates);
             }
@@ -227,19 +214,10 @@ impl Driver {
     }
 
     fn answer_stage(&mut self, peer: PeerId, stage: Stage, detail: String) {
-        let since = self
-            .answering
-            .since(peer)
-            .unwrap_or_else(|| self.clock.now());
+        let since = self.answering.since(peer).unwrap_or_else(|| self.clock.now());
         let elapsed = self.clock.now().saturating_duration_since(since);
         let target = Target::Peer(peer);
-        self.events.emit(Event::Progress {
-            target,
-            peer: Some(peer),
-            stage,
-            elapsed,
-            detail,
-        });
+        self.events.emit(Event::Progress { target, peer: Some(peer), stage, elapsed, detail });
     }
 }
 

@@ -13,25 +13,17 @@ pub struct Clock {
 
 impl Clock {
     /// Follows the system's clocks.
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "wall time enters the program here"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "wall time enters the program here")]
     pub fn system() -> Self {
         let unix = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
-        Self::starting_at(UnixMillis(
-            u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-        ))
+        Self::starting_at(UnixMillis(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)))
     }
 
     /// Claims that it is `started_unix` now and follows tokio's clock from there.
     pub fn starting_at(started_unix: UnixMillis) -> Self {
-        Self {
-            started: tokio::time::Instant::now().into_std(),
-            started_unix,
-        }
+        Self { started: tokio::time::Instant::now().into_std(), started_unix }
     }
 
     /// The current instant.

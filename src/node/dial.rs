@@ -12,100 +12,30 @@
 //!
 //! The owner performs the [`Output`]s and drops the dial when the link is up.
 
+mod contenders;
+mod interface;
 mod reach;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use self::reach::Reach;
+pub(super) use self::interface::{Dialler, Found, Gathered, Output};
+use self::{contenders::Contenders, reach::Reach};
 use super::{
     event::{Stage, Target},
     explain::{self, Facts},
 };
 use crate::{
-    behaviour::{Dependence, NatBehaviour},
-    candidate::{Candidate, CandidateKind},
-    datagram::{BoundSocket, Path},
+    datagram::Path,
     entropy::Entropy,
     failure::{Code, Failure},
-    identity::{Identity, PeerId},
-    probe::{Probe, ProbeKeys},
-    sealing::Key,
+    identity::PeerId,
+    probe::Probe,
     time::UnixMillis,
 };
-
-/// A peer that may be what the dial looks for, as its record describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// Who it is.
-    pub(super) peer: PeerId,
-    /// When its record was made; zero for addresses out of a ticket.
-    pub(super) made_at: UnixMillis,
-    /// Where it may be reached.
-    pub(super) candidates: Vec<Candidate>,
-    /// How its NAT behaves.
-    pub(super) nat: NatBehaviour,
-}
-
-/// Where we may be reached ourselves, as far as it is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Gathered {
-    /// Best first.
-    pub(super) candidates: Vec<Candidate>,
-    /// How our NAT behaves.
-    pub(super) nat: NatBehaviour,
-    /// Whether the STUN servers have answered, or have had their time.
-    pub(super) complete: bool,
-}
-
-/// Who dials, and under which sockets.
-#[derive(Clone, Debug)]
-pub(super) struct Dialler {
-    /// Us.
-    pub(super) identity: Identity,
-    /// Proves that we know the secret that admits us.
-    pub(super) admission: Option<Key>,
-    /// The sockets that probes can leave by.
-    pub(super) sockets: Vec<BoundSocket>,
-    /// Whether there is a DHT to look things up in.
-    pub(super) has_dht: bool,
-}
-
-/// What a [`Dial`] asks its owner to do.
-#[derive(Debug)]
-pub(super) enum Output {
-    /// Look the target up, and find the DHT nodes of its inbox meanwhile.
-    Lookup,
-    /// QUIC packets for `peer` may go to these candidates, until a path is used.
-    Reach {
-        peer: PeerId,
-        candidates: Vec<Candidate>,
-    },
-    /// Take probes of this conversation as this dial's.
-    Converse { keys: ProbeKeys },
-    /// Leave `sealed` in the peer's inbox.
-    Offer { sealed: Vec<u8> },
-    /// Send a probe.
-    Transmit { path: Path, probe: Probe },
-    /// QUIC packets for `peer` go over this path from here on.
-    UsePath { peer: PeerId, path: Path },
-    /// Start QUIC to `peer`, anew if nothing has been heard over it yet.
-    Connect {
-        peer: PeerId,
-        initial_rtt: Option<Duration>,
-    },
-    /// Tell the user.
-    Stage {
-        peer: Option<PeerId>,
-        stage: Stage,
-        detail: String,
-    },
-    /// The dial is over without a link.
-    Failed(Failure),
-}
 
 /// One attempt to reach one target, with all its retries.
 #[derive(Debug)]
@@ -116,8 +46,7 @@ pub(super) struct Dial {
     started_unix: UnixMillis,
     deadline: Instant,
     gathered: Gathered,
-    found: BTreeMap<PeerId, Found>,
-    given_up: BTreeSet<PeerId>,
+    contenders: Contenders,
     lookup: Lookup,
     state: State,
     facts: Facts,
@@ -158,8 +87,7 @@ impl Dial {
             started_unix: unix,
             deadline,
             gathered,
-            found: BTreeMap::new(),
-            given_up: BTreeSet::new(),
+            contenders: Contenders::default(),
             lookup: Lookup::Running,
             state: State::Resolving,
             facts: Facts::default(),
@@ -185,6 +113,14 @@ impl Dial {
         self.deadline = self.deadline.max(deadline);
     }
 
+    /// The path that answered a probe.
+    pub(super) fn proved_path(&self) -> Option<Path> {
+        match &self.state {
+            State::Reaching(reach) => reach.proved,
+            State::Resolving | State::Over => None,
+        }
+    }
+
     /// When it began.
     pub(super) fn started(&self) -> Instant {
         self.started
@@ -202,11 +138,7 @@ impl Dial {
             found.nat
         );
         self.stage(Some(found.peer), Stage::Resolve, detail);
-        let newer = self
-            .found
-            .get(&found.peer)
-            .is_none_or(|known| known.made_at <= found.made_at);
-        if newer {
+        if self.contenders.is_news(&found) {
             self.adopt(found, now);
         }
         self.settle(now);
@@ -216,9 +148,7 @@ impl Dial {
     pub(super) fn handle_lookup_ended(&mut self, nodes_answered: usize, now: Instant) {
         self.facts.lookups += 1;
         self.facts.dht_nodes_answered = self.facts.dht_nodes_answered.max(nodes_answered);
-        self.lookup = Lookup::Waiting {
-            again: now + LOOKUP_RETRY,
-        };
+        self.lookup = Lookup::Waiting { again: now + LOOKUP_RETRY };
         self.settle(now);
     }
 
@@ -228,11 +158,7 @@ impl Dial {
             return;
         }
         self.gathered = gathered;
-        let detail = format!(
-            "{} addresses, {}",
-            self.gathered.candidates.len(),
-            self.gathered.nat
-        );
+        let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
             // What the peer was told is out of date: tell it at once.
@@ -250,19 +176,11 @@ impl Dial {
         match stored {
             Ok(()) => {
                 self.facts.offers_stored += 1;
-                self.stage(
-                    peer,
-                    Stage::Offer,
-                    "left in the peer's inbox in the DHT".to_owned(),
-                );
+                self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
             }
             Err(why) => {
                 reach.next_attempt = reach.next_attempt.min(now + OFFER_RETRY);
-                self.stage(
-                    peer,
-                    Stage::Offer,
-                    format!("could not be left in the inbox: {why}"),
-                );
+                self.stage(peer, Stage::Offer, format!("could not be left in the inbox: {why}"));
             }
         }
     }
@@ -296,14 +214,11 @@ impl Dial {
             if reach.exclude(answered_at, &self.gathered) {
                 let candidates = reach.candidates(&self.gathered);
                 self.outputs.push_back(Output::Reach { peer, candidates });
-                self.outputs.push_back(Output::Connect {
-                    peer,
-                    initial_rtt: None,
-                });
+                self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
             }
         } else if is_final {
             self.give_up(peer);
-            if self.next_peer().is_none() {
+            if self.contenders.next().is_none() {
                 return self.fail(failure);
             }
         } else {
@@ -343,25 +258,25 @@ impl Dial {
             State::Resolving => self.gather_deadline(),
             State::Reaching(reach) => Some(reach.poll_timeout()),
         };
-        [Some(self.give_up_at()), lookup, state]
-            .into_iter()
-            .flatten()
-            .min()
+        [Some(self.give_up_at()), lookup, state].into_iter().flatten().min()
     }
 
     /// Moves on as far as what is known allows.
     fn settle(&mut self, now: Instant) {
         self.drain_reach();
         if let State::Reaching(reach) = &self.state
-            && reach.path.is_none()
+            && reach.proved.is_none()
         {
-            let has_others = self.next_peer().is_some_and(|next| next != reach.peer);
-            if has_others && reach.since + PEER_BUDGET <= now {
-                self.give_up(reach.peer);
+            let peer = reach.peer;
+            let had_its_turn = reach.since + PEER_BUDGET <= now;
+            // The first record to arrive may be an old one, of a server that is gone.
+            let is_outdated = self.contenders.next() != Some(peer);
+            if is_outdated || (had_its_turn && self.contenders.pass_over(peer)) {
+                self.state = State::Resolving;
             }
         }
         if matches!(self.state, State::Resolving)
-            && let Some(peer) = self.next_peer()
+            && let Some(peer) = self.contenders.next()
         {
             self.begin_reach(peer, now);
         }
@@ -379,31 +294,16 @@ impl Dial {
         let State::Reaching(reach) = &self.state else {
             return false;
         };
-        let has_record = self
-            .found
-            .get(&reach.peer)
-            .is_some_and(|found| found.made_at != UnixMillis::default());
-        let stranger_answers = self
-            .facts
-            .link_failure
-            .as_ref()
-            .is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
+        let found = self.contenders.get(reach.peer);
+        let has_record = found.is_some_and(|found| found.made_at != UnixMillis::default());
+        let failure = self.facts.link_failure.as_ref();
+        let stranger_answers =
+            failure.is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
         // Somebody else is where a ticket leads, and the DHT knows nothing better.
         let is_replaced = stranger_answers && !has_record && self.facts.lookups > 0;
-        let facts = self.facts_at(now);
-        let both_change_ports =
-            facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping();
+        let both_change_ports = self.facts_at(now).both_change_ports();
         let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
-        reach.path.is_none() && (is_replaced || (both_change_ports && had_its_time))
-    }
-
-    /// The freshest peer that has not been given up.
-    fn next_peer(&self) -> Option<PeerId> {
-        self.found
-            .values()
-            .filter(|found| !self.given_up.contains(&found.peer))
-            .max_by_key(|found| (found.made_at, found.peer))
-            .map(|found| found.peer)
+        reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
     }
 
     fn adopt(&mut self, found: Found, now: Instant) {
@@ -415,32 +315,25 @@ impl Dial {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });
         }
-        if self.found.len() < FOUND_MAX || self.found.contains_key(&peer) {
-            self.found.insert(peer, found);
-        }
+        self.contenders.insert(found);
     }
 
     fn give_up(&mut self, peer: PeerId) {
-        self.given_up.insert(peer);
+        self.contenders.give_up(peer);
         self.state = State::Resolving;
     }
 
     /// Opens the way for QUIC at once: a peer that needs no punching answers before any offer arrives.
     fn begin_reach(&mut self, peer: PeerId, now: Instant) {
-        let Some(found) = self.found.get(&peer) else {
+        let Some(found) = self.contenders.get(peer) else {
             return;
         };
-        let first_attempt = self
-            .gather_deadline()
-            .map_or(now, |deadline| deadline.max(now));
+        let first_attempt = self.gather_deadline().map_or(now, |deadline| deadline.max(now));
         let reach = Reach::new(found, (now, first_attempt), &mut self.entropy);
         let candidates = reach.candidates(&self.gathered);
         self.state = State::Reaching(Box::new(reach));
         self.outputs.push_back(Output::Reach { peer, candidates });
-        self.outputs.push_back(Output::Connect {
-            peer,
-            initial_rtt: None,
-        });
+        self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
     }
 
     fn attempt_is_due(&self, now: Instant) -> bool {
@@ -464,29 +357,19 @@ impl Dial {
         let offer = reach.offer(&self.dialler, &self.gathered, made_at, &mut self.entropy);
         if reach.probe(&self.dialler, &self.gathered, (now, self.deadline)) {
             let addresses = reach.candidates(&self.gathered).len();
-            self.outputs
-                .push_back(Output::Converse { keys: offer.keys });
-            self.stage(
-                Some(peer),
-                Stage::Punch,
-                format!("probing {addresses} addresses"),
-            );
+            self.outputs.push_back(Output::Converse { keys: offer.keys });
+            self.stage(Some(peer), Stage::Punch, format!("probing {addresses} addresses"));
         } else {
-            self.outputs.push_back(Output::Connect {
-                peer,
-                initial_rtt: None,
-            });
+            self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
         }
-        self.outputs.push_back(Output::Offer {
-            sealed: offer.bytes,
-        });
+        self.outputs.push_back(Output::Offer { sealed: offer.bytes });
         self.drain_reach();
     }
 
     fn drain_reach(&mut self) {
         if let State::Reaching(reach) = &mut self.state {
             self.outputs.extend(reach.drain());
-            self.facts.path_open |= reach.path.is_some();
+            self.facts.path_open |= reach.proved.is_some();
         }
     }
 
@@ -499,27 +382,18 @@ impl Dial {
     fn needs_lookup(&self) -> bool {
         match &self.state {
             State::Resolving => true,
-            State::Reaching(reach) => reach.path.is_none(),
+            State::Reaching(reach) => reach.proved.is_none(),
             State::Over => false,
         }
     }
 
     fn give_up_at(&self) -> Instant {
-        let nobody = self.found.is_empty();
-        let patience = if nobody {
-            NOT_FOUND_AFTER
-        } else {
-            Duration::MAX
-        };
-        self.started
-            .checked_add(patience)
-            .map_or(self.deadline, |end| end.min(self.deadline))
-    }
-
-    fn has_public_address(&self) -> bool {
-        let is_reflexive = |c: &Candidate| c.kind == CandidateKind::ServerReflexive;
-        let no_nat = self.gathered.nat.mapping == Some(Dependence::None);
-        no_nat || self.gathered.candidates.iter().any(is_reflexive)
+        match self.contenders.any() {
+            // Without a DHT nothing will be found that is not known.
+            None if !self.dialler.has_dht => self.started,
+            None => self.deadline.min(self.started + NOT_FOUND_AFTER),
+            Some(_) => self.deadline,
+        }
     }
 
     fn unix_at(&self, now: Instant) -> UnixMillis {
@@ -530,8 +404,8 @@ impl Dial {
     /// What was measured, for the explanation.
     fn facts_at(&self, now: Instant) -> Facts {
         let found = match &self.state {
-            State::Reaching(reach) => self.found.get(&reach.peer),
-            State::Resolving | State::Over => self.found.values().next(),
+            State::Reaching(reach) => self.contenders.get(reach.peer),
+            State::Resolving | State::Over => self.contenders.any(),
         };
         let probes_sent = match &self.state {
             State::Reaching(reach) => reach.pings_sent(),
@@ -547,7 +421,7 @@ impl Dial {
                 .map(|found| found.made_at.age_at(self.unix_at(now))),
             probes_sent,
             dht_disabled: !self.dialler.has_dht,
-            has_public_address: self.has_public_address(),
+            has_public_address: self.gathered.has_public_address(),
             our_nat: self.gathered.nat,
             our_addresses: self.gathered.candidates.len(),
             ..self.facts.clone()
@@ -555,11 +429,7 @@ impl Dial {
     }
 
     fn stage(&mut self, peer: Option<PeerId>, stage: Stage, detail: String) {
-        self.outputs.push_back(Output::Stage {
-            peer,
-            stage,
-            detail,
-        });
+        self.outputs.push_back(Output::Stage { peer, stage, detail });
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -588,10 +458,7 @@ const OFFER_RETRY: Duration = Duration::from_secs(1);
 const LINK_RETRY: Duration = Duration::from_millis(300);
 
 /// How long one server of a service is tried while there are others.
-const PEER_BUDGET: Duration = Duration::from_secs(5);
+const PEER_BUDGET: Duration = Duration::from_secs(3);
 
 /// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
 const HOPELESS_AFTER: Duration = Duration::from_secs(4);
-
-/// Servers remembered in one dial; a service record names up to six.
-const FOUND_MAX: usize = 16;

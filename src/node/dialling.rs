@@ -1,5 +1,7 @@
 //! We reach somebody: starts dials, performs what they decide, and answers whoever waits for them.
 
+mod connecting;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -7,6 +9,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
+use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
@@ -25,7 +28,6 @@ use crate::{
     sealing::Key,
     service::Service,
     time::UnixMillis,
-    transport::link::{self, Link},
 };
 
 /// All dials under way.
@@ -43,10 +45,21 @@ struct Entry {
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
+    unproved: Option<Unproved>,
+    purpose: Purpose,
     conversation: Option<ConversationId>,
     /// The number of our offer in the peer's inbox, which the next one replaces.
     offer_seq: Option<i64>,
     waiting: Vec<Waiting>,
+}
+
+/// What a dial is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// A link.
+    Link,
+    /// Another path for the live link to this peer.
+    Rescue(PeerId),
 }
 
 /// Somebody who waits for a dial.
@@ -72,25 +85,20 @@ pub(super) enum Wish {
 impl Dialling {
     /// When a dial, or somebody who waits for one, is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let dials = self
-            .dials
-            .values()
-            .filter_map(|entry| entry.dial.poll_timeout());
+        let dials = self.dials.values().filter_map(|entry| entry.dial.poll_timeout());
+        let entries = self.dials.values();
+        let proofs = entries.filter_map(|entry| entry.unproved.as_ref()?.poll_timeout());
         let waits = self.dials.values().flat_map(|entry| &entry.waiting);
-        dials.chain(waits.map(|waiting| waiting.deadline)).min()
+        let waits = waits.map(|waiting| waiting.deadline);
+        dials.chain(proofs).chain(waits).min()
     }
 
     /// Dials under way to `target`.
     fn to(&self, target: &Target) -> Option<DialId> {
         self.dials
             .iter()
-            .find(|(_, entry)| entry.dial.target() == target)
+            .find(|(_, entry)| entry.dial.target() == target && entry.purpose == Purpose::Link)
             .map(|(id, _)| *id)
-    }
-
-    /// Whom a dial is reaching at the moment.
-    pub(super) fn peer_of(&self, id: DialId) -> Option<PeerId> {
-        self.dials.get(&id).and_then(|entry| entry.peer)
     }
 
     /// When a dial began.
@@ -115,10 +123,7 @@ impl Driver {
     pub(super) fn fulfil(&mut self, target: Target, timeout: Option<Duration>, wish: Wish) {
         let now = self.clock.now();
         let timeout = timeout.unwrap_or(self.config.connect_timeout);
-        let waiting = Waiting {
-            deadline: now + timeout,
-            wish,
-        };
+        let waiting = Waiting { deadline: now + timeout, wish };
         if target.peer() == Some(self.us) {
             let failure = Failure::new(Code::SelfConnect, "this is the node's own peer id")
                 .hint("name the other side");
@@ -135,7 +140,10 @@ impl Driver {
                         .hint("wait for one of them");
                 return waiting.fail(failure);
             }
-            None => self.begin_dial(target, waiting.deadline),
+            None => {
+                self.events.emit(Event::Connecting { target: target.clone() });
+                self.begin_dial(target, waiting.deadline, Purpose::Link)
+            }
         };
         if let Some(entry) = self.dialling.dials.get_mut(&id) {
             if entry.waiting.len() >= WAITING_MAX {
@@ -150,7 +158,25 @@ impl Driver {
         self.drain_dial(id);
     }
 
-    fn begin_dial(&mut self, target: Target, deadline: Instant) -> DialId {
+    /// Begins to look for another path for the live link to `peer`.
+    pub(super) fn begin_rescue_dial(
+        &mut self,
+        target: Target,
+        peer: PeerId,
+        deadline: Instant,
+    ) -> Option<DialId> {
+        let has_room = self.dialling.dials.len() < DIALS_MAX;
+        let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
+        self.drain_dial(id);
+        Some(id)
+    }
+
+    /// Ends a dial that nobody waits for.
+    pub(super) fn drop_dial(&mut self, id: DialId) {
+        self.remove_dial(id);
+    }
+
+    fn begin_dial(&mut self, target: Target, deadline: Instant, purpose: Purpose) -> DialId {
         self.dialling.last += 1;
         let id = DialId(self.dialling.last);
         let (name, admission) = self.name_of(&target);
@@ -162,17 +188,8 @@ impl Driver {
         };
         let times = (self.clock.now(), self.clock.unix());
         let gathered = self.addresses.gathered();
-        let mut dial = Dial::new(
-            target.clone(),
-            dialler,
-            gathered,
-            times,
-            deadline,
-            self.entropy.fork(),
-        );
-        self.events.emit(Event::Connecting {
-            target: target.clone(),
-        });
+        let mut dial =
+            Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
@@ -184,6 +201,8 @@ impl Driver {
             admission,
             peer: None,
             quic: None,
+            unproved: None,
+            purpose,
             conversation: None,
             offer_seq: None,
             waiting: Vec::new(),
@@ -196,21 +215,13 @@ impl Driver {
     fn name_of(&self, target: &Target) -> (Option<Name>, Option<Key>) {
         match target {
             Target::Service(name) => {
-                let service = self
-                    .config
-                    .service
-                    .clone()
-                    .filter(|service| service.name == *name);
+                let service = self.config.service.clone().filter(|service| service.name == *name);
                 let service = service.unwrap_or_else(|| Service::open(name.clone()));
                 let admission = service.admission_key();
                 (Some(Name::Service(service)), admission)
             }
             Target::Peer(peer) => {
-                let admission = self
-                    .config
-                    .service
-                    .as_ref()
-                    .and_then(Service::admission_key);
+                let admission = self.config.service.as_ref().and_then(Service::admission_key);
                 (Some(Name::Peer(*peer)), admission)
             }
             Target::Ticket(ticket) => (
@@ -218,6 +229,17 @@ impl Driver {
                 Some(ticket.secret.admission_key()),
             ),
         }
+    }
+
+    /// Takes in that a lookup has found somebody.
+    pub(super) fn handle_found(&mut self, id: DialId, found: Found) {
+        let purpose = self.dialling.dials.get(&id).map(|entry| entry.purpose);
+        if let Some(Purpose::Rescue(peer)) = purpose
+            && peer != found.peer
+        {
+            return;
+        }
+        self.tell_dial(id, |dial, now| dial.handle_found(found, now));
     }
 
     /// Passes something to a dial and performs what it decides.
@@ -240,20 +262,17 @@ impl Driver {
     /// Wakes the dials that are due, and lets go of those who have waited long enough.
     pub(super) fn wake_dials(&mut self, now: Instant) {
         let due = |entry: &Entry| entry.dial.poll_timeout().is_some_and(|due| due <= now);
-        let ids: Vec<DialId> = self
-            .dialling
-            .dials
-            .iter()
-            .filter(|(_, entry)| due(entry))
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<DialId> =
+            self.dialling.dials.iter().filter(|(_, entry)| due(entry)).map(|(id, _)| *id).collect();
         for id in ids {
             self.tell_dial(id, Dial::handle_timeout);
         }
+        let ids: Vec<DialId> = self.dialling.dials.keys().copied().collect();
+        for id in ids {
+            self.wake_proof(id, now);
+        }
         for entry in self.dialling.dials.values_mut() {
-            let expired = entry
-                .waiting
-                .extract_if(.., |waiting| waiting.deadline <= now);
+            let expired = entry.waiting.extract_if(.., |waiting| waiting.deadline <= now);
             for waiting in expired {
                 waiting.fail(entry.dial.explain(now));
             }
@@ -273,8 +292,10 @@ impl Driver {
         match output {
             dial::Output::Lookup => self.look_up(id),
             dial::Output::Reach { peer, candidates } => {
-                if let Some(entry) = self.dialling.dials.get_mut(&id) {
-                    entry.peer = Some(peer);
+                let entry = self.dialling.dials.get_mut(&id);
+                let before = entry.and_then(|entry| entry.peer.replace(peer));
+                if let Some(before) = before.filter(|before| *before != peer) {
+                    self.release_route(before);
                 }
                 self.open_route(peer, &candidates);
             }
@@ -285,33 +306,22 @@ impl Driver {
             }
             dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
             dial::Output::Transmit { path, probe } => {
-                let conversation = self
-                    .dialling
-                    .dials
-                    .get(&id)
-                    .and_then(|entry| entry.conversation);
+                let conversation =
+                    self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
                 if let Some(conversation) = conversation {
                     self.send_probe(conversation, path, probe);
                 }
             }
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
-            dial::Output::Stage {
-                peer,
-                stage,
-                detail,
-            } => {
+            dial::Output::Stage { peer, stage, detail } => {
                 let now = self.clock.now();
-                if let Some(entry) = self.dialling.dials.get(&id) {
+                if let Some(entry) = self.dialling.dials.get(&id)
+                    && entry.purpose == Purpose::Link
+                {
                     let elapsed = now.saturating_duration_since(entry.dial.started());
                     let target = entry.dial.target().clone();
-                    self.events.emit(Event::Progress {
-                        target,
-                        peer,
-                        stage,
-                        elapsed,
-                        detail,
-                    });
+                    self.events.emit(Event::Progress { target, peer, stage, elapsed, detail });
                 }
             }
             dial::Output::Failed(failure) => self.end_dial(id, &failure),
@@ -319,11 +329,7 @@ impl Driver {
     }
 
     fn look_up(&mut self, id: DialId) {
-        let name = self
-            .dialling
-            .dials
-            .get(&id)
-            .and_then(|entry| entry.name.clone());
+        let name = self.dialling.dials.get(&id).and_then(|entry| entry.name.clone());
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
         };
@@ -356,9 +362,7 @@ impl Driver {
         let (now, outcomes) = (self.clock.unix(), self.outcomes());
         self.spawn(async move {
             let stored = inbox::leave(&*rendezvous, &name, &sealed, ours, now).await;
-            let _ = outcomes
-                .send(Outcome::OfferStored(id, stored.map(|item| item.seq())))
-                .await;
+            let _ = outcomes.send(Outcome::OfferStored(id, stored.map(|item| item.seq()))).await;
         });
     }
 
@@ -369,41 +373,6 @@ impl Driver {
         }
         let stored = stored.map(|_| ()).map_err(|error| error.to_string());
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
-    }
-
-    /// Starts QUIC to `peer`, unless what was started before has heard of the peer already.
-    fn dial_quic(&mut self, id: DialId, peer: PeerId, initial_rtt: Option<Duration>) {
-        let now = self.clock.now();
-        let Some(address) = self.dial_address(peer) else {
-            return;
-        };
-        let is_answered = self.hears_quic(peer);
-        let Some(entry) = self.dialling.dials.get_mut(&id) else {
-            return;
-        };
-        match &entry.quic {
-            Some(running) if is_answered && !running.is_finished() => return,
-            Some(running) => running.abort(),
-            None => {}
-        }
-        let keys: Vec<Key> = entry.admission.clone().into_iter().collect();
-        let deadline = now + LINK_TIMEOUT;
-        let initial_rtt = initial_rtt.unwrap_or(INITIAL_RTT);
-        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
-        let task = self.spawn(async move {
-            let dial = link::Dial {
-                address,
-                peer,
-                initial_rtt,
-                keys,
-                deadline: deadline.into(),
-            };
-            let result = Link::dial(&endpoint, dial).await;
-            let _ = outcomes.send(Outcome::Dialled(id, peer, result)).await;
-        });
-        if let Some(entry) = self.dialling.dials.get_mut(&id) {
-            entry.quic = Some(task);
-        }
     }
 
     /// A link to `peer` is up: whoever waited for it gets it.
@@ -432,10 +401,7 @@ impl Driver {
         if let Some(peer) = entry.peer {
             self.release_route(peer);
         }
-        let is_standing = entry
-            .waiting
-            .iter()
-            .any(|w| matches!(w.wish, Wish::Standing));
+        let is_standing = entry.waiting.iter().any(|w| matches!(w.wish, Wish::Standing));
         for waiting in entry.waiting {
             waiting.fail(failure.clone());
         }
@@ -446,7 +412,9 @@ impl Driver {
 
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
-        if let Some(conversation) = entry.conversation {
+        let unproved = entry.unproved.as_ref();
+        let unproved = unproved.map(|unproved| unproved.conversation());
+        for conversation in entry.conversation.into_iter().chain(unproved) {
             self.forget_conversation(conversation);
         }
         Some(entry)
@@ -480,10 +448,3 @@ const DIALS_MAX: usize = 64;
 
 /// Commands that wait for one dial.
 const WAITING_MAX: usize = 1_024;
-
-/// QUIC gives up a path that has opened but carries no handshake after this long; the dial goes on.
-const LINK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Paces QUIC's first packets when no probe has measured the path: a lost first packet then costs 0.3 s
-/// instead of quinn's 1 s.
-const INITIAL_RTT: Duration = Duration::from_millis(100);

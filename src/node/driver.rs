@@ -4,7 +4,8 @@
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
 //! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
 //! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `addresses` (where we are), `publishing` (how we are found), `standing` (a client's wish).
+//! `rescue` (of links whose path is gone), `addresses` (where we are), `publishing` (how we are found),
+//! `standing` (a client's wish).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,6 +58,8 @@ pub(super) struct DialId(pub(super) u64);
 pub(super) enum Owner {
     /// A dial of ours.
     Dial(DialId),
+    /// A dial of ours that has a link over a path that is still to be proved.
+    Unproved(DialId),
     /// An offer that we answer.
     Answer(PeerId),
     /// A live link.
@@ -148,22 +151,8 @@ enum Happened {
 
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts {
-            config,
-            clock,
-            entropy,
-            sockets,
-            bound_sockets,
-            ..
-        } = parts;
-        let Parts {
-            endpoint,
-            rendezvous,
-            addresses,
-            events,
-            outcomes,
-            ..
-        } = parts;
+        let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
+        let Parts { endpoint, rendezvous, addresses, events, outcomes, .. } = parts;
         Self {
             us: config.identity.peer_id(),
             config,
@@ -214,13 +203,7 @@ impl Driver {
         let now = self.clock.now();
         // Without anything due there is still the look at the interfaces.
         let due = self.poll_timeout().unwrap_or(now + Duration::from_secs(60));
-        let Self {
-            endpoint,
-            sockets,
-            events,
-            tasks,
-            ..
-        } = self;
+        let Self { endpoint, sockets, events, tasks, .. } = self;
         tokio::select! {
             biased;
             request = inputs.requests.recv() => Happened::Request(request),
@@ -259,19 +242,10 @@ impl Driver {
     fn handle_request(&mut self, request: Request) {
         // Whoever does not wait for an answer any more needs none.
         match request {
-            Request::Connect {
-                target,
-                timeout,
-                answer,
-            } => {
+            Request::Connect { target, timeout, answer } => {
                 self.fulfil(target, timeout, Wish::Connect(answer));
             }
-            Request::Send {
-                target,
-                message,
-                timeout,
-                answer,
-            } => {
+            Request::Send { target, message, timeout, answer } => {
                 self.fulfil(target, timeout, Wish::Send(Box::new(message), answer));
             }
             Request::Disconnect { peer, answer } => drop(answer.send(self.disconnect(peer))),
@@ -283,16 +257,9 @@ impl Driver {
 
     /// Gives a datagram that is not QUIC to whom it is for.
     fn handle_datagram(&mut self, datagram: &Datagram) {
-        let Datagram {
-            socket,
-            remote,
-            bytes,
-        } = datagram;
+        let Datagram { socket, remote, bytes } = datagram;
         if let Some(conversation) = probe::conversation_of(bytes) {
-            let path = Path {
-                socket: *socket,
-                remote: *remote,
-            };
+            let path = Path { socket: *socket, remote: *remote };
             self.handle_probe(conversation, path, bytes);
             return;
         }
@@ -303,13 +270,7 @@ impl Driver {
             Ok(stun::Message::Request(request)) => {
                 let now = self.clock.now();
                 if let Some(answer) = self.stun_server.handle_request(*remote, request, now) {
-                    self.sockets.send(
-                        Path {
-                            socket: *socket,
-                            remote: *remote,
-                        },
-                        &answer,
-                    );
+                    self.sockets.send(Path { socket: *socket, remote: *remote }, &answer);
                 }
             }
             Err(reason) => tracing::trace!(%remote, ?reason, "a datagram that is nothing to us"),
@@ -325,10 +286,11 @@ impl Driver {
         };
         tracing::trace!(%path, ?probe, ?owner, "probe heard");
         match *owner {
+            // Only what the dial chooses is admitted: an answer from elsewhere would be a crossed path.
             Owner::Dial(id) => {
-                self.admit_dialled(id, path);
                 self.tell_dial(id, |dial, now| dial.handle_probe(path, probe, now));
             }
+            Owner::Unproved(id) => self.handle_proof_probe(id, path, probe),
             Owner::Answer(peer) => {
                 self.admit(peer, path);
                 self.handle_answer_probe(peer, path, probe);
@@ -340,7 +302,7 @@ impl Driver {
     fn handle_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Found(id, found) => {
-                self.tell_dial(id, |dial, now| dial.handle_found(found, now));
+                self.handle_found(id, found);
             }
             Outcome::LookupEnded(id, answered) => {
                 self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));
@@ -393,10 +355,7 @@ impl Driver {
     }
 
     fn status(&self) -> Status {
-        let dht = self
-            .rendezvous
-            .as_ref()
-            .map(|rendezvous| rendezvous.health());
+        let dht = self.rendezvous.as_ref().map(|rendezvous| rendezvous.health());
         Status {
             peer_id: self.us,
             local_addresses: self.addresses.local(&self.bound_sockets),

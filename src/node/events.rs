@@ -16,10 +16,7 @@ pub(super) struct Events {
 impl Events {
     /// Events that go to the receiver of `sender`.
     pub(super) fn new(sender: mpsc::Sender<Event>) -> Self {
-        Self {
-            sender,
-            backlog: VecDeque::new(),
-        }
+        Self { sender, backlog: VecDeque::new() }
     }
 
     /// A sender for a session, which waits while the user is slow and so slows its peer.
@@ -33,8 +30,7 @@ impl Events {
         self.backlog.push_back(event);
         self.flush();
         if self.backlog.len() > BACKLOG_MAX {
-            self.backlog
-                .retain(|event| !matches!(event, Event::Progress { .. }));
+            self.backlog.retain(|event| !matches!(event, Event::Progress { .. }));
         }
         while self.backlog.len() > BACKLOG_MAX {
             self.backlog.pop_front();

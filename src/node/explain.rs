@@ -45,15 +45,26 @@ pub(super) struct Facts {
     pub(super) link_failure: Option<Failure>,
 }
 
+impl Facts {
+    /// Whether each side sees the other one's port change with every destination.
+    pub(super) fn both_change_ports(&self) -> bool {
+        self.our_nat.has_dependent_mapping() && self.peer_nat.has_dependent_mapping()
+    }
+}
+
 /// Why `target` was not reached.
 pub(super) fn unreached(target: &Target, facts: &Facts) -> Failure {
     let is_mismatch = |failure: &&Failure| failure.code == Code::PeerIdentityMismatch;
     let replaced = facts.link_failure.as_ref().filter(is_mismatch);
     match facts.peer {
         None if facts.dht_disabled => no_dht_configured(target),
+        None if facts.lookups == 0 => too_soon(target, facts),
         None if facts.dht_nodes_answered == 0 => dht_unreachable(facts),
         None => not_found(target, facts),
         Some(_) if facts.path_open => no_handshake(target, facts),
+        // A record says where the peer is: whoever else answered there lives at a private address that
+        // two networks share.
+        Some(peer) if facts.record_age.is_some() => no_path(&peer, facts),
         Some(peer) => replaced.cloned().unwrap_or_else(|| no_path(&peer, facts)),
     }
 }
@@ -62,6 +73,12 @@ fn no_dht_configured(target: &Target) -> Failure {
     Failure::new(Code::PeerNotFound, format!("no way to look {target} up"))
         .because("this node was started without a DHT")
         .hint("use a ticket with addresses (p2p-node ticket --addrs), or drop --dht-bootstrap none")
+}
+
+fn too_soon(target: &Target, facts: &Facts) -> Failure {
+    Failure::new(Code::Timeout, format!("{target} was not found in time"))
+        .because(format!("no lookup has ended within {}", seconds(facts.elapsed)))
+        .hint("give it longer: a lookup takes a second or two")
 }
 
 fn dht_unreachable(facts: &Facts) -> Failure {
@@ -84,27 +101,19 @@ fn not_found(target: &Target, facts: &Facts) -> Failure {
                 .into()
         }
     };
-    Failure::new(
-        Code::PeerNotFound,
-        format!("nothing is published for {target}"),
-    )
-    .because(format!(
-        "{} DHT nodes answered, {} lookups in {}",
-        facts.dht_nodes_answered,
-        facts.lookups,
-        seconds(facts.elapsed)
-    ))
-    .hint(hint)
+    Failure::new(Code::PeerNotFound, format!("nothing is published for {target}"))
+        .because(format!(
+            "{} DHT nodes answered, {} lookups in {}",
+            facts.dht_nodes_answered,
+            facts.lookups,
+            seconds(facts.elapsed)
+        ))
+        .hint(hint)
 }
 
 fn no_handshake(target: &Target, facts: &Facts) -> Failure {
     let cause = facts.link_failure.as_ref().map_or_else(
-        || {
-            format!(
-                "a path opened, but QUIC did not answer within {}",
-                seconds(facts.elapsed)
-            )
-        },
+        || format!("a path opened, but QUIC did not answer within {}", seconds(facts.elapsed)),
         |failure| format!("{failure}"),
     );
     Failure::new(
@@ -116,9 +125,7 @@ fn no_handshake(target: &Target, facts: &Facts) -> Failure {
 }
 
 fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
-    let age = facts
-        .record_age
-        .map(|age| format!("; its record is {} old", seconds(age)));
+    let age = facts.record_age.map(|age| format!("; its record is {} old", seconds(age)));
     let measured = format!(
         "{} probes to {} addresses and {} offers in {}; our NAT: {}; theirs: {}{}",
         facts.probes_sent,
@@ -129,7 +136,7 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
         facts.peer_nat,
         age.unwrap_or_default()
     );
-    if facts.our_nat.has_dependent_mapping() && facts.peer_nat.has_dependent_mapping() {
+    if facts.both_change_ports() {
         return Failure::new(
             Code::NatIncompatible,
             format!("found {}, but no direct path can be opened", peer.short()),
@@ -137,19 +144,15 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
         .because(format!("both NATs use another port for every destination; {measured}"))
         .hint("move one side behind another NAT, forward a UDP port to it (--bind 0.0.0.0:PORT), or use IPv6");
     }
-    let message = format!(
-        "no answer from {} on {} addresses",
-        peer.short(),
-        facts.peer_addresses
-    );
+    let message = format!("no answer from {} on {} addresses", peer.short(), facts.peer_addresses);
     if !facts.has_public_address && facts.our_addresses > 0 {
         return Failure::new(Code::PunchTimeout, message)
             .because(format!("no STUN server answered, so our public address is not known; {measured}"))
             .hint("check that UDP leaves this network, or name a STUN server that you can reach: --stun HOST:PORT");
     }
-    Failure::new(Code::PunchTimeout, message)
-        .because(measured)
-        .hint("is the peer still running? if so, forward a UDP port to one side (--bind 0.0.0.0:PORT)")
+    Failure::new(Code::PunchTimeout, message).because(measured).hint(
+        "is the peer still running? if so, forward a UDP port to one side (--bind 0.0.0.0:PORT)",
+    )
 }
 
 /// `error` of a link to `peer` as its user sees it.
@@ -187,10 +190,7 @@ pub(super) fn not_taken(error: &SendError, size: usize) -> Failure {
 pub(super) fn delivery_unknown(cause: &LinkError, peer: PeerId) -> Failure {
     Failure::new(
         Code::DeliveryUnknown,
-        format!(
-            "the link to {} ended before the message was acknowledged",
-            peer.short()
-        ),
+        format!("the link to {} ended before the message was acknowledged", peer.short()),
     )
     .because(cause.to_string())
     .hint("it may have arrived: send it again only if the other side can tell doubles apart")
@@ -198,12 +198,9 @@ pub(super) fn delivery_unknown(cause: &LinkError, peer: PeerId) -> Failure {
 
 /// Why a message to `peer` is not known to have arrived in time.
 pub(super) fn unacknowledged(peer: PeerId) -> Failure {
-    Failure::new(
-        Code::Timeout,
-        format!("{} did not acknowledge the message in time", peer.short()),
-    )
-    .because("the link is up, but the other side has not taken the message yet")
-    .hint("it may still arrive; its reader is slow, or the network is")
+    Failure::new(Code::Timeout, format!("{} did not acknowledge the message in time", peer.short()))
+        .because("the link is up, but the other side has not taken the message yet")
+        .hint("it may still arrive; its reader is slow, or the network is")
 }
 
 fn seconds(duration: Duration) -> String {
@@ -224,35 +221,21 @@ mod tests {
     }
 
     fn symmetric() -> NatBehaviour {
-        NatBehaviour {
-            mapping: Some(Dependence::AddressAndPortDependent),
-            filtering: None,
-        }
+        NatBehaviour { mapping: Some(Dependence::AddressAndPortDependent), filtering: None }
     }
 
     #[test]
     fn every_kind_of_failure_has_its_code_a_cause_and_a_remedy() {
         let peer = Some(crate::identity::Identity::from_seed([1; 32]).peer_id());
-        let silent = Facts::default();
-        let answered = Facts {
-            dht_nodes_answered: 8,
-            ..Facts::default()
-        };
-        let unreached_peer = Facts {
-            peer,
-            has_public_address: true,
-            ..answered.clone()
-        };
-        let both_hard = Facts {
-            our_nat: symmetric(),
-            peer_nat: symmetric(),
-            ..unreached_peer.clone()
-        };
-        let half_open = Facts {
-            path_open: true,
-            ..unreached_peer.clone()
-        };
+        let hurried = Facts::default();
+        let silent = Facts { lookups: 3, ..Facts::default() };
+        let answered = Facts { lookups: 3, dht_nodes_answered: 8, ..Facts::default() };
+        let unreached_peer = Facts { peer, has_public_address: true, ..answered.clone() };
+        let both_hard =
+            Facts { our_nat: symmetric(), peer_nat: symmetric(), ..unreached_peer.clone() };
+        let half_open = Facts { path_open: true, ..unreached_peer.clone() };
         for (facts, code) in [
+            (hurried, Code::Timeout),
             (silent, Code::DhtUnreachable),
             (answered, Code::PeerNotFound),
             (unreached_peer, Code::PunchTimeout),
@@ -261,10 +244,7 @@ mod tests {
         ] {
             let failure = unreached(&service(), &facts);
             assert_eq!(failure.code, code);
-            assert!(
-                !failure.why.is_empty() && !failure.hint.is_empty(),
-                "{failure}"
-            );
+            assert!(!failure.why.is_empty() && !failure.hint.is_empty(), "{failure}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::dial::Found;
 use crate::{
-    behaviour::NatBehaviour,
     dht::{
         item::Item,
         location::Name,
@@ -29,35 +28,14 @@ pub(super) fn peers_in(item: &Item, name: &Name, now: UnixMillis) -> Vec<Found> 
 
 impl From<PeerRecord> for Found {
     fn from(record: PeerRecord) -> Self {
-        let PeerRecord {
-            peer,
-            made_at,
-            candidates,
-            nat,
-            ..
-        } = record;
-        Self {
-            peer,
-            made_at,
-            candidates,
-            nat,
-        }
+        let PeerRecord { peer, made_at, candidates, nat, .. } = record;
+        Self { peer, made_at, candidates, nat }
     }
 }
 
 impl From<ServiceEntry> for Found {
     fn from(entry: ServiceEntry) -> Self {
-        let ServiceEntry {
-            peer,
-            made_at,
-            candidates,
-            ..
-        } = entry;
-        Self {
-            peer,
-            made_at,
-            candidates,
-            nat: NatBehaviour::default(),
-        }
+        let ServiceEntry { peer, made_at, candidates, nat, .. } = entry;
+        Self { peer, made_at, candidates, nat }
     }
 }

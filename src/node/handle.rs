@@ -31,18 +31,9 @@ pub struct Node {
 )]
 pub enum Request {
     /// [`Node::connect`]
-    Connect {
-        target: Target,
-        timeout: Option<Duration>,
-        answer: Answer<Connection>,
-    },
+    Connect { target: Target, timeout: Option<Duration>, answer: Answer<Connection> },
     /// [`Node::send`]
-    Send {
-        target: Target,
-        message: Message,
-        timeout: Option<Duration>,
-        answer: Answer<Receipt>,
-    },
+    Send { target: Target, message: Message, timeout: Option<Duration>, answer: Answer<Receipt> },
     /// [`Node::disconnect`]
     Disconnect { peer: PeerId, answer: Answer<()> },
     /// [`Node::peers`]
@@ -58,12 +49,7 @@ pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 impl Node {
     pub(crate) fn new(peer_id: PeerId, ticket: Ticket, requests: mpsc::Sender<Request>) -> Self {
-        Self {
-            peer_id,
-            ticket,
-            requests,
-            turn: Arc::default(),
-        }
+        Self { peer_id, ticket, requests, turn: Arc::default() }
     }
 
     /// Who this node is.
@@ -85,12 +71,7 @@ impl Node {
         target: Target,
         timeout: Option<Duration>,
     ) -> Result<Connection, Failure> {
-        self.ask(|answer| Request::Connect {
-            target,
-            timeout,
-            answer,
-        })
-        .await
+        self.ask(|answer| Request::Connect { target, timeout, answer }).await
     }
 
     /// Sends `message` to `target`, dialling it first if need be; done when the other node has handed it
@@ -105,13 +86,7 @@ impl Node {
         message: Message,
         timeout: Option<Duration>,
     ) -> Result<Receipt, Failure> {
-        self.ask(|answer| Request::Send {
-            target,
-            message,
-            timeout,
-            answer,
-        })
-        .await
+        self.ask(|answer| Request::Send { target, message, timeout, answer }).await
     }
 
     /// Ends the link to `peer`, if there is one.
@@ -119,8 +94,7 @@ impl Node {
     /// # Errors
     /// [`Code::PeerNotFound`] if it is not connected.
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), Failure> {
-        self.ask(|answer| Request::Disconnect { peer, answer })
-            .await
+        self.ask(|answer| Request::Disconnect { peer, answer }).await
     }
 
     /// All connected peers, in the order of their ids.
@@ -149,10 +123,7 @@ impl Node {
         let (answer, answered) = oneshot::channel();
         let gone = || Failure::new(Code::ShuttingDown, "the node is stopping");
         let turn = self.turn.lock().await;
-        self.requests
-            .send(request(answer))
-            .await
-            .map_err(|_| gone())?;
+        self.requests.send(request(answer)).await.map_err(|_| gone())?;
         drop(turn);
         answered.await.unwrap_or_else(|_| Err(gone()))
     }

@@ -13,9 +13,10 @@ use tokio::time::timeout_at;
 
 use super::{
     dialling::{Waiting, Wish},
-    driver::{DialId, Driver, Outcome, Owner},
+    driver::{Driver, Outcome, Owner},
     event::{Connection, Direction, Event, PeerStatus, Receipt, Stage, Target},
     explain,
+    rescue::Rescue,
 };
 use crate::{
     candidate::Candidate,
@@ -54,10 +55,13 @@ pub(super) struct Live {
     link: Arc<Link>,
     pub(super) upkeep: Upkeep,
     generation: u64,
-    direction: Direction,
+    pub(super) direction: Direction,
     /// The conversation of the offer that led here, if one did.
     offered: Option<ConversationId>,
     pub(super) conversation: ConversationId,
+    /// What was dialled, if it was us.
+    pub(super) target: Option<Target>,
+    pub(super) rescue: Rescue,
     since: Instant,
     took: Duration,
     /// Messages of ours that the peer has.
@@ -93,35 +97,31 @@ impl Links {
 
     /// Connected peers.
     pub(super) fn count(&self) -> usize {
-        self.neighbours
-            .values()
-            .filter(|neighbour| neighbour.live.is_some())
-            .count()
+        self.neighbours.values().filter(|neighbour| neighbour.live.is_some()).count()
     }
 
     /// Whether the live link to `peer` came of the offer with this conversation.
     pub(super) fn came_from(&self, peer: PeerId, conversation: ConversationId) -> bool {
-        let live = self
-            .neighbours
-            .get(&peer)
-            .and_then(|neighbour| neighbour.live.as_ref());
+        let live = self.neighbours.get(&peer).and_then(|neighbour| neighbour.live.as_ref());
         live.is_some_and(|live| live.offered == Some(conversation))
+    }
+
+    /// Whether the live link to `peer` is one that we dialled.
+    pub(super) fn is_dialled(&self, peer: PeerId) -> bool {
+        let live = self.neighbours.get(&peer).and_then(|neighbour| neighbour.live.as_ref());
+        live.is_some_and(|live| live.direction == Direction::Outgoing)
     }
 
     /// When a path is due for a look.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let live = self
-            .neighbours
-            .values()
-            .filter_map(|neighbour| neighbour.live.as_ref());
-        live.filter_map(|live| live.upkeep.poll_timeout()).min()
+        let live = self.neighbours.values().filter_map(|neighbour| neighbour.live.as_ref());
+        let upkeep = live.filter_map(|live| live.upkeep.poll_timeout());
+        upkeep.chain(self.poll_rescue()).min()
     }
 
     /// The live link to `peer`.
     pub(super) fn live(&mut self, peer: PeerId) -> Option<&mut Live> {
-        self.neighbours
-            .get_mut(&peer)
-            .and_then(|neighbour| neighbour.live.as_mut())
+        self.neighbours.get_mut(&peer).and_then(|neighbour| neighbour.live.as_mut())
     }
 }
 
@@ -162,22 +162,13 @@ impl Driver {
 
     /// Who may be linked to this node.
     fn admission(&self) -> Admission {
-        let secret = self
-            .config
-            .service
-            .as_ref()
-            .and_then(Service::admission_key);
+        let secret = self.config.service.as_ref().and_then(Service::admission_key);
         if self.config.allow.is_empty() && secret.is_none() {
             return Admission::Anyone;
         }
-        let ticket = Ticket::of(&self.config.identity, Vec::new())
-            .secret
-            .admission_key();
+        let ticket = Ticket::of(&self.config.identity, Vec::new()).secret.admission_key();
         let keys = secret.into_iter().chain([ticket]).collect();
-        Admission::Only {
-            peers: self.config.allow.clone(),
-            keys,
-        }
+        Admission::Only { peers: self.config.allow.clone(), keys }
     }
 
     /// Takes in that QUIC which somebody dialled to us has become a link, or not.
@@ -195,12 +186,7 @@ impl Driver {
             }
         };
         let peer = link.peer_id();
-        match self
-            .links
-            .neighbours
-            .get(&peer)
-            .map(|neighbour| neighbour.route)
-        {
+        match self.links.neighbours.get(&peer).map(|neighbour| neighbour.route) {
             Some(own) if own == route => {}
             Some(own) => self.sockets.adopt_stranger(route, own),
             None => {
@@ -212,39 +198,14 @@ impl Driver {
         self.link_up(link, Direction::Incoming, began);
     }
 
-    /// Takes in that QUIC which we dialled has become a link, or not.
-    pub(super) fn handle_dialled(
-        &mut self,
-        id: DialId,
-        peer: PeerId,
-        result: Result<Link, LinkError>,
-    ) {
-        match result {
-            Ok(link) => {
-                let began = self.dialling.began(id).unwrap_or_else(|| self.clock.now());
-                self.link_up(link, Direction::Outgoing, began);
-            }
-            Err(error) => {
-                let failure = explain::link_failed(&error, peer);
-                let answered_at = self.heard_at(peer);
-                self.tell_dial(id, |dial, now| {
-                    dial.handle_link_failed(failure, &answered_at, now)
-                });
-            }
-        }
-    }
-
-    fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
+    /// A link is up; it is announced unless there is a better one, or no room for it.
+    pub(super) fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
         let (peer, now) = (link.peer_id(), self.clock.now());
         if self.links.count() >= self.config.peers_max && self.links.live(peer).is_none() {
             return self.close_link(Arc::new(link), "this node has as many peers as it may");
         }
         // Both sides dialled at once: the link that the lower id dialled stays, on both sides.
-        let winner = if self.us < peer {
-            Direction::Outgoing
-        } else {
-            Direction::Incoming
-        };
+        let winner = if self.us < peer { Direction::Outgoing } else { Direction::Incoming };
         if let Some(before) = self.links.live(peer) {
             let is_glare = before.direction != direction && now < before.since + GLARE_TIME;
             if is_glare && before.direction == winner {
@@ -265,14 +226,13 @@ impl Driver {
         self.links.generations += 1;
         let live = Live {
             conversation: link.probe_keys().conversation,
-            offered: self
-                .answering
-                .offer_of(peer)
-                .map(|offer| offer.conversation),
+            offered: self.answering.offer_of(peer).map(|offer| offer.conversation),
             link: Arc::new(link),
             upkeep,
             generation: self.links.generations,
             direction,
+            target: self.dialling.target_reaching(peer),
+            rescue: Rescue::default(),
             since: now,
             took: now.saturating_duration_since(began),
             delivered: Arc::new(AtomicU64::new(0)),
@@ -283,6 +243,8 @@ impl Driver {
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = Some(live);
         }
+        // From here on sends that are not answered are told of.
+        self.tell_traffic(peer);
         self.end_answer(peer);
         self.complete_dials(peer);
         self.drain_upkeep(peer);
@@ -291,10 +253,7 @@ impl Driver {
 
     fn announce_link(&mut self, peer: PeerId, live: &Live) {
         self.events.emit(Event::Progress {
-            target: self
-                .dialling
-                .target_reaching(peer)
-                .unwrap_or(Target::Peer(peer)),
+            target: self.dialling.target_reaching(peer).unwrap_or(Target::Peer(peer)),
             peer: Some(peer),
             stage: Stage::Link,
             elapsed: live.took,
@@ -320,48 +279,32 @@ impl Driver {
                     Err(error) => break error,
                 }
             };
-            let end = SessionEnd {
-                peer,
-                generation,
-                error,
-            };
+            let end = SessionEnd { peer, generation, error };
             let _ = outcomes.send(Outcome::SessionEnded(end)).await;
         });
     }
 
     /// Takes in that a link is gone.
     pub(super) fn handle_session_ended(&mut self, end: SessionEnd) {
-        let SessionEnd {
-            peer,
-            generation,
-            error,
-        } = end;
-        let Some(live) = self
-            .links
-            .live(peer)
-            .filter(|live| live.generation == generation)
-        else {
+        let SessionEnd { peer, generation, error } = end;
+        let Some(live) = self.links.live(peer).filter(|live| live.generation == generation) else {
             return;
         };
         let conversation = live.conversation;
         self.forget_conversation(conversation);
+        self.end_rescue(peer);
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = None;
         }
         self.release_route(peer);
-        let will_retry = self
-            .standing
-            .handle_link_down(self.links.count(), self.clock.now());
+        let will_retry = self.standing.handle_link_down(self.links.count(), self.clock.now());
         let failure = explain::link_failed(&error, peer);
-        self.events.emit(Event::Disconnected {
-            peer,
-            failure,
-            will_retry,
-        });
+        self.events.emit(Event::Disconnected { peer, failure, will_retry });
     }
 
     /// Ends the link to `peer`, if there is one, without an event: another takes its place.
     fn end_session(&mut self, peer: PeerId, reason: &'static str) {
+        self.end_rescue(peer);
         let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
             return;
         };
@@ -378,11 +321,8 @@ impl Driver {
     /// When it is not connected.
     pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
         let live = self.links.live(peer).ok_or_else(|| {
-            Failure::new(
-                Code::PeerNotFound,
-                format!("{} is not connected", peer.short()),
-            )
-            .hint("`list` shows who is")
+            Failure::new(Code::PeerNotFound, format!("{} is not connected", peer.short()))
+                .hint("`list` shows who is")
         })?;
         let link = live.link.clone();
         self.close_link(link, "disconnected");
@@ -397,11 +337,7 @@ impl Driver {
     /// Says goodbye to every peer; the future ends when all have heard it, or had their time.
     pub(super) fn close_all(&mut self) -> impl Future<Output = ()> + use<> {
         let deadline = self.clock.now() + CLOSE_TIME;
-        let live = self
-            .links
-            .neighbours
-            .values()
-            .filter_map(|neighbour| neighbour.live.as_ref());
+        let live = self.links.neighbours.values().filter_map(|neighbour| neighbour.live.as_ref());
         let links: Vec<Arc<Link>> = live.map(|live| live.link.clone()).collect();
         async move {
             let mut closing = tokio::task::JoinSet::new();
@@ -440,11 +376,7 @@ impl Driver {
                                 Ok(Ok(())) => {
                                     delivered.fetch_add(1, Ordering::Relaxed);
                                     let rtt = clock.now().saturating_duration_since(began);
-                                    Ok(Receipt {
-                                        peer,
-                                        message_id,
-                                        rtt,
-                                    })
+                                    Ok(Receipt { peer, message_id, rtt })
                                 }
                                 Ok(Err(unknown)) => {
                                     Err(explain::delivery_unknown(&unknown.cause, peer))

@@ -22,6 +22,7 @@ mod found;
 mod handle;
 mod linking;
 mod publishing;
+mod rescue;
 mod routing;
 mod standing;
 mod start;

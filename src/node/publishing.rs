@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct Publishing {
     records: Vec<Record>,
     was_online: bool,
+    /// DHT nodes that took the last record.
+    stored_at: usize,
 }
 
 #[derive(Debug)]
@@ -44,35 +46,21 @@ struct Record {
 #[derive(Debug)]
 pub(super) enum Published {
     /// The record was read: nodes that answered, and what lies there.
-    Read {
-        record: usize,
-        answered: usize,
-        item: Option<Item>,
-    },
+    Read { record: usize, answered: usize, item: Option<Item> },
     /// The record was written, or not.
-    Written {
-        record: usize,
-        seq: i64,
-        result: Result<Stored, PutError>,
-    },
+    Written { record: usize, seq: i64, result: Result<Stored, PutError> },
 }
 
 impl Publishing {
     /// When a record is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.records
-            .iter()
-            .filter_map(|record| record.publication.poll_timeout())
-            .min()
+        self.records.iter().filter_map(|record| record.publication.poll_timeout()).min()
     }
 
     /// Whether every record is in the DHT.
     pub(super) fn is_online(&self) -> bool {
         !self.records.is_empty()
-            && self
-                .records
-                .iter()
-                .all(|record| record.publication.is_published())
+            && self.records.iter().all(|record| record.publication.is_published())
     }
 }
 
@@ -114,17 +102,11 @@ impl Driver {
     /// The names under which this node is found. With a secret, the bare peer id is none of them.
     fn own_names(&self) -> Vec<Name> {
         let service = self.config.service.clone();
-        let is_private = service
-            .as_ref()
-            .is_some_and(|service| service.secret.is_some());
+        let is_private = service.as_ref().is_some_and(|service| service.secret.is_some());
         let secret = Ticket::of(&self.config.identity, Vec::new()).secret;
         let public = (!is_private).then_some(Name::Peer(self.us));
         let service = service.map(Name::Service);
-        service
-            .into_iter()
-            .chain(public)
-            .chain([Name::Ticket(self.us, secret)])
-            .collect()
+        service.into_iter().chain(public).chain([Name::Ticket(self.us, secret)]).collect()
     }
 
     /// Our addresses are others than before, or known for the first time.
@@ -152,46 +134,39 @@ impl Driver {
     pub(super) fn handle_published(&mut self, published: Published) {
         let (now, unix) = (self.clock.now(), self.clock.unix());
         match published {
-            Published::Read {
-                record,
-                answered,
-                item,
-            } => {
+            Published::Read { record, answered, item } => {
                 let Some(record) = self.publishing.records.get_mut(record) else {
                     return;
                 };
                 let found = record.take_read(answered, item.as_ref(), &self.us, unix);
+                tracing::debug!(?found, answered, "a record was read");
                 record.publication.handle_read(found, now);
+                self.announce_online();
             }
-            Published::Written {
-                record,
-                seq,
-                result,
-            } => {
+            Published::Written { record, seq, result } => {
                 if let Err(error) = &result {
                     tracing::warn!(%error, "a record could not be published");
                 }
-                let stored = result.as_ref().map_or(0, |stored| stored.nodes);
+                if let Ok(stored) = &result {
+                    self.publishing.stored_at = stored.nodes;
+                }
                 let Some(record) = self.publishing.records.get_mut(record) else {
                     return;
                 };
                 record.publication.handle_written(seq, &result, now);
-                self.announce_online(stored);
+                self.announce_online();
             }
         }
         self.drain_publishing();
     }
 
-    fn announce_online(&mut self, stored_at: usize) {
+    fn announce_online(&mut self) {
         let is_online = self.publishing.is_online();
         if is_online && !self.publishing.was_online {
             let candidates = self.addresses.gathered().candidates;
             self.events.emit(Event::Online {
-                stored_at,
-                addresses: candidates
-                    .into_iter()
-                    .map(|candidate| candidate.address)
-                    .collect(),
+                stored_at: self.publishing.stored_at,
+                addresses: candidates.into_iter().map(|candidate| candidate.address).collect(),
                 took: self.clock.now().saturating_duration_since(self.started),
             });
         }
@@ -212,11 +187,7 @@ impl Driver {
                     let (rendezvous, outcomes) = (rendezvous.clone(), self.outcomes());
                     self.spawn(async move {
                         let (item, end) = rendezvous.get(at).newest().await;
-                        let read = Published::Read {
-                            record: index,
-                            answered: end.answered,
-                            item,
-                        };
+                        let read = Published::Read { record: index, answered: end.answered, item };
                         // A driver that is gone needs no answer, here and below.
                         let _ = outcomes.send(Outcome::Published(read)).await;
                     });
@@ -245,7 +216,8 @@ impl Driver {
         let (identity, name, entropy) = (&self.config.identity, &record.name, &mut self.entropy);
         let item = match name {
             Name::Service(_) => {
-                let entry = ServiceEntry::new(identity, name, &gathered.candidates, unix);
+                let entry =
+                    ServiceEntry::new(identity, name, (&gathered.candidates, gathered.nat), unix);
                 record.entry_made_at = entry.made_at;
                 let value = record.read.merge(&[entry], unix).seal(name, entropy);
                 Item::sign(&name.service_record_key(), seq, value)
@@ -262,14 +234,11 @@ impl Driver {
                 Item::sign(&name.own_record_key(identity), seq, value)
             }
         };
+        tracing::debug!(seq, cas, "a record is written");
         let (rendezvous, outcomes) = (rendezvous.clone(), self.outcomes());
         self.spawn(async move {
             let result = rendezvous.put(item, cas).await;
-            let written = Published::Written {
-                record: index,
-                seq,
-                result,
-            };
+            let written = Published::Written { record: index, seq, result };
             let _ = outcomes.send(Outcome::Published(written)).await;
         });
     }
@@ -279,30 +248,31 @@ impl Driver {
     /// Takes this server off the service's list, so that nobody dials it in vain; the future ends when
     /// that is done, or has had its time.
     pub(super) fn retire(&mut self) -> impl Future<Output = ()> + use<> {
-        let item = self.farewell();
+        let farewell = self.farewell();
         let rendezvous = self.rendezvous.clone();
         async move {
-            if let (Some(item), Some(rendezvous)) = (item, rendezvous) {
+            if let (Some((item, cas)), Some(rendezvous)) = (farewell, rendezvous) {
                 // In vain, others find out that we are gone when they dial.
-                let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, None)).await;
+                let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, cas)).await;
             }
         }
     }
 
-    fn farewell(&mut self) -> Option<Item> {
+    /// The list without us, to replace the one that we know.
+    fn farewell(&mut self) -> Option<(Item, Option<i64>)> {
         let unix = self.clock.unix();
-        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX);
         let is_list = |record: &&mut Record| matches!(record.name, Name::Service(_));
         let record = self.publishing.records.iter_mut().find(is_list)?;
         if record.entry_made_at == UnixMillis::default() {
             return None;
         }
+        let cas = record.publication.seq();
+        let seq_min = cas.map_or(1, |seq| seq.saturating_add(1));
+        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX).max(seq_min);
         record.read.entries.retain(|entry| entry.peer != self.us);
-        let value = record
-            .read
-            .merge(&[], unix)
-            .seal(&record.name, &mut self.entropy);
-        Some(Item::sign(&record.name.service_record_key(), seq, value))
+        let value = record.read.merge(&[], unix).seal(&record.name, &mut self.entropy);
+        let item = Item::sign(&record.name.service_record_key(), seq, value);
+        Some((item, cas))
     }
 }
 
@@ -317,11 +287,7 @@ impl Record {
     ) -> Found {
         let Some(item) = item else {
             self.read = ServiceRecord::default();
-            return if answered == 0 {
-                Found::Nobody
-            } else {
-                Found::Nothing
-            };
+            return if answered == 0 { Found::Nobody } else { Found::Nothing };
         };
         // What is not a record any more is written over.
         self.read = ServiceRecord::open(item.value(), &self.name, now).unwrap_or_default();
@@ -333,5 +299,5 @@ impl Record {
     }
 }
 
-/// A put on warm nodes takes one round trip; nobody waits longer for a node to stop.
-const RETIRE_TIME: Duration = Duration::from_millis(700);
+/// A put takes a round trip, and up to a second if the nodes were asked just now.
+const RETIRE_TIME: Duration = Duration::from_millis(1_500);

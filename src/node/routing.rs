@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    driver::{DialId, Driver},
+    driver::Driver,
     event::{Event, PathKind, PathReport},
     linking::Neighbour,
 };
@@ -27,6 +27,11 @@ impl Driver {
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             candidates.clone_into(&mut neighbour.candidates);
             self.sockets.set_candidates(neighbour.route, &addresses);
+            let paths = self.paths_to(candidates);
+            if let Some(live) = self.links.live(peer) {
+                live.upkeep.add_candidates(paths, self.clock.now());
+                self.drain_upkeep(peer);
+            }
             return;
         }
         match self.sockets.open_route(&addresses) {
@@ -37,11 +42,7 @@ impl Driver {
 
     /// Makes `route` the one to `peer`.
     pub(super) fn adopt_route(&mut self, peer: PeerId, route: RouteId, candidates: &[Candidate]) {
-        let neighbour = Neighbour {
-            route,
-            candidates: candidates.to_vec(),
-            live: None,
-        };
+        let neighbour = Neighbour { route, candidates: candidates.to_vec(), live: None };
         self.links.neighbours.insert(peer, neighbour);
         self.links.by_route.insert(route, peer);
     }
@@ -60,10 +61,15 @@ impl Driver {
 
     /// QUIC packets for `peer` go over `path` from here on.
     pub(super) fn use_path(&mut self, peer: PeerId, path: Path) {
-        if let Some(neighbour) = self.links.neighbours.get(&peer) {
-            // A live link has machines of its own that know better than a dial that is still ending.
-            if neighbour.live.is_none() {
-                self.sockets.set_best(neighbour.route, path);
+        let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
+            return;
+        };
+        match &mut neighbour.live {
+            None => self.sockets.set_best(neighbour.route, path),
+            // A live link asks on the path itself, and takes it if it has nothing better.
+            Some(live) => {
+                live.upkeep.suggest(path, self.clock.now());
+                self.drain_upkeep(peer);
             }
         }
     }
@@ -78,20 +84,12 @@ impl Driver {
     pub(super) fn heard_at(&self, peer: PeerId) -> Vec<SocketAddr> {
         let neighbour = self.links.neighbours.get(&peer);
         let paths = neighbour.map(|neighbour| self.sockets.paths(neighbour.route));
-        paths
-            .unwrap_or_default()
-            .iter()
-            .map(|path| path.remote)
-            .collect()
+        paths.unwrap_or_default().iter().map(|path| path.remote).collect()
     }
 
     /// Whether QUIC has heard anything of `peer`.
     pub(super) fn hears_quic(&self, peer: PeerId) -> bool {
-        let route = self
-            .links
-            .neighbours
-            .get(&peer)
-            .map(|neighbour| neighbour.route);
+        let route = self.links.neighbours.get(&peer).map(|neighbour| neighbour.route);
         let traffic = route.and_then(|route| self.sockets.traffic(route));
         traffic.is_some_and(|traffic| traffic.heard_at.is_some())
     }
@@ -105,34 +103,17 @@ impl Driver {
         }
     }
 
-    /// The same for the peer that a dial is reaching.
-    pub(super) fn admit_dialled(&mut self, id: DialId, path: Path) {
-        if let Some(peer) = self.dialling.peer_of(id) {
-            self.admit(peer, path);
-        }
-    }
-
     /// `path` as users see it.
     pub(super) fn path_report(&self, path: Path) -> PathReport {
-        let socket = self
-            .bound_sockets
-            .iter()
-            .find(|socket| socket.index == path.socket);
+        let socket = self.bound_sockets.iter().find(|socket| socket.index == path.socket);
         let bound = socket.map_or(path.remote, |socket| socket.local);
         let local = self.addresses.source(bound, path.remote);
-        PathReport {
-            kind: kind_of(path.remote, local),
-            local,
-            remote: path.remote,
-        }
+        PathReport { kind: kind_of(path.remote, local), local, remote: path.remote }
     }
 
     /// Over which sockets `candidates` are reached.
     pub(super) fn paths_to(&self, candidates: &[Candidate]) -> Vec<Path> {
-        candidates
-            .iter()
-            .filter_map(|candidate| self.sockets.path_to(candidate.address))
-            .collect()
+        candidates.iter().filter_map(|candidate| self.sockets.path_to(candidate.address)).collect()
     }
 
     /// Takes in a probe of a connected peer.
@@ -146,9 +127,7 @@ impl Driver {
 
     /// Takes in that these routes have sent something that was not answered yet.
     pub(super) fn handle_unanswered(&mut self, routes: &BTreeSet<RouteId>) {
-        let peers = routes
-            .iter()
-            .filter_map(|route| self.links.by_route.get(route).copied());
+        let peers = routes.iter().filter_map(|route| self.links.by_route.get(route).copied());
         for peer in peers.collect::<Vec<_>>() {
             self.tell_traffic(peer);
             self.drain_upkeep(peer);
@@ -158,17 +137,10 @@ impl Driver {
     /// Looks after the paths that are due.
     pub(super) fn wake_links(&mut self, now: Instant) {
         let is_due = |neighbour: &Neighbour| {
-            let due = neighbour
-                .live
-                .as_ref()
-                .and_then(|live| live.upkeep.poll_timeout());
+            let due = neighbour.live.as_ref().and_then(|live| live.upkeep.poll_timeout());
             due.is_some_and(|due| due <= now)
         };
-        let due = self
-            .links
-            .neighbours
-            .iter()
-            .filter(|(_, neighbour)| is_due(neighbour));
+        let due = self.links.neighbours.iter().filter(|(_, neighbour)| is_due(neighbour));
         for peer in due.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             self.tell_traffic(peer);
             if let Some(live) = self.links.live(peer) {
@@ -176,9 +148,15 @@ impl Driver {
             }
             self.drain_upkeep(peer);
         }
+        let live = self.links.neighbours.iter().filter(|(_, n)| n.live.is_some());
+        for peer in live.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            self.look_after(peer);
+        }
     }
 
-    fn tell_traffic(&mut self, peer: PeerId) {
+    /// Tells the upkeep of the paths to `peer` what went over them; the next send without an answer will be
+    /// told to us.
+    pub(super) fn tell_traffic(&mut self, peer: PeerId) {
         let now = self.clock.now();
         let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
             return;
@@ -217,6 +195,7 @@ impl Driver {
                 upkeep::Output::Recovered => tracing::info!(?peer, "a path answers again"),
             }
         }
+        self.look_after(peer);
     }
 }
 

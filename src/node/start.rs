@@ -31,22 +31,13 @@ impl Node {
         config: Config,
         environment: Environment,
     ) -> Result<(Self, mpsc::Receiver<Event>), Failure> {
-        let Environment {
-            sockets,
-            interfaces,
-            rendezvous,
-            clock,
-            mut entropy,
-            crypto,
-        } = environment;
+        let Environment { sockets, interfaces, rendezvous, clock, mut entropy, crypto } =
+            environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
         let bound_sockets: Vec<BoundSocket> = sockets
             .local_addresses()
             .into_iter()
-            .map(|(index, local)| BoundSocket {
-                index,
-                local: canonical(local),
-            })
+            .map(|(index, local)| BoundSocket { index, local: canonical(local) })
             .collect();
         let endpoint = Endpoint::new(&config.identity, crypto, entropy.fork(), sockets.clone())
             .map_err(|error| no_endpoint(&error))?;
@@ -58,7 +49,8 @@ impl Node {
             Ticket::of(&config.identity, Vec::new()),
             request_sender,
         );
-        let addresses = Addresses::new(interfaces, config.stun_servers.clone(), clock.now());
+        let addresses =
+            Addresses::new(interfaces, &bound_sockets, config.stun_servers.clone(), clock.now());
         let driver = Driver::new(Parts {
             config,
             clock,
@@ -72,11 +64,7 @@ impl Node {
             outcomes: outcome_sender,
         });
         // Ends by itself when the last handle is dropped.
-        tokio::spawn(driver.run(Inputs {
-            requests,
-            datagrams,
-            outcomes,
-        }));
+        tokio::spawn(driver.run(Inputs { requests, datagrams, outcomes }));
         Ok((node, events))
     }
 }

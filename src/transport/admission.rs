@@ -58,9 +58,7 @@ impl Admission {
             return Verdict::Welcome;
         };
         let proofs = proofs.iter().take(PROOFS_MAX);
-        let mut pairs = proofs
-            .clone()
-            .flat_map(|proof| keys.iter().map(move |key| (key, proof)));
+        let mut pairs = proofs.clone().flat_map(|proof| keys.iter().map(move |key| (key, proof)));
         if peers.contains(&peer) || pairs.any(|(key, proof)| key.verifies(&[&binding.0], proof)) {
             return Verdict::Welcome;
         }
@@ -112,18 +110,12 @@ mod tests {
 
     #[test]
     fn anyone_is_welcome_where_nobody_is_excluded() {
-        assert_eq!(
-            Admission::Anyone.judge(peer(1), &[], &BINDING),
-            Verdict::Welcome
-        );
+        assert_eq!(Admission::Anyone.judge(peer(1), &[], &BINDING), Verdict::Welcome);
     }
 
     #[test]
     fn a_list_admits_those_on_it_only() {
-        let rule = Admission::Only {
-            peers: BTreeSet::from([peer(1)]),
-            keys: Vec::new(),
-        };
+        let rule = Admission::Only { peers: BTreeSet::from([peer(1)]), keys: Vec::new() };
         assert_eq!(rule.judge(peer(1), &[], &BINDING), Verdict::Welcome);
         assert_eq!(
             rule.judge(peer(2), &[prove(&key(1), &BINDING)], &BINDING),
@@ -133,10 +125,7 @@ mod tests {
 
     #[test]
     fn a_secret_admits_whoever_proves_it_for_this_very_connection() {
-        let rule = Admission::Only {
-            peers: BTreeSet::new(),
-            keys: vec![key(1), key(2)],
-        };
+        let rule = Admission::Only { peers: BTreeSet::new(), keys: vec![key(1), key(2)] };
         let judge = |proofs: &[Bytes]| rule.judge(peer(1), proofs, &BINDING);
         let elsewhere = prove(&key(2), &ChannelBinding([8; 32]));
         assert_eq!(judge(&[]), Verdict::Refused(Refusal::NoProof));

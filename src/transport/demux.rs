@@ -58,9 +58,7 @@ pub fn sift(buffer: &mut [u8], meta: &mut RecvMeta, mut judge: impl FnMut(Kind, 
     while read < len {
         let end = read.saturating_add(stride).min(len);
         let segment = buffer.get(read..end).unwrap_or_default();
-        let kind = segment
-            .first()
-            .map_or(Kind::Unknown, |&first| classify(first));
+        let kind = segment.first().map_or(Kind::Unknown, |&first| classify(first));
         if judge(kind, segment) == Fate::Keep {
             if kept != read {
                 buffer.copy_within(read..end, kept);
@@ -86,11 +84,7 @@ mod tests {
 
     fn sift_quic(segments: &[Vec<u8>], stride: usize) -> (Vec<u8>, RecvMeta, Diverted) {
         let mut buffer = segments.concat();
-        let mut meta = RecvMeta {
-            len: buffer.len(),
-            stride,
-            ..RecvMeta::default()
-        };
+        let mut meta = RecvMeta { len: buffer.len(), stride, ..RecvMeta::default() };
         let mut diverted = Vec::new();
         sift(&mut buffer, &mut meta, |kind, segment| {
             if kind == Kind::Quic {
@@ -105,10 +99,7 @@ mod tests {
 
     #[test]
     fn every_first_byte_has_one_kind() {
-        let kinds = [
-            0, 3, 4, 0x0A, 0x20, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF,
-        ]
-        .map(classify);
+        let kinds = [0, 3, 4, 0x0A, 0x20, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF].map(classify);
         use Kind::{Probe, Quic, Stun, Unknown};
         assert_eq!(
             kinds,
@@ -125,10 +116,7 @@ mod tests {
         let (buffer, meta, diverted) = sift_quic(&segments, 9);
         assert_eq!(buffer, [vec![0x40; 9], vec![0x41; 9]].concat());
         assert_eq!((meta.len, meta.stride), (18, 9));
-        assert_eq!(
-            diverted,
-            [(Kind::Probe, vec![0x0A; 9]), (Kind::Stun, vec![0x00; 5])]
-        );
+        assert_eq!(diverted, [(Kind::Probe, vec![0x0A; 9]), (Kind::Stun, vec![0x00; 5])]);
     }
 
     #[test]

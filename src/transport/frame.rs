@@ -28,8 +28,7 @@ pub trait Frame: prost::Message + Default {
     /// Appends the frame to `out`, but for a large payload at its end, which is given back as it is.
     fn encode_parts(self, out: &mut BytesMut) -> Bytes {
         out.reserve(self.encoded_len() + LENGTH_SIZE_MAX);
-        self.encode_length_delimited(out)
-            .expect("a BytesMut grows as needed");
+        self.encode_length_delimited(out).expect("a BytesMut grows as needed");
         Bytes::new()
     }
 }
@@ -74,10 +73,7 @@ pub struct Deframer<M> {
 impl<M: Frame> Deframer<M> {
     /// A codec that has seen nothing.
     pub fn new() -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            message: PhantomData,
-        }
+        Self { buffer: BytesMut::new(), message: PhantomData }
     }
 
     /// The buffer to append received bytes to, with room for a sensible read.
@@ -134,11 +130,7 @@ impl<M: Frame> Deframer<M> {
     /// # Errors
     /// [`FrameError::Truncated`] if they ended inside a frame.
     pub fn finish(&self) -> Result<(), FrameError> {
-        if self.buffer.is_empty() {
-            Ok(())
-        } else {
-            Err(FrameError::Truncated)
-        }
+        if self.buffer.is_empty() { Ok(()) } else { Err(FrameError::Truncated) }
     }
 }
 
@@ -158,10 +150,7 @@ pub struct FrameReader<R, M> {
 impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
     /// Reads `source` from here on.
     pub fn new(source: R) -> Self {
-        Self {
-            source,
-            deframer: Deframer::new(),
-        }
+        Self { source, deframer: Deframer::new() }
     }
 
     /// The next message; `None` when the stream ended between two frames.
@@ -269,18 +258,11 @@ fn parse_length(bytes: &[u8]) -> Result<Option<(usize, u64)>, FrameError> {
             return Ok(Some((index + 1, length)));
         }
     }
-    if bytes.len() < LENGTH_SIZE_MAX {
-        Ok(None)
-    } else {
-        Err(FrameError::Malformed)
-    }
+    if bytes.len() < LENGTH_SIZE_MAX { Ok(None) } else { Err(FrameError::Malformed) }
 }
 
 fn too_large<M: Frame>(size: u64) -> FrameError {
-    FrameError::TooLarge {
-        size,
-        size_max: M::SIZE_MAX,
-    }
+    FrameError::TooLarge { size, size_max: M::SIZE_MAX }
 }
 
 /// Bytes of a length: 35 bits, far more than any frame here may have.
@@ -404,9 +386,7 @@ mod tests {
         for byte in bytes {
             let cancelled = futures_lite::future::poll_once(reader.next()).await;
             assert!(cancelled.is_none());
-            tokio::io::AsyncWriteExt::write_all(&mut sender, &[byte])
-                .await
-                .unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut sender, &[byte]).await.unwrap();
         }
         let message = reader.next().await.unwrap();
         assert_eq!(message, Some(sequenced(1, vec![7; 100])));

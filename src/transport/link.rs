@@ -186,9 +186,7 @@ impl Link {
     pub async fn closed(&self) -> LinkError {
         let mut end = self.shared.end.subscribe();
         let end = end.wait_for(Option::is_some).await;
-        end.ok()
-            .and_then(|end| end.clone())
-            .unwrap_or(LinkError::Closed)
+        end.ok().and_then(|end| end.clone()).unwrap_or(LinkError::Closed)
     }
 
     /// How the link ended, if it did.
@@ -217,10 +215,7 @@ impl Link {
 
     fn start(established: Established) -> Self {
         let (shared, tasks) = tasks::start(established);
-        Self {
-            shared,
-            _tasks: tasks,
-        }
+        Self { shared, _tasks: tasks }
     }
 }
 

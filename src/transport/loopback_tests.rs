@@ -68,10 +68,7 @@ impl Tls {
     }
 
     fn node(&self) -> Node {
-        let loopback = [
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ];
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let sockets = bind_all(&loopback, None).unwrap();
         let (set, side) = SocketSet::new(sockets, PathTable::new());
         let mut config = EndpointConfig::default();
@@ -84,11 +81,7 @@ impl Tls {
         );
         let mut endpoint = endpoint.unwrap();
         endpoint.set_default_client_config(self.client.clone());
-        Node {
-            set,
-            side,
-            endpoint,
-        }
+        Node { set, side, endpoint }
     }
 }
 
@@ -99,11 +92,7 @@ impl Node {
 
     async fn dial(&self, route: RouteId) -> Connection {
         let address = self.set.virtual_address(route).unwrap();
-        self.endpoint
-            .connect(address, "localhost")
-            .unwrap()
-            .await
-            .unwrap()
+        self.endpoint.connect(address, "localhost").unwrap().await.unwrap()
     }
 
     /// The next connection that comes to be; garbage may look like one for a moment.
@@ -122,14 +111,8 @@ async fn connect(dialler: &Node, acceptor: &Node, candidates: &[SocketAddr]) -> 
     let (dialled, accepted) = tokio::join!(dialler.dial(route), acceptor.accept());
     let came_in = acceptor.set.route_of(accepted.remote_address()).unwrap();
     acceptor.set.keep(came_in);
-    let dialled = Link {
-        route,
-        connection: dialled,
-    };
-    let accepted = Link {
-        route: came_in,
-        connection: accepted,
-    };
+    let dialled = Link { route, connection: dialled };
+    let accepted = Link { route: came_in, connection: accepted };
     (dialled, accepted)
 }
 
@@ -152,11 +135,9 @@ impl Link {
             let mut stream = other.connection.accept_uni().await.unwrap();
             assert!(stream.read_to_end(size).await.unwrap() == bytes);
         };
-        tokio::time::timeout(Duration::from_secs(30), async {
-            tokio::join!(send, receive)
-        })
-        .await
-        .expect("thirty seconds suffice for some megabytes");
+        tokio::time::timeout(Duration::from_secs(30), async { tokio::join!(send, receive) })
+            .await
+            .expect("thirty seconds suffice for some megabytes");
     }
 }
 
@@ -165,10 +146,7 @@ async fn probes_and_stun_travel_amid_a_bulk_transfer() {
     let tls = Tls::new();
     let (alice, mut bob) = (tls.node(), tls.node());
     let (ours, theirs) = connect(&alice, &bob, &[bob.address(V4)]).await;
-    let path = Path {
-        socket: V4,
-        remote: bob.address(V4),
-    };
+    let path = Path { socket: V4, remote: bob.address(V4) };
     alice.set.set_best(ours.route, path);
     let bulk = ours.transfer(&theirs, 32 << 20);
     let side = async {
@@ -199,29 +177,11 @@ async fn a_connection_survives_its_acceptor_moving_to_another_socket_and_family(
     // Bob's old socket is gone; what upkeep would find out by probes is told here.
     let moved = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     bob.set.rebind(V4, Arc::new(moved)).unwrap();
-    alice.set.set_best(
-        ours.route,
-        Path {
-            socket: V4,
-            remote: bob.address(V4),
-        },
-    );
+    alice.set.set_best(ours.route, Path { socket: V4, remote: bob.address(V4) });
     ours.transfer(&theirs, 100_000).await;
     theirs.transfer(&ours, 100_000).await;
-    alice.set.set_best(
-        ours.route,
-        Path {
-            socket: V6,
-            remote: bob.address(V6),
-        },
-    );
-    bob.set.set_best(
-        theirs.route,
-        Path {
-            socket: V6,
-            remote: alice.address(V6),
-        },
-    );
+    alice.set.set_best(ours.route, Path { socket: V6, remote: bob.address(V6) });
+    bob.set.set_best(theirs.route, Path { socket: V6, remote: alice.address(V6) });
     alice.set.remove_socket(V4);
     ours.transfer(&theirs, 100_000).await;
     theirs.transfer(&ours, 100_000).await;
@@ -235,21 +195,12 @@ async fn a_dial_searches_candidates_and_waits_for_a_path() {
     let nobody = bind_plain("127.0.0.1:0".parse().unwrap()).unwrap();
     let dead = nobody.local_addr().unwrap();
     let (ours, theirs) = connect(&alice, &bob, &[dead, bob.address(V6)]).await;
-    alice.set.set_best(
-        ours.route,
-        Path {
-            socket: V6,
-            remote: bob.address(V6),
-        },
-    );
+    alice.set.set_best(ours.route, Path { socket: V6, remote: bob.address(V6) });
     ours.transfer(&theirs, 100_000).await;
 
     // Without any candidate, the first packet waits, and goes out as soon as there is a path.
     let route = alice.set.open_route(&[]).unwrap();
-    let path = Path {
-        socket: V4,
-        remote: bob.address(V4),
-    };
+    let path = Path { socket: V4, remote: bob.address(V4) };
     let later = async {
         tokio::task::yield_now().await;
         tokio::time::timeout(Duration::from_secs(5), async {
@@ -273,25 +224,12 @@ async fn both_dial_at_once_and_both_connections_work() {
     let (alice, bob) = (tls.node(), tls.node());
     let ours = alice.set.open_route(&[bob.address(V4)]).unwrap();
     let theirs = bob.set.open_route(&[alice.address(V4)]).unwrap();
-    alice.set.admit(
-        ours,
-        Path {
-            socket: V4,
-            remote: bob.address(V4),
-        },
-    );
-    let (a_dialled, b_dialled, a_accepted, b_accepted) = tokio::join!(
-        alice.dial(ours),
-        bob.dial(theirs),
-        alice.accept(),
-        bob.accept()
-    );
+    alice.set.admit(ours, Path { socket: V4, remote: bob.address(V4) });
+    let (a_dialled, b_dialled, a_accepted, b_accepted) =
+        tokio::join!(alice.dial(ours), bob.dial(theirs), alice.accept(), bob.accept());
     let came_in = bob.set.route_of(b_accepted.remote_address()).unwrap();
     bob.set.adopt_stranger(came_in, theirs);
-    let link = |connection| Link {
-        route: ours,
-        connection,
-    };
+    let link = |connection| Link { route: ours, connection };
     link(a_dialled).transfer(&link(b_accepted), 300_000).await;
     link(b_dialled).transfer(&link(a_accepted), 300_000).await;
 }

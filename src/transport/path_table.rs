@@ -118,9 +118,7 @@ impl PathTable {
     /// # Errors
     /// When there are too many routes.
     pub fn open_route(&mut self, candidates: &[SocketAddr]) -> Result<RouteId, TooManyRoutes> {
-        let opened = self
-            .routes
-            .open(Standing::Peer, None, Outlet::searching())?;
+        let opened = self.routes.open(Standing::Peer, None, Outlet::searching())?;
         if let Some(route) = self.routes.get_mut(opened) {
             route.candidates = acceptable(candidates);
         }
@@ -141,8 +139,7 @@ impl PathTable {
 
     /// The route that a virtual address belongs to.
     pub fn route_of(&self, virtual_address: SocketAddr) -> Option<RouteId> {
-        self.routes
-            .by_address(VirtualAddress::from_socket_addr(virtual_address)?)
+        self.routes.by_address(VirtualAddress::from_socket_addr(virtual_address)?)
     }
 
     /// The path that the route's datagrams take; `None` while it has none.
@@ -172,10 +169,7 @@ impl PathTable {
         let Some(changed) = self.routes.get(route) else {
             return Vec::new();
         };
-        let fresh = changed
-            .candidates
-            .iter()
-            .filter(|new| !before.contains(new));
+        let fresh = changed.candidates.iter().filter(|new| !before.contains(new));
         let paths: Vec<Path> = fresh.filter_map(|&new| self.path_to(new)).collect();
         changed.waiting_for(&paths, now)
     }
@@ -362,21 +356,28 @@ impl PathTable {
         paths
     }
 
-    /// If `datagram` answers a dial that has no path yet, this is its path.
+    /// If `datagram` answers a dial, it is the peer's; and if the dial has no path yet, this is its path.
     ///
-    /// Only who received our first packet knows the id that it called us by, so the path works both
-    /// ways. Who it is, TLS finds out.
+    /// Only who received our first packet knows the id that it called us by. Who it is, TLS finds out. It
+    /// may answer once from anywhere; a second path must be one of its candidates, or be admitted.
     fn take_answer(&mut self, path: Path, datagram: &[u8]) {
         let Some(header) = LongHeader::read(datagram) else {
             return;
         };
-        let answered = self.routes.by_own_id(header.destination);
-        let searching = |route: &RouteId| self.routes.get(*route)?.best().is_none().then_some(());
-        let Some(route) = answered.filter(|route| searching(route).is_some()) else {
+        let Some(route) = self.routes.by_own_id(header.destination) else {
             return;
         };
+        let Some(answered) = self.routes.get(route) else {
+            return;
+        };
+        let is_searching = answered.best().is_none();
+        if !is_searching && !answered.candidates.contains(&path.remote) {
+            return;
+        }
         self.routes.give_path(route, path);
-        if let Some(answered) = self.routes.get_mut(route) {
+        if let Some(answered) = self.routes.get_mut(route)
+            && is_searching
+        {
             answered.outlet = Outlet::Open(path);
         }
     }
@@ -406,10 +407,7 @@ impl PathTable {
         self.evict_idle_strangers(now);
         let outlet = Outlet::Open(path);
         let opened = match self.routes.strangers() < STRANGERS_MAX {
-            true => self
-                .routes
-                .open(Standing::Stranger, Some(first_id), outlet)
-                .ok(),
+            true => self.routes.open(Standing::Stranger, Some(first_id), outlet).ok(),
             false => None,
         };
         if opened.is_none() {
@@ -421,10 +419,7 @@ impl PathTable {
     /// Closes the routes of strangers that were not heard for a while.
     fn evict_idle_strangers(&mut self, now: Instant) {
         let recently = |at: Instant, age| now.saturating_duration_since(at) < age;
-        if self
-            .strangers_sifted_at
-            .is_some_and(|at| recently(at, STRANGERS_SIFTED_EVERY))
-        {
+        if self.strangers_sifted_at.is_some_and(|at| recently(at, STRANGERS_SIFTED_EVERY)) {
             return;
         }
         self.strangers_sifted_at = Some(now);
@@ -464,10 +459,7 @@ pub(super) fn normal(address: SocketAddr) -> SocketAddr {
 }
 
 fn normal_path(path: Path) -> Path {
-    Path {
-        remote: normal(path.remote),
-        ..path
-    }
+    Path { remote: normal(path.remote), ..path }
 }
 
 fn acceptable(candidates: &[SocketAddr]) -> Vec<SocketAddr> {

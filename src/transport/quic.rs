@@ -108,9 +108,7 @@ impl Endpoint {
             let incoming = self.inner.accept().await?;
             let running = HANDSHAKES_MAX - self.handshakes.available_permits();
             if running >= RETRY_FROM && incoming.may_retry() {
-                incoming
-                    .retry()
-                    .expect("an arrival that may be asked to retry");
+                incoming.retry().expect("an arrival that may be asked to retry");
                 continue;
             }
             match self.handshakes.clone().try_acquire_owned() {

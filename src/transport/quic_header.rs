@@ -21,10 +21,7 @@ impl ConnectionId {
     fn new(slice: &[u8]) -> Option<Self> {
         let mut bytes = [0; CONNECTION_ID_SIZE_MAX];
         bytes.get_mut(..slice.len())?.copy_from_slice(slice);
-        Some(Self {
-            size: u8::try_from(slice.len()).ok()?,
-            bytes,
-        })
+        Some(Self { size: u8::try_from(slice.len()).ok()?, bytes })
     }
 
     fn as_slice(&self) -> &[u8] {
@@ -59,10 +56,7 @@ impl LongHeader {
         let (_version, rest) = rest.split_first_chunk::<4>()?;
         let (destination, rest) = read_connection_id(rest)?;
         let (source, _) = read_connection_id(rest)?;
-        Some(Self {
-            destination,
-            source,
-        })
+        Some(Self { destination, source })
     }
 
     /// The header of a client's Initial packet of QUIC version 1, the only packet with which a
@@ -139,10 +133,7 @@ pub(super) mod tests {
     #[test]
     fn only_an_initial_of_version_1_and_full_size_begins_a_connection() {
         let first = initial([1; 8], [2; 8]);
-        let header = LongHeader {
-            destination: id([1; 8]),
-            source: id([2; 8]),
-        };
+        let header = LongHeader { destination: id([1; 8]), source: id([2; 8]) };
         assert_eq!(LongHeader::read_first(&first), Some(header));
         assert_eq!(LongHeader::read_first(&first[..1199]), None);
         assert_eq!(LongHeader::read_first(&handshake([1; 8], [2; 8])), None);

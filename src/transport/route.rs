@@ -109,11 +109,7 @@ impl VirtualAddress {
 
 impl Address {
     pub(super) fn new(address: VirtualAddress, first_id: Option<ConnectionId>) -> Self {
-        Self {
-            address,
-            own_ids: VecDeque::new(),
-            first_id,
-        }
+        Self { address, own_ids: VecDeque::new(), first_id }
     }
 
     /// Remembers an id that we told the peer; returns the one that it makes us forget.
@@ -151,9 +147,7 @@ impl Route {
 
     pub(super) fn primary(&self) -> VirtualAddress {
         let primary = self.addresses.first();
-        primary
-            .expect("a route has an address, see Route::new")
-            .address
+        primary.expect("a route has an address, see Route::new").address
     }
 
     pub(super) fn best(&self) -> Option<Path> {
@@ -193,10 +187,7 @@ impl Route {
         let Outlet::Searching(waiting) = &mut self.outlet else {
             return;
         };
-        let segment_size = transmit
-            .segment_size
-            .unwrap_or(transmit.contents.len())
-            .max(1);
+        let segment_size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         for datagram in transmit.contents.chunks(segment_size) {
             if datagram.len() > WAITING_SIZE_MAX {
                 continue;
@@ -222,11 +213,7 @@ impl Route {
             .filter(|datagram| now.saturating_duration_since(datagram.sent_at) <= WAITING_AGE_MAX);
         let on_each_path = |datagram: &Waiting| {
             let (bytes, ecn) = (datagram.bytes.clone(), datagram.ecn);
-            paths.iter().map(move |&path| WaitingDatagram {
-                path,
-                bytes: bytes.clone(),
-                ecn,
-            })
+            paths.iter().map(move |&path| WaitingDatagram { path, bytes: bytes.clone(), ecn })
         };
         fresh.flat_map(on_each_path).collect()
     }
@@ -272,19 +259,9 @@ mod tests {
         let address = VirtualAddress(0x0102_0304_0506_0708);
         let text = "[fd70:3270:6e6f:6465:102:304:506:708]:1";
         assert_eq!(address.to_socket_addr(), text.parse().unwrap());
-        assert_eq!(
-            VirtualAddress::from_socket_addr(text.parse().unwrap()),
-            Some(address)
-        );
-        for other in [
-            "[fd70:3270:6e6f:6466::1]:1",
-            "[fd70:3270:6e6f:6465::1]:2",
-            "1.2.3.4:1",
-        ] {
-            assert_eq!(
-                VirtualAddress::from_socket_addr(other.parse().unwrap()),
-                None
-            );
+        assert_eq!(VirtualAddress::from_socket_addr(text.parse().unwrap()), Some(address));
+        for other in ["[fd70:3270:6e6f:6466::1]:1", "[fd70:3270:6e6f:6465::1]:2", "1.2.3.4:1"] {
+            assert_eq!(VirtualAddress::from_socket_addr(other.parse().unwrap()), None);
         }
     }
 }

@@ -46,10 +46,7 @@ impl Routes {
             self.first_ids.insert(first_id, address);
         }
         self.addresses.insert(address, route);
-        self.routes.insert(
-            route,
-            Route::new(standing, Address::new(address, first_id), outlet),
-        );
+        self.routes.insert(route, Route::new(standing, Address::new(address, first_id), outlet));
         Ok(route)
     }
 
@@ -271,13 +268,8 @@ impl Routes {
             (self.first_ids.len(), first_ids),
             (self.own_ids.len(), own_ids),
         ];
-        assert!(
-            counts.iter().all(|(index, found)| index == found),
-            "{counts:?}"
-        );
-        let strangers = self
-            .iter()
-            .filter(|(_, route)| route.standing == Standing::Stranger);
+        assert!(counts.iter().all(|(index, found)| index == found), "{counts:?}");
+        let strangers = self.iter().filter(|(_, route)| route.standing == Standing::Stranger);
         assert_eq!(self.strangers, strangers.count());
     }
 }

@@ -22,10 +22,7 @@ impl Random {
     }
 
     fn secret(&self) -> [u8; 32] {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bytes()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bytes()
     }
 }
 

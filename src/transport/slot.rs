@@ -116,9 +116,7 @@ impl Slot {
                 self.failures.unsent.fetch_add(1, Ordering::Relaxed);
             }
             let bytes = bytes.to_vec();
-            unsent
-                .datagrams
-                .push_back(UnsentDatagram { remote, bytes, ecn });
+            unsent.datagrams.push_back(UnsentDatagram { remote, bytes, ecn });
             self.has_unsent.store(true, Ordering::Release);
         })
     }
@@ -197,13 +195,7 @@ pub(super) fn single(
     contents: &[u8],
     ecn: Option<EcnCodepoint>,
 ) -> Transmit<'_> {
-    Transmit {
-        destination,
-        ecn,
-        contents,
-        segment_size: None,
-        src_ip: None,
-    }
+    Transmit { destination, ecn, contents, segment_size: None, src_ip: None }
 }
 
 /// Datagrams that wait for room: a round of probes to all candidates of some peers. What is older than

@@ -259,10 +259,7 @@ impl SocketSet {
         let mut state = lock(&self.state);
         let state = &mut *state;
         for (meta, buffer) in metas.iter_mut().zip(buffers) {
-            let path = Path {
-                socket,
-                remote: normal(meta.addr),
-            };
+            let path = Path { socket, remote: normal(meta.addr) };
             let (mut source, ecn) = (None, meta.ecn);
             sift(buffer, meta, |kind, segment| match kind {
                 Kind::Stun | Kind::Probe => self.divert(path, segment),
@@ -307,22 +304,15 @@ impl SocketSet {
             (Source::Path(address) | Source::Datagram(address), Some(_)) => {
                 let volume = Volume::of(segment.len(), segment.len());
                 state.table.count_received(address, volume, now);
-                state.apart.push_back(Apart {
-                    source: address,
-                    bytes: segment.to_vec(),
-                    ecn,
-                });
+                state.apart.push_back(Apart { source: address, bytes: segment.to_vec(), ecn });
                 Fate::Remove
             }
         }
     }
 
     fn divert(&self, path: Path, bytes: &[u8]) -> Fate {
-        let datagram = || Datagram {
-            socket: path.socket,
-            remote: path.remote,
-            bytes: bytes.to_vec(),
-        };
+        let datagram =
+            || Datagram { socket: path.socket, remote: path.remote, bytes: bytes.to_vec() };
         if bytes.len() > SIDE_SIZE_MAX || self.side.try_send(datagram()).is_err() {
             return count(&self.side_dropped);
         }
@@ -346,11 +336,8 @@ impl AsyncUdpSocket for SocketSet {
         let segment_size = transmit.segment_size.unwrap_or(transmit.contents.len());
         match destinations {
             Destinations::One(path) => {
-                let transmit = Transmit {
-                    destination: path.remote,
-                    src_ip: None,
-                    ..transmit.clone()
-                };
+                let transmit =
+                    Transmit { destination: path.remote, src_ip: None, ..transmit.clone() };
                 if slots.get(&path.socket).map(|slot| slot.try_send(&transmit)) == Some(Err(Full)) {
                     self.any_full.store(true, Ordering::Release);
                     return Err(io::ErrorKind::WouldBlock.into());
@@ -389,11 +376,7 @@ impl AsyncUdpSocket for SocketSet {
             {
                 return Poll::Ready(Ok(1));
             }
-            if !state
-                .receiver
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(cx.waker()))
-            {
+            if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 state.receiver = Some(cx.waker().clone());
             }
             (Arc::clone(&state.slots), state.served)
@@ -419,9 +402,7 @@ impl AsyncUdpSocket for SocketSet {
     /// The least that any socket can: quinn asks before it says where to.
     fn max_transmit_segments(&self) -> usize {
         let slots = self.slots();
-        let segments = slots
-            .values()
-            .map(|slot| slot.socket.max_transmit_segments());
+        let segments = slots.values().map(|slot| slot.socket.max_transmit_segments());
         segments.min().unwrap_or(1)
     }
 

@@ -42,9 +42,7 @@ impl Crypto {
     /// `ring` with the operating system's randomness.
     pub fn system() -> Self {
         let mut provider = ring::default_provider();
-        provider
-            .kx_groups
-            .retain(|group| group.name() == NamedGroup::X25519);
+        provider.kx_groups.retain(|group| group.name() == NamedGroup::X25519);
         Self(Arc::new(provider))
     }
 
@@ -73,16 +71,10 @@ impl Credentials {
     /// The credentials of `identity`: always the same certificate for the same identity.
     pub fn new(identity: &Identity, crypto: Crypto) -> Self {
         let key = PrivatePkcs8KeyDer::from(identity.to_pkcs8().to_vec()).into();
-        let signing_key = crypto
-            .0
-            .key_provider
-            .load_private_key(key)
-            .expect("ring takes every Ed25519 seed");
+        let signing_key =
+            crypto.0.key_provider.load_private_key(key).expect("ring takes every Ed25519 seed");
         let certificate = CertifiedKey::new(vec![self_signed(identity)], signing_key);
-        Self {
-            crypto,
-            certificate: Arc::new(SingleCertAndKey::from(certificate)),
-        }
+        Self { crypto, certificate: Arc::new(SingleCertAndKey::from(certificate)) }
     }
 
     /// A dialler's configuration that demands the key of `pin`.
@@ -107,10 +99,7 @@ impl Credentials {
         let mut config = ServerConfig::builder_with_provider(self.crypto.0.clone())
             .with_protocol_versions(&[&TLS13])
             .expect("the provider has cipher suites of TLS 1.3")
-            .with_client_cert_verifier(Arc::new(Verifier {
-                pin,
-                crypto: self.crypto.clone(),
-            }))
+            .with_client_cert_verifier(Arc::new(Verifier { pin, crypto: self.crypto.clone() }))
             .with_cert_resolver(self.certificate.clone());
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.send_tls13_tickets = 0;
@@ -129,10 +118,7 @@ pub struct Pin {
 impl Pin {
     /// Demands `expected`.
     pub fn new(expected: PeerId) -> Arc<Self> {
-        Arc::new(Self {
-            expected,
-            found: OnceLock::new(),
-        })
+        Arc::new(Self { expected, found: OnceLock::new() })
     }
 
     /// The key that the other side showed, if it came so far.
@@ -143,10 +129,8 @@ impl Pin {
 
 /// Who is at the other end of `connection`; `None` before its certificate was verified.
 pub fn peer_id_of(connection: &quinn::Connection) -> Option<PeerId> {
-    let certificates = connection
-        .peer_identity()?
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .ok()?;
+    let certificates =
+        connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     peer_id_in(certificates.first()?).ok()
 }
 
@@ -212,8 +196,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(certificate)
-            .map(|()| ServerCertVerified::assertion())
+        self.check(certificate).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -250,8 +233,7 @@ impl ClientCertVerifier for Verifier {
         _intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(certificate)
-            .map(|()| ClientCertVerified::assertion())
+        self.check(certificate).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -292,17 +274,12 @@ fn self_signed(identity: &Identity) -> CertificateDer<'static> {
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(4096, 1, 1);
     parameters.distinguished_name = rcgen::DistinguishedName::new();
-    parameters
-        .self_signed(&key)
-        .expect("an Ed25519 key signs any certificate")
-        .der()
-        .clone()
+    parameters.self_signed(&key).expect("an Ed25519 key signs any certificate").der().clone()
 }
 
 /// SubjectPublicKeyInfo of Ed25519 (RFC 8410, section 4); the 32 bytes of the key follow.
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 #[cfg(test)]
 mod tests {
@@ -342,11 +319,7 @@ mod tests {
     #[test]
     fn there_is_nothing_to_negotiate_down() {
         let Crypto(provider) = Crypto::system();
-        let groups: Vec<_> = provider
-            .kx_groups
-            .iter()
-            .map(|group| group.name())
-            .collect();
+        let groups: Vec<_> = provider.kx_groups.iter().map(|group| group.name()).collect();
         assert_eq!(groups, [NamedGroup::X25519]);
     }
 }

@@ -87,20 +87,14 @@ mod tests {
         let one = Volume::of(1200, 1200);
         let mut traffic = Traffic::default();
         assert_eq!(traffic.count_sent(one, at(1)), Sent::First);
-        assert_eq!(
-            traffic.count_sent(Volume::of(2500, 1200), at(2)),
-            Sent::Again
-        );
+        assert_eq!(traffic.count_sent(Volume::of(2500, 1200), at(2)), Sent::Again);
         assert_eq!(traffic.unanswered_since, Some(at(1)));
         traffic.count_received(one, at(3));
         assert_eq!(traffic.unanswered_since, None);
         assert_eq!(traffic.count_sent(one, at(4)), Sent::First);
         let expected = Traffic {
             received: one,
-            sent: Volume {
-                datagrams: 5,
-                bytes: 4900,
-            },
+            sent: Volume { datagrams: 5, bytes: 4900 },
             heard_at: Some(at(3)),
             sent_at: Some(at(4)),
             unanswered_since: Some(at(4)),

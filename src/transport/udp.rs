@@ -114,18 +114,13 @@ impl UdpSocket {
                 io: tokio::net::UdpSocket::from_std(socket)?,
             })
         };
-        open(address)
-            .and_then(wrap)
-            .map_err(|source| BindError::new(address, source))
+        open(address).and_then(wrap).map_err(|source| BindError::new(address, source))
     }
 }
 
 impl AsyncUdpSocket for UdpSocket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(WritePoller {
-            socket: self,
-            writable: None,
-        })
+        Box::pin(WritePoller { socket: self, writable: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -235,10 +230,7 @@ fn bind_each(
     addresses: &[IpAddr],
     port: impl Fn(u16) -> u16,
 ) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
-    let everywhere = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
+    let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let (wanted, may_lack_a_family) = match addresses {
         [] => (everywhere.as_slice(), true),
         addresses => (addresses, false),
@@ -272,11 +264,7 @@ fn bind_each(
 }
 
 fn open(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::DGRAM,
-        Some(Protocol::UDP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -307,10 +295,8 @@ const SAME_PORT_ATTEMPTS: u32 = 8;
 mod tests {
     use super::*;
 
-    const LOOPBACK: [IpAddr; 2] = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
+    const LOOPBACK: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
     fn port_of(socket: &dyn AsyncUdpSocket) -> u16 {
         socket.local_addr().unwrap().port()
@@ -338,24 +324,16 @@ mod tests {
     #[tokio::test]
     async fn an_address_of_another_host_is_refused() {
         let result = UdpSocket::bind("192.0.2.1:0".parse().unwrap());
-        assert!(
-            matches!(result, Err(BindError::NotOurs { .. })),
-            "{result:?}"
-        );
+        assert!(matches!(result, Err(BindError::NotOurs { .. })), "{result:?}");
     }
 
     #[tokio::test]
     async fn a_plain_socket_echoes() {
         let [ours, theirs] =
             [0; 2].map(|port| bind_plain(SocketAddr::new(LOOPBACK[0], port)).unwrap());
-        ours.send_to(b"hello", theirs.local_addr().unwrap())
-            .await
-            .unwrap();
+        ours.send_to(b"hello", theirs.local_addr().unwrap()).await.unwrap();
         let mut buffer = [0; 8];
         let (size, from) = theirs.recv_from(&mut buffer).await.unwrap();
-        assert_eq!(
-            (&buffer[..size], from),
-            (b"hello".as_slice(), ours.local_addr().unwrap())
-        );
+        assert_eq!((&buffer[..size], from), (b"hello".as_slice(), ours.local_addr().unwrap()));
     }
 }

@@ -95,11 +95,7 @@ enum State {
     /// The best path was asked because of something unanswered.
     Doubtful { alarm_at: Instant },
     /// Every path is asked.
-    Searching {
-        since: Instant,
-        next_round: Instant,
-        interval: Duration,
-    },
+    Searching { since: Instant, next_round: Instant, interval: Duration },
     /// As searching, and the owner was told.
     Lost { since: Instant, next_round: Instant },
 }
@@ -133,10 +129,7 @@ impl Upkeep {
             check: None,
             pings: Pings::new(now),
             switched_at: None,
-            survey: Survey {
-                next: now + SURVEY_EVERY,
-                volumes: [Volume::default(); 2],
-            },
+            survey: Survey { next: now + SURVEY_EVERY, volumes: [Volume::default(); 2] },
             keep_alive_after: draw_keep_alive(&mut entropy),
             pongs_allowed: Allowance::new(PONGS_PER_SECOND_MAX, now),
             entropy,
@@ -169,13 +162,24 @@ impl Upkeep {
         }
     }
 
+    /// The peer was heard on this path by other means than this route's probes: asks it there.
+    pub fn suggest(&mut self, path: Path, now: Instant) {
+        if path != self.best {
+            self.ping(path, Urgency::PathLost, now);
+        }
+    }
+
+    /// Whether the peer is heard on no path.
+    pub fn is_searching(&self) -> bool {
+        matches!(self.state, State::Searching { .. } | State::Lost { .. })
+    }
+
     /// A probe that the peer's keys opened came by `path`.
     pub fn handle_probe(&mut self, path: Path, probe: Probe, now: Instant) {
         match probe {
-            Probe::Ping {
-                transaction,
-                urgency,
-            } => self.handle_ping(path, transaction, urgency, now),
+            Probe::Ping { transaction, urgency } => {
+                self.handle_ping(path, transaction, urgency, now)
+            }
             Probe::Pong { transaction, .. } => self.handle_pong(path, transaction, now),
         }
     }
@@ -223,11 +227,7 @@ impl Upkeep {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.state {
             State::Healthy | State::Doubtful { .. } => self.watch(now),
-            State::Searching {
-                since,
-                next_round,
-                interval,
-            } => {
+            State::Searching { since, next_round, interval } => {
                 if now >= since + LOST_AFTER {
                     let silent_for = now.saturating_duration_since(self.heard_at());
                     self.outputs.push_back(Output::Lost { silent_for });
@@ -235,11 +235,7 @@ impl Upkeep {
                     self.state = State::Lost { since, next_round };
                 } else if now >= next_round {
                     let interval = (interval * 2).min(patience::ROUND_EVERY_MAX);
-                    self.state = State::Searching {
-                        since,
-                        next_round: now + interval,
-                        interval,
-                    };
+                    self.state = State::Searching { since, next_round: now + interval, interval };
                     self.ask_everywhere(now);
                 }
             }
@@ -263,15 +259,10 @@ impl Upkeep {
             State::Healthy => {
                 let unanswered = self.traffic.unanswered_since;
                 let doubt_at = unanswered.map(|at| at + patience::doubt_after(self.rtt()));
-                Some(
-                    self.watch_again_at()
-                        .min(doubt_at.unwrap_or(self.survey.next)),
-                )
+                Some(self.watch_again_at().min(doubt_at.unwrap_or(self.survey.next)))
             }
             State::Doubtful { alarm_at } => Some(self.watch_again_at().min(alarm_at)),
-            State::Searching {
-                since, next_round, ..
-            } => Some(next_round.min(since + LOST_AFTER)),
+            State::Searching { since, next_round, .. } => Some(next_round.min(since + LOST_AFTER)),
             State::Lost { next_round, .. } => Some(next_round),
         }
     }
@@ -330,10 +321,7 @@ impl Upkeep {
         if !self.pongs_allowed.take(now) {
             return;
         }
-        let probe = Probe::Pong {
-            transaction,
-            observed: path.remote,
-        };
+        let probe = Probe::Pong { transaction, observed: path.remote };
         self.outputs.push_back(Output::Transmit { path, probe });
         let is_new = self.learn(path, now);
         self.paths.note_heard(path, urgency, now);
@@ -409,11 +397,7 @@ impl Upkeep {
     fn search(&mut self, now: Instant) {
         let interval = patience::first_round_after(self.rtt());
         self.check = None;
-        self.state = State::Searching {
-            since: now,
-            next_round: now + interval,
-            interval,
-        };
+        self.state = State::Searching { since: now, next_round: now + interval, interval };
         self.ask_everywhere(now);
     }
 
@@ -429,10 +413,7 @@ impl Upkeep {
     fn survey(&mut self, now: Instant) {
         let volumes = [self.traffic.received, self.traffic.sent];
         let busy = self.survey.volumes != volumes;
-        self.survey = Survey {
-            next: now + SURVEY_EVERY,
-            volumes,
-        };
+        self.survey = Survey { next: now + SURVEY_EVERY, volumes };
         if busy {
             let paths: Vec<Path> = self.paths.iter().collect();
             for path in paths {
@@ -464,10 +445,7 @@ impl Upkeep {
         if !self.pings.note(transaction, path, now) {
             return;
         }
-        let probe = Probe::Ping {
-            transaction,
-            urgency,
-        };
+        let probe = Probe::Ping { transaction, urgency };
         self.outputs.push_back(Output::Transmit { path, probe });
     }
 

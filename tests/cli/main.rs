@@ -1,13 +1,9 @@
 //! The program as a user's shell sees it: what it prints, what it leaves on disk, how it exits.
 //!
 //! No test here starts a node that may leave this machine: all run with `--stun none`,
-//! `--dht-bootstrap none` and a loopback address.
+//! `--dht-bootstrap none` and a loopback address, and the environment says `none`, too.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test that cannot go on fails"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 use std::{
     fs::{self, File},
@@ -42,6 +38,9 @@ impl Home {
             .env("HOME", &self.path)
             .env("XDG_DATA_HOME", self.path.join("data"))
             .env("XDG_RUNTIME_DIR", self.path.join("run"))
+            // Where a command starts a node though the test believes that it does not.
+            .env("P2P_NODE_DHT_BOOTSTRAP", "none")
+            .env("P2P_NODE_STUN", "none")
             .stdin(Stdio::null())
             .args(args);
         command
@@ -92,18 +91,10 @@ impl Outcome {
 #[test]
 fn help_shows_examples_for_every_command() {
     let home = Home::new("help");
-    for args in [
-        &["--help"][..],
-        &["id", "--help"],
-        &["ticket", "--help"],
-        &["help", "id"],
-    ] {
+    for args in [&["--help"][..], &["id", "--help"], &["ticket", "--help"], &["help", "id"]] {
         let outcome = home.run(args);
         assert_eq!(outcome.exit_code, Some(0));
-        assert!(
-            outcome.stdout.contains("Examples:\n  p2p-node "),
-            "{args:?}"
-        );
+        assert!(outcome.stdout.contains("Examples:\n  p2p-node "), "{args:?}");
     }
 }
 
@@ -112,11 +103,7 @@ fn the_identity_is_made_once_and_is_the_users_alone() {
     let home = Home::new("id");
     let first = home.run(&["id"]);
     assert_eq!(first.exit_code, Some(0), "{}", first.stderr);
-    assert!(
-        first.stdout.trim_end().parse::<PeerId>().is_ok(),
-        "{}",
-        first.stdout
-    );
+    assert!(first.stdout.trim_end().parse::<PeerId>().is_ok(), "{}", first.stdout);
     assert_eq!(home.run(&["id"]).stdout, first.stdout);
     let text = fs::read_to_string(home.identity()).unwrap();
     assert_eq!(text.len(), 65);
@@ -138,14 +125,7 @@ fn a_ticket_leads_to_the_identity() {
     let bare = ticket(home.run(&["ticket", "--identity", file]));
     assert_eq!(bare.peer.to_string(), id.trim_end());
     assert!(bare.addresses.is_empty());
-    let addressed = home.run(&[
-        "ticket",
-        "--identity",
-        file,
-        "--addrs",
-        "192.0.2.1:7",
-        "[::1]:7",
-    ]);
+    let addressed = home.run(&["ticket", "--identity", file, "--addrs", "192.0.2.1:7", "[::1]:7"]);
     let addresses = ["192.0.2.1:7", "[::1]:7"].map(|address| address.parse().unwrap());
     assert_eq!(ticket(addressed).addresses, addresses);
     assert!(!home.identity().exists(), "only the named file is used");
@@ -162,11 +142,7 @@ fn an_identity_that_others_can_read_is_refused() {
     let outcome = home.run(&["id"]);
     assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(3), ""));
     let remedy = format!("  try: chmod 600 '{}'\n", home.identity().display());
-    assert!(
-        outcome.stderr.starts_with("error[key_permissions]: "),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.starts_with("error[key_permissions]: "), "{}", outcome.stderr);
     assert!(outcome.stderr.ends_with(&remedy), "{}", outcome.stderr);
     let outcome = home.run_node(&["--mode", "server"]);
     assert_eq!(outcome.exit_code, Some(3));
@@ -178,18 +154,11 @@ fn an_identity_that_others_can_read_is_refused() {
 fn a_damaged_identity_is_not_replaced() {
     let home = Home::new("damaged");
     home.run(&["id"]);
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .truncate(true)
-        .open(home.identity());
+    let file = fs::OpenOptions::new().write(true).truncate(true).open(home.identity());
     drop(file.unwrap());
     let outcome = home.run(&["id"]);
     assert_eq!(outcome.exit_code, Some(3));
-    assert!(
-        outcome.stderr.starts_with("error[key_unreadable]: "),
-        "{}",
-        outcome.stderr
-    );
+    assert!(outcome.stderr.starts_with("error[key_unreadable]: "), "{}", outcome.stderr);
     assert_eq!(fs::read(home.identity()).unwrap(), b"");
 }
 
@@ -203,11 +172,7 @@ fn two_nodes_do_not_run_with_one_identity() {
     let outcome = home.run_node(&["--mode", "server"]);
     assert_eq!(outcome.exit_code, Some(3));
     assert_eq!(outcome.events(), ["hello", "error", "bye"]);
-    assert!(
-        outcome.stdout.contains(r#""code":"key_in_use""#),
-        "{}",
-        outcome.stdout
-    );
+    assert!(outcome.stdout.contains(r#""code":"key_in_use""#), "{}", outcome.stdout);
     assert_eq!(home.run(&["id"]).stdout, id, "it can be looked at");
 }
 
@@ -230,11 +195,7 @@ fn a_secret_file_without_a_secret_is_refused() {
         let secret = ["--service-secret-file", file.to_str().unwrap()];
         let outcome = home.run_node(&[&["--service", "myapi:v1"], &secret[..]].concat());
         assert_eq!(outcome.exit_code, Some(3));
-        assert!(
-            outcome.stdout.contains(r#""code":"config_invalid""#),
-            "{}",
-            outcome.stdout
-        );
+        assert!(outcome.stdout.contains(r#""code":"config_invalid""#), "{}", outcome.stdout);
     }
 }
 
@@ -258,16 +219,8 @@ fn wrong_usage_is_told_on_stderr_and_nothing_starts() {
         &["dance"],
     ] {
         let outcome = home.run(args);
-        assert_eq!(
-            (outcome.exit_code, outcome.stdout.as_str()),
-            (Some(2), ""),
-            "{args:?}"
-        );
-        assert!(
-            outcome.stderr.starts_with("error: "),
-            "{args:?}: {}",
-            outcome.stderr
-        );
+        assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(2), ""), "{args:?}");
+        assert!(outcome.stderr.starts_with("error: "), "{args:?}: {}", outcome.stderr);
     }
 }
 
@@ -281,10 +234,7 @@ fn a_flag_wins_over_the_environment_and_that_over_the_default() {
         hello["mode"].as_str().unwrap().to_owned()
     };
     assert_eq!(mode(&mut home.node_command(&[])), "client");
-    assert_eq!(
-        mode(home.node_command(&[]).env("P2P_NODE_MODE", "server")),
-        "server"
-    );
+    assert_eq!(mode(home.node_command(&[]).env("P2P_NODE_MODE", "server")), "server");
     let both = &mut home.node_command(&["--mode", "client"]);
     assert_eq!(mode(both.env("P2P_NODE_MODE", "server")), "client");
 }

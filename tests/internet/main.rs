@@ -1,11 +1,22 @@
 //! Whole nodes on the simulated internet, in virtual time: every promise of the main job, seeded.
+//!
+//! `world` builds the internets and starts nodes in them, `peer` is a node as tests see it. A test that
+//! fails prints its seed; `P2P_NODE_SEED` replays it.
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
     missing_docs
 )]
 
+mod determinism;
+mod failures;
+mod matrix;
+mod peer;
+mod places;
+mod roaming;
 mod stories;
+mod swarm;
 mod world;

@@ -3,16 +3,12 @@
 use p2p_node::{lab::Nat, node::Target};
 use tokio::time::Instant;
 
-use crate::world::{World, run, secs, to_service};
+use crate::world::{run, secs, to_service};
 
 #[test]
 fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
-    run(async {
-        let mut world = World::new(1);
-        let (home, other) = (
-            world.host_behind(Nat::home()),
-            world.host_behind(Nat::home()),
-        );
+    run(1, async |mut world| {
+        let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
         let mut server = world.server(&home);
         server.online().await;
         let mut client = world.client(&other);
@@ -22,26 +18,16 @@ fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
         let (from, message) = server.message().await;
         assert_eq!((from, &*message.payload), (client.id(), &b"hello"[..]));
 
-        server
-            .say(Target::Peer(client.id()), "hello yourself")
-            .await
-            .unwrap();
+        server.say(Target::Peer(client.id()), "hello yourself").await.unwrap();
         let (from, message) = client.message().await;
-        assert_eq!(
-            (from, &*message.payload),
-            (server.id(), &b"hello yourself"[..])
-        );
+        assert_eq!((from, &*message.payload), (server.id(), &b"hello yourself"[..]));
     });
 }
 
 #[test]
 fn stopping_takes_no_longer_than_saying_goodbye() {
-    run(async {
-        let mut world = World::new(1);
-        let (home, other) = (
-            world.host_behind(Nat::home()),
-            world.host_behind(Nat::home()),
-        );
+    run(1, async |mut world| {
+        let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
         let mut server = world.server(&home);
         server.online().await;
         let client = world.client(&other);

@@ -1,116 +1,179 @@
 //! A world of nodes: hosts of the simulated internet that run the real node, quinn and all, with a DHT in
 //! memory and two STUN servers. Time is virtual; a seed decides everything.
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use p2p_node::{
-    dht::memory::{Conditions, MemoryDht},
+    dht::memory::{Conditions, MemoryDht, Reach},
     entropy::Entropy,
-    failure::Failure,
-    identity::{Identity, PeerId},
+    identity::Identity,
     lab::{Host, Internet, Nat, Router, Seed},
-    node::{
-        Clock, Config, Environment, Event, Node, Role, Target,
-        event::{Connection, Receipt, Stage},
-        stun_service,
-    },
+    node::{Clock, Config, Environment, Node, Role, Target, stun_service},
     proto::Message,
     service::Service,
     time::UnixMillis,
     transport::tls::Crypto,
 };
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use quinn::AsyncUdpSocket;
 
-/// Runs a story in virtual time.
-pub(crate) fn run<T>(story: impl Future<Output = T>) -> T {
+use crate::peer::Peer;
+
+/// Tells a story in a world of its own, in virtual time. If it fails, prints how to replay it.
+///
+/// `P2P_NODE_SEED` takes the place of `seed`.
+pub(crate) fn run<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
+    run_exactly(seed_from_environment().unwrap_or(seed), story)
+}
+
+/// The same without a look at the environment: for tests of many worlds, which count from a base seed.
+pub(crate) fn run_exactly<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
+    let _replay = Replay(seed);
+    // With RUST_LOG=p2p_node=debug a story tells itself; of many tests the first sets this up for all.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(story)
+    runtime.block_on(async { story(World::new(seed)).await })
+}
+
+/// The seed that the user wants a test to begin with.
+pub(crate) fn seed_from_environment() -> Option<u64> {
+    let seed = std::env::var("P2P_NODE_SEED").ok()?;
+    Some(seed.parse().expect("P2P_NODE_SEED is a number"))
+}
+
+struct Replay(u64);
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("to replay: P2P_NODE_SEED={} and the name of this test", self.0);
+        }
+    }
 }
 
 pub(crate) struct World {
     pub(crate) internet: Internet,
     pub(crate) dht: MemoryDht,
-    stun: Vec<String>,
-    entropy: Entropy,
-    identities: u8,
+    pub(crate) entropy: Entropy,
+    numbers: u8,
 }
 
-/// A node, and what it has told so far.
-pub(crate) struct Peer {
+/// A host, and the NATs between it and the internet.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
     pub(crate) host: Host,
-    pub(crate) node: Node,
-    pub(crate) seen: Vec<(Instant, Event)>,
-    events: mpsc::Receiver<Event>,
+    /// From the host outwards.
+    pub(crate) routers: Vec<Router>,
 }
 
 impl World {
     /// An internet with a DHT, 40 ms away, and two STUN servers.
-    pub(crate) fn new(seed: u64) -> Self {
+    fn new(seed: u64) -> Self {
         let internet = Internet::new(Seed(seed));
-        let stun = ["198.51.100.1", "198.51.100.2"].map(|address| {
-            let socket = internet.host(address).bind(3478);
+        for (v4, v6) in STUN_SERVERS {
+            let socket = internet.host(v4).address(v6).bind(STUN_PORT);
             let clock = Clock::starting_at(START);
             tokio::spawn(stun_service::serve(socket, clock));
-            format!("{address}:3478")
-        });
-        let conditions = Conditions {
-            latency: Duration::from_millis(40),
-            ..Conditions::default()
-        };
+        }
+        let conditions = Conditions { latency: ms(40), ..Conditions::default() };
         Self {
             internet,
             dht: MemoryDht::new(conditions),
-            stun: stun.to_vec(),
             entropy: Entropy::from_seed(seed),
-            identities: 0,
+            numbers: 0,
         }
     }
 
-    /// A router with `nat`, with a public address of its own.
-    pub(crate) fn home(&mut self, nat: Nat) -> Router {
-        self.identities += 1;
-        self.internet
-            .router(nat, IpAddr::from([203, 0, 113, self.identities]))
-    }
-
     /// A host behind a NAT of its own.
-    pub(crate) fn host_behind(&mut self, nat: Nat) -> Host {
-        self.home(nat).host("192.168.1.2")
+    pub(crate) fn behind(&mut self, nat: Nat) -> Home {
+        self.behind_all(&[nat])
     }
 
-    /// A host without a NAT.
-    pub(crate) fn public_host(&mut self) -> Host {
-        self.identities += 1;
-        self.internet
-            .host(IpAddr::from([198, 51, 100, 100 + self.identities]))
+    /// A host behind several NATs, from the host outwards; on the public internet if there are none.
+    pub(crate) fn behind_all(&mut self, nats: &[Nat]) -> Home {
+        let Some((outermost, others)) = nats.split_last() else {
+            let address = self.public_address();
+            let host = self.internet.host(address);
+            return Home { host, routers: Vec::new() };
+        };
+        let address = self.public_address();
+        let mut routers = vec![self.internet.router(*outermost, address)];
+        for (level, nat) in (1..).zip(others.iter().rev()) {
+            let address = IpAddr::from([100, 64, level, self.numbers]);
+            let inner = routers.last().unwrap().router(*nat, address);
+            routers.push(inner);
+        }
+        let address = IpAddr::from([192, 168, self.numbers, 2]);
+        let host = routers.last().unwrap().host(address);
+        routers.reverse();
+        Home { host, routers }
+    }
+
+    /// Another host in the same network as `home`.
+    pub(crate) fn neighbour_of(&mut self, home: &Home) -> Home {
+        let IpAddr::V4(address) = home.host.addresses()[0] else {
+            panic!("neighbours are made in IPv4 networks");
+        };
+        let [a, b, c, d] = address.octets();
+        Home {
+            host: home.routers[0].host(IpAddr::from([a, b, c, d + 1])),
+            routers: home.routers.clone(),
+        }
+    }
+
+    /// An IPv4 address that nobody has.
+    pub(crate) fn public_address(&mut self) -> IpAddr {
+        self.numbers += 1;
+        IpAddr::from([203, 0, 113, self.numbers])
     }
 
     /// The next identity of this world.
     pub(crate) fn identity(&mut self) -> Identity {
-        self.identities += 1;
-        Identity::from_seed([self.identities; 32])
+        self.numbers += 1;
+        Identity::from_seed([self.numbers; 32])
     }
 
+    /// What a node of `role` in the service of this world is told.
     pub(crate) fn config(&mut self, role: Role) -> Config {
         let mut config = Config::new(self.identity(), role);
         config.service = Some(service());
-        config.stun_servers.clone_from(&self.stun);
         config
     }
 
-    /// Starts a node with `config` on `host`.
-    pub(crate) fn start(&mut self, host: &Host, config: Config) -> Peer {
-        let socket = host.bind(0);
-        let interfaces = host.clone();
+    /// Starts a node with `config` at `home`, with a socket for each family of addresses that it has.
+    pub(crate) fn start(&mut self, home: &Home, mut config: Config) -> Peer {
+        let addresses = home.host.addresses();
+        let mut sockets: Vec<Arc<dyn AsyncUdpSocket>> = Vec::new();
+        for is_v4 in [true, false] {
+            let mut of_family = addresses.iter().filter(|ip| ip.is_ipv4() == is_v4);
+            if let Some(address) = of_family.next() {
+                // A socket of one family alone moves along when its host does.
+                sockets.push(match addresses.iter().all(|ip| ip.is_ipv4() == is_v4) {
+                    true => home.host.bind(0),
+                    false => home.host.bind_address(*address, 0),
+                });
+                let servers = STUN_SERVERS.map(|(v4, v6)| match is_v4 {
+                    true => SocketAddr::from((v4, STUN_PORT)),
+                    false => SocketAddr::from((v6, STUN_PORT)),
+                });
+                let servers = servers.map(|server| server.to_string());
+                config.stun_servers.extend(servers);
+            }
+        }
+        let interfaces = home.host.clone();
         let environment = Environment {
-            sockets: vec![socket],
+            sockets,
             interfaces: Arc::new(move || interfaces.addresses()),
             rendezvous: Some(self.dht.rendezvous()),
             clock: Clock::starting_at(START),
@@ -118,90 +181,81 @@ impl World {
             crypto: Crypto::seeded(self.entropy.fork()),
         };
         let (node, events) = Node::start(config, environment).unwrap();
-        Peer {
-            host: host.clone(),
-            node,
-            seen: Vec::new(),
-            events,
-        }
+        Peer::new(home.clone(), node, events)
     }
 
-    pub(crate) fn server(&mut self, host: &Host) -> Peer {
+    pub(crate) fn server(&mut self, home: &Home) -> Peer {
         let config = self.config(Role::Server);
-        self.start(host, config)
+        self.start(home, config)
     }
 
-    pub(crate) fn client(&mut self, host: &Host) -> Peer {
+    pub(crate) fn client(&mut self, home: &Home) -> Peer {
         let config = self.config(Role::Client);
-        self.start(host, config)
+        self.start(home, config)
+    }
+
+    /// A client that wants to be connected to the service all the time.
+    pub(crate) fn standing_client(&mut self, home: &Home) -> Peer {
+        let mut config = self.config(Role::Client);
+        config.standing = Some(to_service());
+        self.start(home, config)
+    }
+
+    /// Lets the DHT answer, or not.
+    pub(crate) fn set_dht(&self, reach: Reach) {
+        let conditions = self.dht.conditions();
+        self.dht.set_conditions(Conditions { reach, ..conditions });
     }
 }
 
-impl Peer {
-    pub(crate) fn id(&self) -> PeerId {
-        self.node.peer_id()
+impl Home {
+    /// The NAT that faces the internet.
+    pub(crate) fn outermost(&self) -> &Router {
+        self.routers.last().expect("there is a NAT")
     }
 
-    /// The next event.
-    pub(crate) async fn next(&mut self) -> Event {
-        let event = self.events.recv().await.expect("the node runs");
-        self.seen.push((Instant::now(), event.clone()));
-        event
+    /// Sets the delay of the way to the internet: of the outermost link.
+    pub(crate) fn delay_ms(self, delay_ms: u64) -> Self {
+        self.change_uplink(|link| link.delay_ms = delay_ms);
+        self
     }
 
-    /// Takes events until `wanted` returns something; panics after a virtual minute.
-    pub(crate) async fn until<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
-        let search = async {
-            loop {
-                let event = self.next().await;
-                if let Some(found) = wanted(&event) {
-                    return found;
-                }
-            }
-        };
-        match timeout(Duration::from_secs(60), search).await {
-            Ok(found) => found,
-            Err(_) => panic!("waited in vain; seen: {:#?}", self.seen),
+    /// Changes the outermost link.
+    pub(crate) fn change_uplink(&self, change: impl FnOnce(&mut p2p_node::lab::Link)) {
+        match self.routers.last() {
+            Some(router) => router.change_link(change),
+            None => self.host.change_link(change),
         }
     }
 
-    /// Takes whatever events there are.
-    pub(crate) fn drain(&mut self) {
-        while let Ok(event) = self.events.try_recv() {
-            self.seen.push((Instant::now(), event));
+    /// Takes the outermost link down.
+    pub(crate) fn unplug(&self) {
+        match self.routers.last() {
+            Some(router) => router.unplug(),
+            None => self.host.unplug(),
         }
     }
 
-    pub(crate) async fn online(&mut self) {
-        self.until(|event| matches!(event, Event::Online { .. }).then_some(()))
-            .await;
+    /// Puts the outermost link up again.
+    pub(crate) fn plug_in(&self) {
+        match self.routers.last() {
+            Some(router) => router.plug_in(),
+            None => self.host.plug_in(),
+        }
     }
 
-    /// The next message.
-    pub(crate) async fn message(&mut self) -> (PeerId, Message) {
-        self.until(|event| match event {
-            Event::Message { peer, message } => Some((*peer, message.clone())),
-            _ => None,
-        })
-        .await
+    /// The addresses that its peers may send to: its own, and those that the internet sees.
+    pub(crate) fn candidates(&self) -> BTreeSet<IpAddr> {
+        let public = self.routers.last().map(Router::public_addresses);
+        let own = self.host.addresses();
+        own.into_iter().chain(public.unwrap_or_default()).collect()
     }
 
-    pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        self.node
-            .connect(Target::Service(service().name), None)
-            .await
-    }
-
-    pub(crate) async fn say(&self, target: Target, text: &str) -> Result<Receipt, Failure> {
-        self.node.send(target, message(text), None).await
-    }
-
-    /// When `stage` was first told of.
-    pub(crate) fn stage(&self, stage: Stage) -> Option<Instant> {
-        self.seen.iter().find_map(|(at, event)| match event {
-            Event::Progress { stage: found, .. } if *found == stage => Some(*at),
-            _ => None,
-        })
+    /// Where its node has sent to although nobody could have told it of that address: anything but the
+    /// STUN servers and what `peers` may be reached at.
+    pub(crate) fn strangers(&self, peers: &BTreeSet<IpAddr>) -> BTreeSet<SocketAddr> {
+        let stun = STUN_SERVERS.into_iter().flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)]);
+        self.host.strangers(&stun.chain(peers.iter().copied()).collect())
     }
 }
 
@@ -231,3 +285,10 @@ pub(crate) fn ms(milliseconds: u64) -> Duration {
 }
 
 const START: UnixMillis = UnixMillis(1_763_820_000_000);
+
+const STUN_PORT: u16 = 3478;
+
+const STUN_SERVERS: [(Ipv4Addr, Ipv6Addr); 2] = [
+    (Ipv4Addr::new(198, 51, 100, 1), Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 1)),
+    (Ipv4Addr::new(198, 51, 100, 2), Ipv6Addr::new(0x2001, 0xdb8, 0x52, 0, 0, 0, 0, 1)),
+];

@@ -32,9 +32,7 @@ pub fn run(program: &str, arguments: &str, input: &str) -> Result<String, String
     // A program that does not read its input says on stderr why it failed.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
-    let output = child
-        .wait_with_output()
-        .map_err(|error| failed(&error.to_string()))?;
+    let output = child.wait_with_output().map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
         return Err(failed(&String::from_utf8_lossy(&output.stderr)));
     }

@@ -89,13 +89,7 @@ impl KernelLab {
         // What nobody has is lost without a word, as it is out there.
         namespace.ip("route add blackhole default");
         let delay = distance.map(|distance| keep_apart(&namespace, distance));
-        Self {
-            core: Rc::new(Core {
-                _delay: delay,
-                namespace,
-                uplinks: Cell::new(0),
-            }),
-        }
+        Self { core: Rc::new(Core { _delay: delay, namespace, uplinks: Cell::new(0) }) }
     }
 
     /// A host without NAT, with all of these addresses.
@@ -140,10 +134,7 @@ impl Core {
         let number = self.uplinks.get() + 1;
         self.uplinks.set(number);
         let (core, link) = (&self.namespace, format!("up{number}"));
-        core.ip(&format!(
-            "link add {link} type veth peer name wan netns {}",
-            outside.name()
-        ));
+        core.ip(&format!("link add {link} type veth peer name wan netns {}", outside.name()));
         core.ip(&format!("addr add {NEXT_HOP}/32 dev {link}"));
         core.ip(&format!("link set {link} up"));
         outside.ip("link set wan up");
@@ -198,15 +189,9 @@ impl Router {
     fn connect(&self, inside: &Namespace) {
         let number = self.shared.inside.get();
         self.shared.inside.set(number + 1);
-        let (router, network, link) = (
-            &self.shared.namespace,
-            self.shared.network,
-            format!("in{number}"),
-        );
-        router.ip(&format!(
-            "link add {link} type veth peer name wan netns {}",
-            inside.name()
-        ));
+        let (router, network, link) =
+            (&self.shared.namespace, self.shared.network, format!("in{number}"));
+        router.ip(&format!("link add {link} type veth peer name wan netns {}", inside.name()));
         router.ip(&format!("link set {link} master lan"));
         router.ip(&format!("link set {link} up"));
         inside.ip(&format!("addr add {network}.{}/24 dev wan", 20 + number));
@@ -217,13 +202,8 @@ impl Router {
 
 impl Host {
     fn new(namespace: Namespace, upstream: Upstream) -> Self {
-        let machine = Machine {
-            namespace,
-            _upstream: upstream,
-        };
-        Self {
-            machine: Rc::new(machine),
-        }
+        let machine = Machine { namespace, _upstream: upstream };
+        Self { machine: Rc::new(machine) }
     }
 
     /// The name of its namespace.

@@ -89,9 +89,7 @@ fn all_names() -> Vec<String> {
     let Ok(entries) = fs::read_dir(NAMES) else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
 /// 4711 for `p2p4711-0-core`.

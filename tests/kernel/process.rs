@@ -141,10 +141,7 @@ fn text_of(stderr: impl Read + Send + 'static) -> Arc<Mutex<String>> {
 fn listing(events: &VecDeque<Value>) -> String {
     let lines = events.iter().map(|event| {
         let line = event.to_string();
-        let end = line
-            .char_indices()
-            .nth(400)
-            .map_or(line.len(), |(end, _)| end);
+        let end = line.char_indices().nth(400).map_or(line.len(), |(end, _)| end);
         format!("\n  {}", &line[..end])
     });
     lines.collect()

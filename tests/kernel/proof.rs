@@ -54,10 +54,7 @@ fn a_full_cone_admits_everybody() {
     };
     let seen = observe(&lab, &lab.home(Nat::FullCone));
     assert_eq!(seen.ports, [PORT; 4]);
-    assert_eq!(
-        seen.admitted,
-        ["a stranger", "another port", "the port asked"]
-    );
+    assert_eq!(seen.admitted, ["a stranger", "another port", "the port asked"]);
 }
 
 #[test]
@@ -116,19 +113,13 @@ fn two_hosts_of_one_home_see_each_other_unchanged() {
     let (alice, bob) = (home.host(), home.host());
     let (alice, bob) = (agent(&alice), agent(&bob));
     send(&alice, PORT, ("192.168.1.21", PORT), "hello");
-    assert_eq!(
-        heard(&bob),
-        ("hello".into(), endpoint("192.168.1.20", PORT))
-    );
+    assert_eq!(heard(&bob), ("hello".into(), endpoint("192.168.1.20", PORT)));
 }
 
 #[test]
 fn packets_take_the_time_they_are_told_to() {
     let round_trip = Duration::from_millis(60);
-    let distance = Distance {
-        round_trip,
-        percent_lost: 0,
-    };
+    let distance = Distance { round_trip, percent_lost: 0 };
     let Some(lab) = or_skip(KernelLab::with(distance)) else {
         return;
     };
@@ -147,10 +138,7 @@ fn packets_take_the_time_they_are_told_to() {
 
 #[test]
 fn packets_are_lost_as_often_as_they_are_told_to() {
-    let distance = Distance {
-        round_trip: Duration::from_millis(2),
-        percent_lost: 20,
-    };
+    let distance = Distance { round_trip: Duration::from_millis(2), percent_lost: 20 };
     let Some(lab) = or_skip(KernelLab::with(distance)) else {
         return;
     };
@@ -233,10 +221,7 @@ fn observe(lab: &KernelLab, home: &Router) -> Seen {
         send(&host, PORT, destination, "question");
         port_of(&heard(&world).1)
     });
-    Seen {
-        ports: [outside.1, second, third, fourth],
-        admitted,
-    }
+    Seen { ports: [outside.1, second, third, fourth], admitted }
 }
 
 fn port_of(endpoint: &Value) -> u16 {

@@ -55,10 +55,7 @@ fn a_symmetric_home_is_reached_from_a_full_cone() {
 #[test]
 fn a_symmetric_home_is_reached_from_one_that_filters_by_address_only() {
     let Some(world) = World::new() else { return };
-    let (server, client) = (
-        world.home(Nat::FullyRandom),
-        world.home(Nat::AddressRestricted),
-    );
+    let (server, client) = (world.home(Nat::FullyRandom), world.home(Nat::AddressRestricted));
     world.they_talk(&server.host(), &client.host());
 }
 
@@ -95,10 +92,7 @@ fn two_hosts_of_one_home_find_the_short_way() {
 #[test]
 fn distance_costs_time_but_nothing_else() {
     let round_trip = Duration::from_millis(80);
-    let distance = Distance {
-        round_trip,
-        percent_lost: 0,
-    };
+    let distance = Distance { round_trip, percent_lost: 0 };
     let Some(world) = World::within(KernelLab::with(distance)) else {
         return;
     };
@@ -117,10 +111,7 @@ fn two_symmetric_homes_are_told_so() {
     let client = world.client(&client);
     let error = connect(&client).expect_err("two random symmetric NATs leave no way");
     let code = &error["code"];
-    assert!(
-        code == "nat_incompatible" || code == "punch_timeout",
-        "{error}"
-    );
+    assert!(code == "nat_incompatible" || code == "punch_timeout", "{error}");
     assert_explains_itself(&error);
 }
 
@@ -131,9 +122,7 @@ fn a_service_that_nobody_serves_is_not_found() {
     let (server, client) = (server.host(), client.host());
     let _server = world.server(&server);
     let client = world.start(&client, "client", "nobodys:v1");
-    client
-        .process
-        .tell(&json!({"cmd": "connect", "id": 1, "peer": "service"}));
+    client.process.tell(&json!({"cmd": "connect", "id": 1, "peer": "service"}));
     let error = answer(&client, 1, Duration::from_secs(10)).expect_err("nobody serves it");
     assert_eq!(error["code"], "peer_not_found", "{error}");
     assert_explains_itself(&error);
@@ -156,10 +145,7 @@ fn a_dht_that_does_not_answer_is_named_as_the_reason() {
 #[test]
 fn five_mebibytes_arrive_intact() {
     let Some(world) = World::new() else { return };
-    let (server, client) = (
-        world.home(Nat::Masquerade).host(),
-        world.home(Nat::Masquerade).host(),
-    );
+    let (server, client) = (world.home(Nat::Masquerade).host(), world.home(Nat::Masquerade).host());
     let (server, client) = (world.server(&server), world.client(&client));
     connect(&client).expect("two usual homes find each other");
 
@@ -169,9 +155,7 @@ fn five_mebibytes_arrive_intact() {
         "message": {"type": "large", "payload": payload},
     }));
     let message = server.process.wait_for("message", Duration::from_secs(60));
-    let arrived = message["message"]["payload"]
-        .as_str()
-        .expect("text stays text");
+    let arrived = message["message"]["payload"].as_str().expect("text stays text");
     assert_eq!(arrived.len(), payload.len());
     assert!(arrived == payload, "the payload was changed on its way");
     let delivered = answer(&client, 2, DELIVERY).expect("it was delivered");
@@ -186,10 +170,7 @@ fn a_hundred_messages_arrive_once_and_in_order() {
 
 #[test]
 fn a_hundred_messages_arrive_once_and_in_order_though_packets_are_lost() {
-    let distance = Distance {
-        round_trip: Duration::from_millis(40),
-        percent_lost: 10,
-    };
+    let distance = Distance { round_trip: Duration::from_millis(40), percent_lost: 10 };
     let Some(world) = World::within(KernelLab::with(distance)) else {
         return;
     };
@@ -199,18 +180,13 @@ fn a_hundred_messages_arrive_once_and_in_order_though_packets_are_lost() {
 #[test]
 fn a_killed_server_is_noticed() {
     let Some(world) = World::new() else { return };
-    let (server, client) = (
-        world.home(Nat::Masquerade).host(),
-        world.home(Nat::Masquerade).host(),
-    );
+    let (server, client) = (world.home(Nat::Masquerade).host(), world.home(Nat::Masquerade).host());
     let (mut server, client) = (world.server(&server), world.client(&client));
     connect(&client).expect("two usual homes find each other");
     let connected = client.process.wait_for("connected", START);
 
     server.process.kill();
-    let disconnected = client
-        .process
-        .wait_for("disconnected", Duration::from_secs(60));
+    let disconnected = client.process.wait_for("disconnected", Duration::from_secs(60));
     assert_eq!(disconnected["peer"], connected["peer"], "{disconnected}");
 }
 
@@ -240,9 +216,7 @@ impl World {
         let addresses = ["198.51.100.10", "198.51.100.11"];
         let host = lab.public_host(&addresses);
         let [first, second] = addresses;
-        let arguments = [
-            "testnet", "--bind", first, "--bind", second, "--nodes", "24",
-        ];
+        let arguments = ["testnet", "--bind", first, "--bind", second, "--nodes", "24"];
         let testnet = host.spawn(&p2p_node(), &arguments);
         let servers = testnet.wait_until("list of servers", START, |line| {
             line["bootstrap"].is_array() && line["stun"].is_array()
@@ -263,10 +237,7 @@ impl World {
     /// A node that takes commands.
     fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
         let mut arguments = vec!["--mode", mode, "--service", service, "--ephemeral"];
-        let bootstrap = self
-            .bootstrap
-            .iter()
-            .flat_map(|node| ["--dht-bootstrap", node]);
+        let bootstrap = self.bootstrap.iter().flat_map(|node| ["--dht-bootstrap", node]);
         let stun = self.stun.iter().flat_map(|server| ["--stun", server]);
         arguments.extend(bootstrap.chain(stun));
         let process = host.spawn(&p2p_node(), &arguments);
@@ -323,17 +294,14 @@ impl World {
 }
 
 fn connect(client: &Node) -> Result<Value, Value> {
-    client
-        .process
-        .tell(&json!({"cmd": "connect", "id": 1, "peer": "service"}));
+    client.process.tell(&json!({"cmd": "connect", "id": 1, "peer": "service"}));
     answer(client, 1, DIAL)
 }
 
 /// Sends a message and waits until the other side has it.
 fn say(node: &Node, id: u64, peer: &Value, payload: &str) {
     let message = json!({"type": "t", "payload": payload});
-    node.process
-        .tell(&json!({"cmd": "send", "id": id, "peer": peer, "message": message}));
+    node.process.tell(&json!({"cmd": "send", "id": id, "peer": peer, "message": message}));
     let delivered = answer(node, id, DELIVERY).expect("there is a link");
     assert_eq!(delivered["state"], "delivered", "{delivered}");
 }
@@ -346,16 +314,10 @@ fn heard(node: &Node) -> (Value, Value) {
 
 /// The answer to the command `id`: an event `ok` or, as an error, an event `error`.
 fn answer(node: &Node, id: u64, within: Duration) -> Result<Value, Value> {
-    let answer = node
-        .process
-        .wait_until(&format!("answer to {id}"), within, |event| {
-            event["id"] == id && (event["event"] == "ok" || event["event"] == "error")
-        });
-    if answer["event"] == "ok" {
-        Ok(answer)
-    } else {
-        Err(answer)
-    }
+    let answer = node.process.wait_until(&format!("answer to {id}"), within, |event| {
+        event["id"] == id && (event["event"] == "ok" || event["event"] == "error")
+    });
+    if answer["event"] == "ok" { Ok(answer) } else { Err(answer) }
 }
 
 /// A failure says what failed, why, and what to do.
@@ -388,10 +350,7 @@ fn p2p_node() -> String {
     let built = || {
         let own = env::current_exe().expect("a test knows where it is");
         // From target/debug/deps/kernel-… to target/.
-        let target = own
-            .ancestors()
-            .nth(3)
-            .expect("tests lie in a target folder");
+        let target = own.ancestors().nth(3).expect("tests lie in a target folder");
         target.join("release").join("p2p-node")
     };
     let path = env::var_os("P2P_NODE_BIN").map_or_else(built, PathBuf::from);
@@ -400,7 +359,5 @@ fn p2p_node() -> String {
         "{} is not there: `cargo build --release --bin p2p-node`, or set P2P_NODE_BIN",
         path.display()
     );
-    path.into_os_string()
-        .into_string()
-        .expect("its path is text")
+    path.into_os_string().into_string().expect("its path is text")
 }

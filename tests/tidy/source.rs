@@ -33,9 +33,7 @@ impl File {
     pub(crate) fn statements(&self) -> impl Iterator<Item = (usize, &str)> {
         let numbers = self.code().lines().count();
         let lines = self.text.lines().zip(1..).take(numbers);
-        lines
-            .map(|(line, number)| (number, line))
-            .filter(|(_, line)| !is_comment(line))
+        lines.map(|(line, number)| (number, line)).filter(|(_, line)| !is_comment(line))
     }
 
     /// The modules that it declares for tests only, as paths without `.rs`.
@@ -153,8 +151,7 @@ fn without_tests(text: &str) -> String {
 
 /// What stands in single backticks.
 pub(crate) fn quoted(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 /// The root of the repository.
@@ -206,9 +203,7 @@ pub(crate) fn text_files(folder: &str, extensions: &[&str]) -> Vec<File> {
 /// The folders and files directly in `folder`.
 pub(crate) fn entries(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(root().join(folder)).expect("the folder is part of the repository");
-    entries
-        .map(|entry| from_root(&entry.expect("the folder can be listed").path()))
-        .collect()
+    entries.map(|entry| from_root(&entry.expect("the folder can be listed").path())).collect()
 }
 
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
@@ -216,9 +211,7 @@ fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
         return;
     };
     for path in entries.map(|entry| entry.expect("the folder can be listed").path()) {
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         match path.is_dir() {
             true if !hidden => collect(&path, paths),
             true => {}
@@ -236,43 +229,22 @@ fn from_root(path: &Path) -> String {
 fn names_are_found_alone_and_in_groups() {
     let code = "use crate::{\n    nat::punch::{self, Punch, deep::{a, b}},\n    time,\n};\nfn f(_: crate::dht::Id) {}";
     assert_eq!(names_after(code, "crate::"), set(&["dht", "nat", "time"]));
-    assert_eq!(
-        names_after("use crate::{node}; use x::{bridge};", "crate::"),
-        set(&["node"])
-    );
-    assert_eq!(
-        names_after("my_crate::nat; ::crate::nat", "crate::"),
-        set(&[])
-    );
+    assert_eq!(names_after("use crate::{node}; use x::{bridge};", "crate::"), set(&["node"]));
+    assert_eq!(names_after("my_crate::nat; ::crate::nat", "crate::"), set(&[]));
 }
 
 #[test]
 fn the_root_is_also_reached_by_climbing() {
     let names = |path: &str, text: &str| file(path, text).names_at_crate_root();
-    assert_eq!(
-        names("src/nat/mod.rs", "use super::dht::Key;"),
-        set(&["dht"])
-    );
+    assert_eq!(names("src/nat/mod.rs", "use super::dht::Key;"), set(&["dht"]));
     assert_eq!(names("src/nat/punch.rs", "use super::stun;"), set(&[]));
-    assert_eq!(
-        names("src/nat/punch.rs", "use super::super::{dht, node};"),
-        set(&["dht", "node"])
-    );
+    assert_eq!(names("src/nat/punch.rs", "use super::super::{dht, node};"), set(&["dht", "node"]));
     assert_eq!(names("src/ticket.rs", "use super::nat;"), set(&["nat"]));
     assert_eq!(
-        names(
-            "src/bin/p2p-node/main.rs",
-            "use p2p_node::{bridge, node::Node};"
-        ),
+        names("src/bin/p2p-node/main.rs", "use p2p_node::{bridge, node::Node};"),
         set(&["bridge", "node"])
     );
-    assert_eq!(
-        names(
-            "src/nat/mod.rs",
-            "//! See [`crate::node`].\n/// And crate::dht\n"
-        ),
-        set(&[])
-    );
+    assert_eq!(names("src/nat/mod.rs", "//! See [`crate::node`].\n/// And crate::dht\n"), set(&[]));
 }
 
 #[test]
@@ -315,9 +287,5 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 }
 
 fn file(path: &str, text: &str) -> File {
-    File {
-        path: path.to_owned(),
-        text: text.to_owned(),
-        for_tests: false,
-    }
+    File { path: path.to_owned(), text: text.to_owned(), for_tests: false }
 }

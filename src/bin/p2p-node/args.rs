@@ -39,10 +39,7 @@ pub(crate) enum Action {
     /// Run a network without internet.
     Testnet(TestnetArgs),
     /// Print the ticket.
-    Ticket {
-        identity: Option<PathBuf>,
-        addrs: Vec<SocketAddr>,
-    },
+    Ticket { identity: Option<PathBuf>, addrs: Vec<SocketAddr> },
 }
 
 /// How to run a node.
@@ -133,20 +130,11 @@ struct RunFlags {
     service: Option<ServiceName>,
     /// A file with a secret that all members of the service share; without one, anybody who knows the
     /// name can find and pose as the service
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "service",
-        env = "P2P_NODE_SERVICE_SECRET_FILE"
-    )]
+    #[arg(long, value_name = "FILE", requires = "service", env = "P2P_NODE_SERVICE_SECRET_FILE")]
     service_secret_file: Option<PathBuf>,
-    /// Let only these peers connect (repeat, or separate by commas)
-    #[arg(
-        long,
-        value_name = "PEER",
-        value_delimiter = ',',
-        env = "P2P_NODE_ALLOW"
-    )]
+    /// Let these peers connect, and otherwise only who proves to know the service's secret or this
+    /// node's ticket (repeat, or separate by commas)
+    #[arg(long, value_name = "PEER", value_delimiter = ',', env = "P2P_NODE_ALLOW")]
     allow: Vec<PeerId>,
     /// Connect at the start, and mean this peer where a command names none: peer id, ticket or service
     #[arg(long, value_name = "TARGET", value_parser = values::target, env = "P2P_NODE_CONNECT", hide_env_values = true)]
@@ -226,23 +214,17 @@ impl Args {
     fn from_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let Cli { run, log, command } = Cli::from_arg_matches(matches)?;
         let action = match command {
-            Some(Command::Id { identity }) => Action::Id {
-                identity: identity.identity,
-            },
+            Some(Command::Id { identity }) => Action::Id { identity: identity.identity },
             Some(Command::Demo(args)) => Action::Demo(args),
             Some(Command::Testnet(args)) => Action::Testnet(args),
-            Some(Command::Ticket { addrs, identity }) => Action::Ticket {
-                identity: identity.identity,
-                addrs,
-            },
+            Some(Command::Ticket { addrs, identity }) => {
+                Action::Ticket { identity: identity.identity, addrs }
+            }
             None => Action::Run(Box::new(RunArgs::from_flags(run, matches)?)),
         };
         // Global flags may stand before or after the subcommand; clap knows where this one came from.
         let log_is_typed = source(matches, "log") == Some(ValueSource::CommandLine);
-        Ok(Self {
-            action,
-            filter: log.filter(log_is_typed, std::env::var("RUST_LOG").ok()),
-        })
+        Ok(Self { action, filter: log.filter(log_is_typed, std::env::var("RUST_LOG").ok()) })
     }
 }
 
@@ -282,7 +264,7 @@ impl LogFlags {
             false => (None, self.log.as_deref()),
         };
         let chosen = typed.or(verbose).or(inherited).or(rust_log.as_deref());
-        EnvFilter::builder().parse_lossy(chosen.unwrap_or("warn"))
+        EnvFilter::builder().parse_lossy(chosen.unwrap_or(DEFAULT_FILTER))
     }
 }
 
@@ -307,11 +289,7 @@ fn identity_choice(flags: &RunFlags, matches: &ArgMatches) -> Result<IdentityCho
 }
 
 fn source(matches: &ArgMatches, name: &str) -> Option<ValueSource> {
-    matches
-        .try_contains_id(name)
-        .ok()?
-        .then(|| matches.value_source(name))
-        .flatten()
+    matches.try_contains_id(name).ok()?.then(|| matches.value_source(name)).flatten()
 }
 
 fn servers(given: Vec<Server>, public: &[&str]) -> Result<Vec<String>, clap::Error> {
@@ -323,10 +301,8 @@ fn servers(given: Vec<Server>, public: &[&str]) -> Result<Vec<String>, clap::Err
     }
     let servers = given.into_iter().map(|server| match server {
         Server::At(server) => Ok(server),
-        Server::None => Err(Cli::command().error(
-            ErrorKind::ArgumentConflict,
-            "none means no server at all and stands alone",
-        )),
+        Server::None => Err(Cli::command()
+            .error(ErrorKind::ArgumentConflict, "none means no server at all and stands alone")),
     });
     servers.collect()
 }
@@ -359,6 +335,9 @@ Examples:
   p2p-node ticket
   p2p-node ticket --addrs 192.168.1.20:41641 [2001:db8::9]:41641
   p2p-node --connect \"$(ssh host p2p-node ticket)\"";
+
+/// What a person should look at. What the DHT's and STUN's libraries say of strangers' bytes is not.
+const DEFAULT_FILTER: &str = "warn,mainline=off,stun_types=error";
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
@@ -416,16 +395,13 @@ mod tests {
     #[test]
     fn a_typed_level_wins_over_verbosity_and_that_over_the_environment() {
         let filter = |log: Option<&str>, verbose, typed, rust_log: Option<&str>| {
-            let flags = LogFlags {
-                log: log.map(str::to_owned),
-                verbose,
-            };
+            let flags = LogFlags { log: log.map(str::to_owned), verbose };
             flags.filter(typed, rust_log.map(str::to_owned)).to_string()
         };
         assert_eq!(filter(Some("error"), 1, true, Some("trace")), "error");
         assert_eq!(filter(Some("error"), 1, false, Some("trace")), "info");
         assert_eq!(filter(Some("error"), 0, false, Some("trace")), "error");
         assert_eq!(filter(None, 0, false, Some("trace")), "trace");
-        assert_eq!(filter(None, 0, false, None), "warn");
+        assert_eq!(filter(None, 0, false, None), "stun_types=error,mainline=off,warn");
     }
 }

@@ -89,20 +89,14 @@ async fn play(args: DemoArgs, out: &mut impl Write) -> io::Result<Result<(), Fai
     let internet = Internet::new(Seed(1));
     let stun = start_stun(&internet);
     let [server_host, client_host] = args.lay_out(&internet);
-    let network = Network {
-        bootstrap: testnet.bootstrap(),
-        stun,
-    };
+    let network = Network { bootstrap: testnet.bootstrap(), stun };
     let mut server = network.start(Role::Server, &server_host)?;
     if let Err(failure) = wait_online(&mut server, out).await? {
         exit::complain(&failure);
         return Ok(Err(failure));
     }
     let mut client = network.start(Role::Client, &client_host)?;
-    writeln!(
-        out,
-        "\nclient$ send service {{\"type\":\"greeting\",\"payload\":\"{HELLO}\"}}\n"
-    )?;
+    writeln!(out, "\nclient$ send service {{\"type\":\"greeting\",\"payload\":\"{HELLO}\"}}\n")?;
     let talk = talk(&mut server, &mut client, out).await?;
     client.node.shutdown().await;
     server.node.shutdown().await;
@@ -123,13 +117,7 @@ async fn talk(
     let mut timeline = Timeline::begin(Instant::now());
     let greeting = client.node.clone();
     let mut sending = tokio::spawn(async move {
-        greeting
-            .send(
-                Target::Service(service().name),
-                message(HELLO),
-                Some(PATIENCE),
-            )
-            .await
+        greeting.send(Target::Service(service().name), message(HELLO), Some(PATIENCE)).await
     });
     let mut receipt = None;
     let (mut greeted, mut answered) = (false, false);
@@ -168,12 +156,7 @@ async fn talk(
 async fn wait_online(server: &mut Side, out: &mut impl Write) -> io::Result<Result<(), Failure>> {
     let online = async {
         while let Some(event) = server.events.recv().await {
-            if let Event::Online {
-                stored_at,
-                addresses,
-                took,
-            } = event
-            {
+            if let Event::Online { stored_at, addresses, took } = event {
                 return Some((stored_at, addresses, took));
             }
         }
@@ -181,10 +164,7 @@ async fn wait_online(server: &mut Side, out: &mut impl Write) -> io::Result<Resu
     };
     match timeout(PATIENCE, online).await {
         Ok(Some((stored_at, addresses, took))) => {
-            let address = addresses
-                .first()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let address = addresses.first().map(ToString::to_string).unwrap_or_default();
             writeln!(
                 out,
                 "server$ online after {} ms: its record is at {stored_at} DHT nodes and says {address}",
@@ -192,12 +172,9 @@ async fn wait_online(server: &mut Side, out: &mut impl Write) -> io::Result<Resu
             )?;
             Ok(Ok(()))
         }
-        Ok(None) | Err(_) => Ok(Err(Failure::new(
-            Code::Internal,
-            "the server did not get online",
-        )
-        .because("the embedded DHT did not take its record in time")
-        .hint("run it again; on a very busy machine it may take longer"))),
+        Ok(None) | Err(_) => Ok(Err(Failure::new(Code::Internal, "the server did not get online")
+            .because("the embedded DHT did not take its record in time")
+            .hint("run it again; on a very busy machine it may take longer"))),
     }
 }
 
@@ -235,10 +212,7 @@ impl Network {
 fn start_stun(internet: &Internet) -> Vec<String> {
     let servers = ["198.51.100.1", "198.51.100.2"];
     let start = |address| {
-        tokio::spawn(stun_service::serve(
-            internet.host(address).bind(3478),
-            Clock::system(),
-        ));
+        tokio::spawn(stun_service::serve(internet.host(address).bind(3478), Clock::system()));
         format!("{address}:3478")
     };
     servers.map(start).to_vec()
@@ -251,10 +225,8 @@ impl DemoArgs {
         let access = self.rtt / 8;
         internet.set_core_delay_ms((self.rtt / 2).saturating_sub(2 * access));
         [
-            self.peer_nat
-                .host(internet, ["203.0.113.7", "100.64.0.7"], access),
-            self.nat
-                .host(internet, ["203.0.113.9", "100.64.0.9"], access),
+            self.peer_nat.host(internet, ["203.0.113.7", "100.64.0.7"], access),
+            self.nat.host(internet, ["203.0.113.9", "100.64.0.9"], access),
         ]
     }
 
@@ -277,13 +249,7 @@ impl NatKind {
     /// A host behind such a NAT with the first of `public`, `access` milliseconds from the core.
     fn host(self, internet: &Internet, public: [&str; 2], access: u64) -> Host {
         let [public, carriers] = public;
-        let home = |nat| {
-            internet
-                .router(nat, public)
-                .delay_ms(access)
-                .host(INSIDE)
-                .delay_ms(0)
-        };
+        let home = |nat| internet.router(nat, public).delay_ms(access).host(INSIDE).delay_ms(0);
         match self {
             Self::None => internet.host(public).delay_ms(access),
             Self::FullCone => home(Nat::full_cone()),
@@ -292,11 +258,7 @@ impl NatKind {
             Self::Symmetric => home(Nat::symmetric(Ports::Random)),
             Self::Cgnat => {
                 let carrier = internet.router(Nat::cgnat(), public).delay_ms(access);
-                carrier
-                    .router(Nat::home(), carriers)
-                    .delay_ms(0)
-                    .host(INSIDE)
-                    .delay_ms(0)
+                carrier.router(Nat::home(), carriers).delay_ms(0).host(INSIDE).delay_ms(0)
             }
         }
     }
@@ -318,11 +280,7 @@ fn service() -> Service {
 }
 
 fn message(text: &str) -> Message {
-    Message {
-        r#type: "greeting".into(),
-        payload: text.to_owned().into(),
-        ..Message::default()
-    }
+    Message { r#type: "greeting".into(), payload: text.to_owned().into(), ..Message::default() }
 }
 
 /// Where a host is inside its home; both homes use the same private network, as homes do.

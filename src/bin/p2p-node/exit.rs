@@ -28,12 +28,7 @@ pub(crate) fn report(outcome: Result<String, Failure>) -> ExitCode {
 
 /// What went wrong, why, and what to do, on stderr.
 pub(crate) fn complain(failure: &Failure) {
-    let Failure {
-        code,
-        message,
-        why,
-        hint,
-    } = failure;
+    let Failure { code, message, why, hint } = failure;
     let mut text = format!("error[{code}]: {message}\n");
     for (label, line) in [("why", why), ("try", hint)] {
         if !line.is_empty() {

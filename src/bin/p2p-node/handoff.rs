@@ -49,15 +49,9 @@ impl HandOff {
         };
         // Under another name first: a client never sees half a ticket. What lies there is of a server
         // that died.
-        let (new, file) = (
-            directory.join(format!("{name}.new")),
-            directory.join(format!("{name}.ticket")),
-        );
-        let mut writer = private::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
+        let (new, file) =
+            (directory.join(format!("{name}.new")), directory.join(format!("{name}.ticket")));
+        let mut writer = private::options().write(true).create(true).truncate(true).open(&new)?;
         writeln!(writer, "{ticket}\npid {}", std::process::id())?;
         fs::rename(&new, &file)?;
         Ok(Some(Self { file, _lock: lock }))
@@ -108,10 +102,7 @@ pub(crate) fn addresses(bind: &[SocketAddr], local: &[SocketAddr]) -> Vec<Socket
             addresses.push(loopback);
         }
     }
-    let others = local
-        .iter()
-        .filter(|address| !addresses.contains(address))
-        .copied();
+    let others = local.iter().filter(|address| !addresses.contains(address)).copied();
     let others: Vec<SocketAddr> = others.collect();
     addresses.extend(others);
     addresses.truncate(ADDRESSES_MAX);
@@ -175,9 +166,7 @@ mod tests {
     fn a_client_finds_the_server_for_as_long_as_it_lives() {
         let directory = directory("lives");
         assert_eq!(find(&directory, Some(&service())), None);
-        let left = HandOff::publish(&directory, Some(&service()), &ticket())
-            .unwrap()
-            .unwrap();
+        let left = HandOff::publish(&directory, Some(&service()), &ticket()).unwrap().unwrap();
         assert_eq!(find(&directory, Some(&service())), Some(ticket()));
         assert_eq!(find(&directory, None), None);
         let second = HandOff::publish(&directory, Some(&service()), &ticket()).unwrap();
@@ -191,9 +180,7 @@ mod tests {
     #[test]
     fn what_a_dead_server_left_is_ignored() {
         let directory = directory("dead");
-        let left = HandOff::publish(&directory, None, &ticket())
-            .unwrap()
-            .unwrap();
+        let left = HandOff::publish(&directory, None, &ticket()).unwrap().unwrap();
         let copy = directory.join("copy");
         fs::copy(&left.file, &copy).unwrap();
         drop(left);
@@ -208,9 +195,7 @@ mod tests {
         use std::os::unix::fs::{PermissionsExt, symlink};
 
         let directory = directory("trust");
-        let left = HandOff::publish(&directory, None, &ticket())
-            .unwrap()
-            .unwrap();
+        let left = HandOff::publish(&directory, None, &ticket()).unwrap().unwrap();
         let link = directory.with_extension("link");
         let _ = fs::remove_file(&link);
         symlink(&directory, &link).unwrap();

@@ -63,12 +63,9 @@ pub(crate) fn lock(path: &Path) -> Result<Lock, Failure> {
         Lock::try_take(&path.with_file_name(name)).map_err(|error| unreadable(path, &error))?;
     lock.ok_or_else(|| {
         let path = path.display();
-        Failure::new(
-            Code::KeyInUse,
-            format!("another node runs with the identity in {path}"),
-        )
-        .because("two nodes with one identity would take each other's messages")
-        .hint("stop the other one, or use --ephemeral, or another file with --identity FILE")
+        Failure::new(Code::KeyInUse, format!("another node runs with the identity in {path}"))
+            .because("two nodes with one identity would take each other's messages")
+            .hint("stop the other one, or use --ephemeral, or another file with --identity FILE")
     })
 }
 
@@ -76,21 +73,15 @@ fn load(path: &Path, file: File) -> Result<Identity, Failure> {
     let metadata = file.metadata().map_err(|error| unreadable(path, &error))?;
     if private::is_open_to_others(&metadata) {
         let path = path.display();
-        return Err(Failure::new(
-            Code::KeyPermissions,
-            format!("others than you can read {path}"),
-        )
-        .because("whoever has the identity file can pose as this node")
-        .hint(format!("chmod 600 '{path}'")));
+        return Err(Failure::new(Code::KeyPermissions, format!("others than you can read {path}"))
+            .because("whoever has the identity file can pose as this node")
+            .hint(format!("chmod 600 '{path}'")));
     }
     let mut text = Zeroizing::new(String::new());
     file.take(FILE_BYTES_MAX)
         .read_to_string(&mut text)
         .map_err(|error| unreadable(path, &error))?;
-    let seed = HEXLOWER_PERMISSIVE
-        .decode(text.trim_end().as_bytes())
-        .map(Zeroizing::new)
-        .ok();
+    let seed = HEXLOWER_PERMISSIVE.decode(text.trim_end().as_bytes()).map(Zeroizing::new).ok();
     let seed = seed.and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok());
     seed.map(Identity::from_seed).ok_or_else(|| {
         let path = path.display();
@@ -112,22 +103,16 @@ fn create(path: &Path, entropy: &mut Entropy) -> io::Result<Identity> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let path = path.display();
-    Failure::new(
-        Code::KeyUnreadable,
-        format!("{path} cannot be read or made"),
-    )
-    .because(error.to_string())
-    .hint("name another file with --identity FILE, or use --ephemeral")
+    Failure::new(Code::KeyUnreadable, format!("{path} cannot be read or made"))
+        .because(error.to_string())
+        .hint("name another file with --identity FILE, or use --ephemeral")
 }
 
 #[cfg(not(windows))]
 fn data_directory() -> Option<PathBuf> {
     // The XDG specification: relative paths are to be ignored.
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute =
+        |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))
 }
 

@@ -56,11 +56,7 @@ pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
 }
 
 async fn session(args: RunArgs) -> u8 {
-    let io = Io {
-        input: io::stdin(),
-        output: io::stdout(),
-        signals: signals::listen(),
-    };
+    let io = Io { input: io::stdin(), output: io::stdout(), signals: signals::listen() };
     let options = Options {
         role: args.mode,
         pid: std::process::id(),
@@ -89,10 +85,8 @@ fn nearby(
 async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> {
     let identity = identity(&args, held)?;
     let mut config = Config::new(identity.clone(), args.mode);
-    config.service = args
-        .service
-        .map(|name| service(name, args.secret_file.as_deref()))
-        .transpose()?;
+    config.service =
+        args.service.map(|name| service(name, args.secret_file.as_deref())).transpose()?;
     config.allow = args.allow;
     config.stun_servers = args.stun;
     config.connect_timeout = args.connect_timeout;
@@ -115,12 +109,7 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
             .inspect_err(|error| debug!(%error, "clients on this machine have to search"))
             .unwrap_or_default();
     }
-    Ok(Started {
-        node,
-        events,
-        addresses,
-        admission,
-    })
+    Ok(Started { node, events, addresses, admission })
 }
 
 fn identity(args: &RunArgs, held: &mut Held) -> Result<Identity, Failure> {
@@ -155,11 +144,9 @@ fn service(name: ServiceName, secret_file: Option<&Path>) -> Result<Service, Fai
     let trimmed = secret.strip_suffix(b"\n").unwrap_or(&secret);
     let trimmed = trimmed.strip_suffix(b"\r").unwrap_or(trimmed);
     if trimmed.is_empty() || trimmed.len() > SECRET_BYTES_MAX {
-        return Err(
-            Failure::new(Code::ConfigInvalid, format!("{shown} holds no secret"))
-                .because(format!("a secret has 1 to {SECRET_BYTES_MAX} bytes"))
-                .hint(format!("head -c 32 /dev/urandom | base64 > '{shown}'")),
-        );
+        return Err(Failure::new(Code::ConfigInvalid, format!("{shown} holds no secret"))
+            .because(format!("a secret has 1 to {SECRET_BYTES_MAX} bytes"))
+            .hint(format!("head -c 32 /dev/urandom | base64 > '{shown}'")));
     }
     Ok(Service::private(name, trimmed))
 }

@@ -74,11 +74,7 @@ fn reach_dht(network: &Network, entropy: Entropy) -> io::Result<Arc<dyn Rendezvo
     };
     let config = DhtConfig {
         bootstrap: network.dht_bootstrap.clone(),
-        bind: network
-            .bind
-            .iter()
-            .find_map(v4)
-            .unwrap_or(Ipv4Addr::UNSPECIFIED),
+        bind: network.bind.iter().find_map(v4).unwrap_or(Ipv4Addr::UNSPECIFIED),
         participation: Participation::Client,
     };
     Ok(Arc::new(Mainline::start(config, entropy)?))
@@ -87,10 +83,7 @@ fn reach_dht(network: &Network, entropy: Entropy) -> io::Result<Arc<dyn Rendezvo
 fn interface_addresses() -> Vec<IpAddr> {
     // Without a list of interfaces a node still has its public address.
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces
-        .into_iter()
-        .map(|interface| interface.ip())
-        .collect()
+    interfaces.into_iter().map(|interface| interface.ip()).collect()
 }
 
 fn not_bound(error: &BindError) -> Failure {

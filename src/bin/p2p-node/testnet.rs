@@ -70,19 +70,12 @@ async fn begin(args: &TestnetArgs) -> io::Result<(JoinSet<()>, Announcement, Tes
     let mut servers = JoinSet::new();
     let mut stun = Vec::new();
     // Two see whether a NAT treats destinations alike; on one address they differ in their ports.
-    for &address in addresses
-        .iter()
-        .cycle()
-        .take(STUN_SERVERS.max(addresses.len()))
-    {
+    for &address in addresses.iter().cycle().take(STUN_SERVERS.max(addresses.len())) {
         let socket = UdpSocket::bind(SocketAddr::from((address, 0))).map_err(io::Error::other)?;
         stun.push(socket.local_addr()?.to_string());
         servers.spawn(stun_service::serve(Arc::new(socket), Clock::system()));
     }
-    let announcement = Announcement {
-        bootstrap: testnet.bootstrap(),
-        stun,
-    };
+    let announcement = Announcement { bootstrap: testnet.bootstrap(), stun };
     Ok((servers, announcement, testnet))
 }
 

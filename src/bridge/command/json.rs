@@ -63,10 +63,8 @@ fn timeout_and_verb(
     let known = [&["cmd", "id", "timeout_ms"], own_fields].concat();
     if let Some(name) = fields.first_beyond(&known) {
         let known = known.join(", ");
-        return Err(
-            wrong(format!("{cmd} has an unknown or repeated key {name:?}"))
-                .hint(format!("{cmd} has the keys {known}")),
-        );
+        return Err(wrong(format!("{cmd} has an unknown or repeated key {name:?}"))
+            .hint(format!("{cmd} has the keys {known}")));
     }
     Ok((timeout, verb))
 }
@@ -89,10 +87,8 @@ fn timeout(value: &RawValue) -> Result<Duration, Failure> {
     let millis = serde_json::from_str::<u64>(value.get()).ok();
     let millis = millis.filter(|millis| (1..=TIMEOUT_MS_MAX).contains(millis));
     millis.map(Duration::from_millis).ok_or_else(|| {
-        wrong(format!(
-            "timeout_ms is an integer from 1 to {TIMEOUT_MS_MAX}"
-        ))
-        .hint("\"timeout_ms\":10000")
+        wrong(format!("timeout_ms is an integer from 1 to {TIMEOUT_MS_MAX}"))
+            .hint("\"timeout_ms\":10000")
     })
 }
 

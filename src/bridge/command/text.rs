@@ -19,11 +19,7 @@ pub(super) fn parse(text: &str, mut composer: Composer<'_>) -> Result<Command, R
     };
     let (verb, rest) = split_word(text);
     match self::verb(verb, rest, &mut composer) {
-        Ok(verb) => Ok(Command {
-            id,
-            timeout: None,
-            verb,
-        }),
+        Ok(verb) => Ok(Command { id, timeout: None, verb }),
         Err(failure) => Err(Rejected { id, failure }),
     }
 }
@@ -44,12 +40,8 @@ fn verb(verb: &str, rest: &str, composer: &mut Composer<'_>) -> Result<Verb, Fai
             let message = composer.said(last)?;
             Ok(Verb::Send { to, message })
         }
-        "connect" => Ok(Verb::Connect {
-            to: alone("connect <peer>", first, last)?,
-        }),
-        "disconnect" => Ok(Verb::Disconnect {
-            from: alone("disconnect <peer>", first, last)?,
-        }),
+        "connect" => Ok(Verb::Connect { to: alone("connect <peer>", first, last)? }),
+        "disconnect" => Ok(Verb::Disconnect { from: alone("disconnect <peer>", first, last)? }),
         _ => {
             let simple = simple_verb(verb).ok_or_else(|| unknown_command(verb))?;
             match first.is_empty() {
@@ -88,9 +80,7 @@ fn json<'a>(text: &'a str, peer: &str) -> Result<&'a RawValue, Failure> {
             true => format!("send {peer} \"hello\""),
             false => format!("text needs quotes: send {peer} \"hello\"; or: say {peer} hello"),
         };
-        wrong("what is to be sent is not JSON")
-            .because(error.to_string())
-            .hint(hint)
+        wrong("what is to be sent is not JSON").because(error.to_string()).hint(hint)
     })
 }
 

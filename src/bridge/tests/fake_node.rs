@@ -73,19 +73,12 @@ pub(super) fn start(manner: Manner) -> (Started, Control) {
     let (log, requests_seen) = channel();
     tokio::spawn(serve(queue, log, manner));
     let started = Started {
-        node: Node::new(
-            alice().peer_id(),
-            Ticket::of(&alice(), Vec::new()),
-            requests,
-        ),
+        node: Node::new(alice().peer_id(), Ticket::of(&alice(), Vec::new()), requests),
         events: told,
         addresses: vec!["192.168.1.20:41641".parse().unwrap()],
         admission: Admission::Anyone,
     };
-    let control = Control {
-        events,
-        requests: requests_seen,
-    };
+    let control = Control { events, requests: requests_seen };
     (started, control)
 }
 
@@ -98,23 +91,14 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
     let mut connects_held = Vec::new();
     while let Some(request) = queue.recv().await {
         match request {
-            Request::Connect {
-                target,
-                timeout,
-                answer,
-            } => {
+            Request::Connect { target, timeout, answer } => {
                 seen(Asked::Connect(target.clone(), timeout));
                 match reach(&target) {
                     Some(outcome) => drop(answer.send(outcome.map(|()| connection()))),
                     None => connects_held.push(answer),
                 }
             }
-            Request::Send {
-                target,
-                message,
-                answer,
-                ..
-            } => {
+            Request::Send { target, message, answer, .. } => {
                 let message_id = message.id.clone();
                 seen(Asked::Send(target.clone(), message));
                 match reach(&target) {
@@ -152,11 +136,7 @@ fn reach(target: &Target) -> Option<Result<(), Failure>> {
     let failure = Failure::new(Code::PunchTimeout, "no answer on 3 addresses")
         .because("312 probes in 10.0 s")
         .hint("try a network with IPv6");
-    Some(if peer == mallory().peer_id() {
-        Err(failure)
-    } else {
-        Ok(())
-    })
+    Some(if peer == mallory().peer_id() { Err(failure) } else { Ok(()) })
 }
 
 pub(super) fn connection() -> Connection {
@@ -178,11 +158,7 @@ pub(super) fn path() -> PathReport {
 }
 
 fn receipt(message_id: String) -> Receipt {
-    Receipt {
-        peer: bob().peer_id(),
-        message_id,
-        rtt: Duration::from_millis(35),
-    }
+    Receipt { peer: bob().peer_id(), message_id, rtt: Duration::from_millis(35) }
 }
 
 fn peer_status() -> PeerStatus {

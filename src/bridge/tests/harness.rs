@@ -43,19 +43,8 @@ pub(super) fn io() -> (Io<PipeReader, PipeWriter>, Ends) {
     let (input, stdin) = io::pipe().unwrap();
     let (stdout, output) = io::pipe().unwrap();
     let (signals, signalled) = mpsc::channel(4);
-    let io = Io {
-        input,
-        output,
-        signals: signalled,
-    };
-    (
-        io,
-        Ends {
-            stdin,
-            stdout,
-            signals,
-        },
-    )
+    let io = Io { input, output, signals: signalled };
+    (io, Ends { stdin, stdout, signals })
 }
 
 /// The same in every test, so that what is made up is known.
@@ -118,11 +107,7 @@ impl Bridge {
 
     /// Types bytes.
     pub(super) fn write(&mut self, bytes: &[u8]) {
-        self.stdin
-            .as_mut()
-            .expect("stdin is open")
-            .write_all(bytes)
-            .unwrap();
+        self.stdin.as_mut().expect("stdin is open").write_all(bytes).unwrap();
     }
 
     /// Gives stdin away, to a thread that writes more than a pipe holds.
@@ -155,9 +140,7 @@ impl Bridge {
     }
 
     pub(super) fn exit_code(&self) -> u8 {
-        self.exit_code
-            .recv_timeout(PATIENCE)
-            .expect("the bridge ends")
+        self.exit_code.recv_timeout(PATIENCE).expect("the bridge ends")
     }
 }
 

@@ -33,17 +33,9 @@ use crate::{
 #[test]
 fn hello_does_not_wait_for_the_start() {
     let bridge = Bridge::with(options(), Manner::Polite, |_| pending());
-    assert!(
-        bridge
-            .read()
-            .unwrap()
-            .starts_with(r#"{"event":"hello","node":"p2p-node""#)
-    );
+    assert!(bridge.read().unwrap().starts_with(r#"{"event":"hello","node":"p2p-node""#));
     bridge.signal(Signal::Terminate);
-    assert_eq!(
-        bridge.read().unwrap(),
-        r#"{"event":"bye","reason":"signal","exit_code":0}"#
-    );
+    assert_eq!(bridge.read().unwrap(), r#"{"event":"bye","reason":"signal","exit_code":0}"#);
     assert_eq!(bridge.exit_code(), 0);
 }
 
@@ -58,10 +50,7 @@ fn a_start_that_fails_is_told_and_ends_the_program() {
         bridge.read().unwrap(),
         r#"{"event":"error","id":null,"code":"key_in_use","message":"another node runs with this identity","hint":"--ephemeral","retryable":false}"#
     );
-    assert_eq!(
-        bridge.read().unwrap(),
-        r#"{"event":"bye","reason":"fatal","exit_code":3}"#
-    );
+    assert_eq!(bridge.read().unwrap(), r#"{"event":"bye","reason":"fatal","exit_code":3}"#);
     assert_eq!(bridge.exit_code(), 3);
 }
 
@@ -100,12 +89,7 @@ fn a_line_without_end_is_skipped() {
     bridge.write(&vec![b'x'; LINE_BYTES_MAX + 1]);
     assert!(bridge.read().unwrap().contains(r#""code":"line_too_long""#));
     bridge.write(b"x\n@1 ticket\n");
-    assert!(
-        bridge
-            .read()
-            .unwrap()
-            .starts_with(r#"{"event":"ok","id":"1","ticket":"#)
-    );
+    assert!(bridge.read().unwrap().starts_with(r#"{"event":"ok","id":"1","ticket":"#));
 }
 
 #[test]
@@ -125,10 +109,7 @@ fn messages_to_one_peer_keep_their_order() {
         refused += usize::from(bridge.read().unwrap().contains("queue_full"));
     }
     let payload = |asked| match asked {
-        Asked::Send(_, message) => std::str::from_utf8(&message.payload)
-            .unwrap()
-            .parse()
-            .unwrap(),
+        Asked::Send(_, message) => std::str::from_utf8(&message.payload).unwrap().parse().unwrap(),
         other @ (Asked::Connect(..) | Asked::Disconnect(_) | Asked::Shutdown) => {
             panic!("not a send: {other:?}")
         }
@@ -149,10 +130,7 @@ fn more_commands_than_may_run_are_refused_at_once() {
     }
     bridge.write(b"@extra status\n");
     let answer = bridge.read().unwrap();
-    assert!(
-        answer.starts_with(r#"{"event":"error","id":"extra","code":"queue_full""#),
-        "{answer}"
-    );
+    assert!(answer.starts_with(r#"{"event":"error","id":"extra","code":"queue_full""#), "{answer}");
 }
 
 #[test]
@@ -160,10 +138,7 @@ fn senders_wait_while_nobody_reads_stdout() {
     let (io, mut ends) = io();
     let (handle, told) = std::sync::mpsc::channel();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let (started, control) = fake_node::start(Manner::Polite);
             handle.send(control).unwrap();
@@ -181,18 +156,10 @@ fn senders_wait_while_nobody_reads_stdout() {
     };
     // What the bridge takes in a second without a reader is all that it takes.
     let mut taken = 0;
-    let waiter = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let waiter = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     waiter.block_on(async {
         let second = Duration::from_secs(1);
-        while node
-            .events
-            .send_timeout(message(taken), second)
-            .await
-            .is_ok()
-        {
+        while node.events.send_timeout(message(taken), second).await.is_ok() {
             taken += 1;
             assert!(taken < 50, "the bridge takes whatever comes");
         }
@@ -204,20 +171,12 @@ fn senders_wait_while_nobody_reads_stdout() {
     });
     drop(ends.stdin);
     let text = reader.join().unwrap();
-    let ids: Vec<String> = (0..taken)
-        .map(|number| format!(r#""message":{{"id":"{number}""#))
-        .collect();
-    let messages: Vec<&str> = text
-        .lines()
-        .filter(|line| line.contains(r#""event":"message""#))
-        .collect();
+    let ids: Vec<String> =
+        (0..taken).map(|number| format!(r#""message":{{"id":"{number}""#)).collect();
+    let messages: Vec<&str> =
+        text.lines().filter(|line| line.contains(r#""event":"message""#)).collect();
     assert_eq!(messages.len(), taken);
-    assert!(
-        messages
-            .iter()
-            .zip(&ids)
-            .all(|(line, id)| line.contains(id.as_str()))
-    );
+    assert!(messages.iter().zip(&ids).all(|(line, id)| line.contains(id.as_str())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,23 +192,14 @@ async fn the_end_of_stdin_waits_for_running_commands_but_not_for_ever() {
     let mut text = String::new();
     ends.stdout.read_to_string(&mut text).unwrap();
     let last: Vec<&str> = text.lines().skip(2).collect();
-    assert!(
-        last[0].starts_with(r#"{"event":"error","id":"7","code":"shutting_down""#),
-        "{text}"
-    );
-    assert_eq!(
-        last[1],
-        r#"{"event":"bye","reason":"stdin_eof","exit_code":7}"#
-    );
+    assert!(last[0].starts_with(r#"{"event":"error","id":"7","code":"shutting_down""#), "{text}");
+    assert_eq!(last[1], r#"{"event":"bye","reason":"stdin_eof","exit_code":7}"#);
 }
 
 #[test]
 fn nobody_reading_stdout_ends_the_node() {
     let (io, ends) = io();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     drop(ends.stdout);
     let exit_code = runtime.block_on(async {
         let (started, _control) = fake_node::start(Manner::Polite);
@@ -265,10 +215,7 @@ fn a_second_interrupt_ends_a_node_that_does_not_stop() {
     bridge.signal(Signal::Interrupt);
     bridge.signal(Signal::Interrupt);
     assert_eq!(bridge.exit_code(), 130);
-    assert_eq!(
-        bridge.read().unwrap(),
-        r#"{"event":"bye","reason":"signal","exit_code":130}"#
-    );
+    assert_eq!(bridge.read().unwrap(), r#"{"event":"bye","reason":"signal","exit_code":130}"#);
 }
 
 #[test]
@@ -277,24 +224,13 @@ fn the_peer_that_the_node_was_started_for_is_connected_and_meant() {
     options.connect = Some(Recipient::Peer(bob().peer_id()));
     let mut bridge = Bridge::with(options, Manner::Polite, start_with);
     bridge.skip_greeting();
-    assert!(
-        bridge
-            .read()
-            .unwrap()
-            .starts_with(r#"{"event":"ok","id":"--connect","peer":"#)
-    );
+    assert!(bridge.read().unwrap().starts_with(r#"{"event":"ok","id":"--connect","peer":"#));
     bridge.write(b"{\"cmd\":\"connect\",\"timeout_ms\":9}\n");
     bridge.read();
     let bob = Target::Peer(bob().peer_id());
     let asked: Vec<Asked> = bridge.node.requests.try_iter().collect();
     let timeout = Some(Duration::from_millis(9));
-    assert_eq!(
-        asked,
-        [
-            Asked::Connect(bob.clone(), None),
-            Asked::Connect(bob, timeout)
-        ]
-    );
+    assert_eq!(asked, [Asked::Connect(bob.clone(), None), Asked::Connect(bob, timeout)]);
 }
 
 #[test]

@@ -67,29 +67,15 @@ fn play(transcript: &str) -> String {
 }
 
 fn asked(bridge: &Bridge) -> String {
-    match bridge
-        .node
-        .requests
-        .recv_timeout(PATIENCE)
-        .expect("the node is asked")
-    {
+    match bridge.node.requests.recv_timeout(PATIENCE).expect("the node is asked") {
         Asked::Connect(target, timeout) => format!("connect {} {timeout:?}", shown(&target)),
         Asked::Send(target, message) => {
-            let Message {
-                id,
-                r#type,
-                payload,
-                timestamp,
-                metadata,
-            } = message;
+            let Message { id, r#type, payload, timestamp, metadata } = message;
             let timestamp = match timestamp {
                 5 => "5",
                 _ => "now",
             };
-            format!(
-                "send {} {id} {type} {payload:?} {timestamp} {metadata:?}",
-                shown(&target)
-            )
+            format!("send {} {id} {type} {payload:?} {timestamp} {metadata:?}", shown(&target))
         }
         Asked::Disconnect(peer) => format!("disconnect {peer}"),
         Asked::Shutdown => "shutdown".to_owned(),
@@ -123,12 +109,12 @@ fn event(text: &str) -> Event {
             addresses: vec!["203.0.113.7:41641".parse().unwrap()],
             took: Duration::from_millis(1_312),
         },
-        "connecting to the service" => Event::Connecting {
-            target: Target::Service("myapi:v1".parse().unwrap()),
-        },
-        "connecting by ticket" => Event::Connecting {
-            target: Target::Ticket(Ticket::of(&bob(), Vec::new())),
-        },
+        "connecting to the service" => {
+            Event::Connecting { target: Target::Service("myapi:v1".parse().unwrap()) }
+        }
+        "connecting by ticket" => {
+            Event::Connecting { target: Target::Ticket(Ticket::of(&bob(), Vec::new())) }
+        }
         "progress" => Event::Progress {
             target,
             peer: Some(peer),
@@ -137,11 +123,9 @@ fn event(text: &str) -> Event {
             detail: "probe answered by 198.51.100.9:50112".to_owned(),
         },
         "connected" => Event::Connected(connection()),
-        "path changed" => Event::PathChanged {
-            peer,
-            path: path(),
-            rtt: Duration::from_micros(8_250),
-        },
+        "path changed" => {
+            Event::PathChanged { peer, path: path(), rtt: Duration::from_micros(8_250) }
+        }
         "disconnected" => Event::Disconnected {
             peer,
             failure: Failure::new(Code::ConnectionLost, "nothing heard for 15 s").hint("wait"),
@@ -172,15 +156,12 @@ fn names() -> Vec<(&'static str, String)> {
 }
 
 fn unfold(text: &str) -> String {
-    names().iter().fold(text.to_owned(), |text, (name, value)| {
-        text.replace(name, value)
-    })
+    names().iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
 fn fold(text: &str) -> String {
-    let text = names().iter().fold(text.to_owned(), |text, (name, value)| {
-        text.replace(value, name)
-    });
+    let text =
+        names().iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, name));
     let Some((before, after)) = text.split_once(r#","elapsed_ms":"#) else {
         return text;
     };

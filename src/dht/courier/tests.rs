@@ -63,53 +63,27 @@ impl World {
         let mut entropy = Entropy::from_seed(1);
         let nodes = (1_u16..).zip(manners).map(|(port, &manners)| {
             let address = SocketAddrV4::new([127, 0, 0, 1].into(), port);
-            let contact = Contact {
-                id: entropy.bytes(),
-                address,
-            };
-            let node = Node {
-                contact,
-                manners,
-                items: BTreeMap::new(),
-                tokens_refused: 0,
-            };
+            let contact = Contact { id: entropy.bytes(), address };
+            let node = Node { contact, manners, items: BTreeMap::new(), tokens_refused: 0 };
             (address, node)
         });
         let nodes = nodes.collect();
         let now = some_instant();
         let courier = Courier::new(entropy, now);
-        Self {
-            courier,
-            now,
-            nodes,
-            in_transit: vec![],
-            queries: vec![],
-            outputs: vec![],
-        }
+        Self { courier, now, nodes, in_transit: vec![], queries: vec![], outputs: vec![] }
     }
 
     /// Lets mainline's lookup find every node but the silent ones, and their tokens.
     fn answer_lookup(&mut self, location: Location) {
-        let answering = self
-            .nodes
-            .values()
-            .filter(|node| node.manners != Manners::Silent);
-        let found = answering
-            .map(|node| (node.contact, Some(b"token".to_vec())))
-            .collect();
-        self.courier
-            .handle_neighbours(location.target, found, self.now);
+        let answering = self.nodes.values().filter(|node| node.manners != Manners::Silent);
+        let found = answering.map(|node| (node.contact, Some(b"token".to_vec()))).collect();
+        self.courier.handle_neighbours(location.target, found, self.now);
     }
 
     /// Tells the courier of every node by hearsay.
     fn spread_rumours(&mut self, location: Location) {
-        let found = self
-            .nodes
-            .values()
-            .map(|node| (node.contact, None))
-            .collect();
-        self.courier
-            .handle_neighbours(location.target, found, self.now);
+        let found = self.nodes.values().map(|node| (node.contact, None)).collect();
+        self.courier.handle_neighbours(location.target, found, self.now);
     }
 
     fn run_for(&mut self, span: Duration) {
@@ -134,10 +108,7 @@ impl World {
         while let Some(output) = self.courier.poll_output() {
             if let Output::Send { to, datagram } = &output {
                 self.queries.push((self.now, *to));
-                let node = self
-                    .nodes
-                    .get_mut(to)
-                    .expect("only nodes that exist are asked");
+                let node = self.nodes.get_mut(to).expect("only nodes that exist are asked");
                 if let Some(reply) = node.reply(datagram) {
                     self.in_transit.push((self.now + ONE_WAY * 2, *to, reply));
                 }
@@ -186,10 +157,7 @@ impl World {
         let mut last: BTreeMap<SocketAddrV4, Instant> = BTreeMap::new();
         for (at, to) in &self.queries {
             let before = last.insert(*to, *at);
-            assert!(
-                before.is_none_or(|before| *at - before >= QUERY_INTERVAL_MIN),
-                "{to}"
-            );
+            assert!(before.is_none_or(|before| *at - before >= QUERY_INTERVAL_MIN), "{to}");
         }
     }
 }
@@ -245,10 +213,7 @@ impl Node {
         let value = vec![1; 10];
         let signed = (1..=5).map(|seed| Item::sign(&key(seed), seq, vec![seed; 10]));
         let item = signed.into_iter().find(|item| item.target() == target);
-        self.items.insert(
-            target,
-            item.unwrap_or_else(|| Item::sign(&key(1), seq, value)),
-        );
+        self.items.insert(target, item.unwrap_or_else(|| Item::sign(&key(1), seq, value)));
         let mut body = b"d1:rd2:id20:".to_vec();
         body.extend(self.contact.id);
         body.extend(b"e1:t4:");
@@ -266,23 +231,13 @@ fn error(transaction: &[u8], code: i64) -> Vec<u8> {
 }
 
 fn after(bytes: &[u8], mark: &[u8], count: usize) -> Option<Vec<u8>> {
-    let at = bytes
-        .windows(mark.len())
-        .position(|window| window == mark)?
-        + mark.len();
+    let at = bytes.windows(mark.len()).position(|window| window == mark)? + mark.len();
     bytes.get(at..at + count).map(<[u8]>::to_vec)
 }
 
 fn after_number(bytes: &[u8], mark: &[u8]) -> Option<i64> {
-    let at = bytes
-        .windows(mark.len())
-        .position(|window| window == mark)?
-        + mark.len();
-    let digits: Vec<u8> = bytes[at..]
-        .iter()
-        .copied()
-        .take_while(|byte| *byte != b'e')
-        .collect();
+    let at = bytes.windows(mark.len()).position(|window| window == mark)? + mark.len();
+    let digits: Vec<u8> = bytes[at..].iter().copied().take_while(|byte| *byte != b'e').collect();
     String::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -294,34 +249,20 @@ fn a_prepared_put_takes_one_round_trip() {
     assert_eq!(world.outputs.pop().unwrap().1, Output::LookUp(location(1)));
     world.answer_lookup(location(1));
     let start = world.now;
-    world
-        .courier
-        .handle_put(PutId(1), location(1), item(1, 5), None, start);
+    world.courier.handle_put(PutId(1), location(1), item(1, 5), None, start);
     world.run_for(secs(2));
     let (at, ended) = world.outputs.pop().unwrap();
-    let stored = Stored {
-        nodes: 8,
-        conflicting: 0,
-    };
+    let stored = Stored { nodes: 8, conflicting: 0 };
     assert_eq!(ended, Output::PutEnded(PutId(1), Ok(stored)));
     assert_eq!(at - start, ONE_WAY * 2);
-    assert_eq!(
-        world
-            .nodes
-            .values()
-            .filter(|node| !node.items.is_empty())
-            .count(),
-        WRITE_NODES
-    );
+    assert_eq!(world.nodes.values().filter(|node| !node.items.is_empty()).count(), WRITE_NODES);
     world.assert_polite();
 }
 
 #[test]
 fn an_unprepared_put_waits_for_the_lookup_only() {
     let mut world = World::new(&[Manners::Honest; 20]);
-    world
-        .courier
-        .handle_put(PutId(1), location(1), item(1, 5), None, world.now);
+    world.courier.handle_put(PutId(1), location(1), item(1, 5), None, world.now);
     world.run_for(Duration::from_millis(300));
     assert_eq!(world.put_result(), None);
     world.answer_lookup(location(1));
@@ -332,9 +273,7 @@ fn an_unprepared_put_waits_for_the_lookup_only() {
 #[test]
 fn a_put_without_any_node_says_so() {
     let mut world = World::new(&[]);
-    world
-        .courier
-        .handle_put(PutId(1), location(1), item(1, 5), None, world.now);
+    world.courier.handle_put(PutId(1), location(1), item(1, 5), None, world.now);
     world.run_for(secs(1));
     world.answer_lookup(location(1));
     world.run_for(secs(1));
@@ -347,23 +286,13 @@ fn a_lost_race_is_told_as_such() {
     world.store_everywhere(&item(1, 7));
     world.courier.handle_prepare(location(1), world.now);
     world.answer_lookup(location(1));
-    world
-        .courier
-        .handle_put(PutId(1), location(1), item(1, 9), Some(5), world.now);
+    world.courier.handle_put(PutId(1), location(1), item(1, 9), Some(5), world.now);
     world.run_for(secs(2));
-    assert_eq!(
-        world.put_result(),
-        Some(Err(PutError::CasFailed { current: None }))
-    );
+    assert_eq!(world.put_result(), Some(Err(PutError::CasFailed { current: None })));
     world.outputs.clear();
-    world
-        .courier
-        .handle_put(PutId(2), location(1), item(1, 6), None, world.now);
+    world.courier.handle_put(PutId(2), location(1), item(1, 6), None, world.now);
     world.run_for(secs(2));
-    assert_eq!(
-        world.put_result(),
-        Some(Err(PutError::NotNewer { current: None }))
-    );
+    assert_eq!(world.put_result(), Some(Err(PutError::NotNewer { current: None })));
     world.assert_polite();
 }
 
@@ -372,33 +301,19 @@ fn a_node_whose_secret_changed_gets_the_item_with_a_new_token() {
     let mut world = World::new(&[Manners::Forgetful; 4]);
     world.courier.handle_prepare(location(1), world.now);
     world.answer_lookup(location(1));
-    world
-        .courier
-        .handle_put(PutId(1), location(1), item(1, 5), None, world.now);
+    world.courier.handle_put(PutId(1), location(1), item(1, 5), None, world.now);
     world.run_for(secs(4));
-    let stored = Stored {
-        nodes: 4,
-        conflicting: 0,
-    };
+    let stored = Stored { nodes: 4, conflicting: 0 };
     assert_eq!(world.put_result(), Some(Ok(stored)));
     world.assert_polite();
 }
 
 #[test]
 fn a_watcher_sees_an_item_soon_though_half_the_nodes_are_silent() {
-    let manners: Vec<_> = (0..20)
-        .map(|i| {
-            if i % 2 == 0 {
-                Manners::Silent
-            } else {
-                Manners::Honest
-            }
-        })
-        .collect();
+    let manners: Vec<_> =
+        (0..20).map(|i| if i % 2 == 0 { Manners::Silent } else { Manners::Honest }).collect();
     let mut world = World::new(&manners);
-    world
-        .courier
-        .handle_watch(WatchId(1), vec![location(1)], world.now);
+    world.courier.handle_watch(WatchId(1), vec![location(1)], world.now);
     world.run_for(Duration::from_millis(100));
     world.spread_rumours(location(1));
     world.run_for(secs(10));
@@ -409,11 +324,7 @@ fn a_watcher_sees_an_item_soon_though_half_the_nodes_are_silent() {
     let noticed = world.noticed();
     assert_eq!(noticed.len(), 1, "told once");
     assert_eq!(noticed[0].1, item(1, 7));
-    assert!(
-        noticed[0].0 - start < Duration::from_millis(400),
-        "{:?}",
-        noticed[0].0 - start
-    );
+    assert!(noticed[0].0 - start < Duration::from_millis(400), "{:?}", noticed[0].0 - start);
     world.assert_polite();
 }
 
@@ -421,9 +332,7 @@ fn a_watcher_sees_an_item_soon_though_half_the_nodes_are_silent() {
 fn polling_stays_within_its_budget_however_much_is_watched() {
     let mut world = World::new(&[Manners::Honest; 24]);
     for seed in 1..=5 {
-        world
-            .courier
-            .handle_watch(WatchId(seed.into()), vec![location(seed)], world.now);
+        world.courier.handle_watch(WatchId(seed.into()), vec![location(seed)], world.now);
         world.answer_lookup(location(seed));
     }
     world.run_for(secs(60));
@@ -435,9 +344,7 @@ fn polling_stays_within_its_budget_however_much_is_watched() {
 #[test]
 fn in_a_dht_of_six_nodes_each_still_gets_one_query_a_second() {
     let mut world = World::new(&[Manners::Honest; 6]);
-    world
-        .courier
-        .handle_watch(WatchId(1), vec![location(1), location(2)], world.now);
+    world.courier.handle_watch(WatchId(1), vec![location(1), location(2)], world.now);
     world.answer_lookup(location(1));
     world.answer_lookup(location(2));
     world.run_for(secs(30));
@@ -452,9 +359,7 @@ fn forgeries_and_refusals_are_counted_and_their_nodes_left_alone() {
     manners.extend([Manners::Forger; 3]);
     manners.extend([Manners::Refuser; 3]);
     let mut world = World::new(&manners);
-    world
-        .courier
-        .handle_watch(WatchId(1), vec![location(1)], world.now);
+    world.courier.handle_watch(WatchId(1), vec![location(1)], world.now);
     world.answer_lookup(location(1));
     world.run_for(secs(30));
     assert_eq!(world.noticed(), []);
@@ -469,15 +374,10 @@ fn forgeries_and_refusals_are_counted_and_their_nodes_left_alone() {
 #[test]
 fn when_our_own_network_is_silent_no_node_is_blamed() {
     let mut world = World::new(&[Manners::Silent; 10]);
-    world
-        .courier
-        .handle_watch(WatchId(1), vec![location(1)], world.now);
+    world.courier.handle_watch(WatchId(1), vec![location(1)], world.now);
     world.spread_rumours(location(1));
     world.run_for(secs(20));
-    world
-        .nodes
-        .values_mut()
-        .for_each(|node| node.manners = Manners::Honest);
+    world.nodes.values_mut().for_each(|node| node.manners = Manners::Honest);
     world.store_everywhere(&item(1, 7));
     world.run_for(secs(2));
     assert_eq!(world.noticed().len(), 1);
@@ -487,22 +387,10 @@ fn when_our_own_network_is_silent_no_node_is_blamed() {
 fn answers_to_nobodys_query_are_counted_and_dropped() {
     let mut world = World::new(&[Manners::Honest; 1]);
     let stranger = SocketAddrV4::new([127, 0, 0, 1].into(), 999);
-    world
-        .courier
-        .handle_datagram(stranger, &error(b"abcd", 301), world.now);
-    world
-        .courier
-        .handle_datagram(stranger, b"garbage", world.now);
+    world.courier.handle_datagram(stranger, &error(b"abcd", 301), world.now);
+    world.courier.handle_datagram(stranger, b"garbage", world.now);
     let counters = world.courier.health(world.now).counters;
-    assert_eq!(
-        counters,
-        Counters {
-            received: 2,
-            malformed: 1,
-            unexpected: 1,
-            ..counters
-        }
-    );
+    assert_eq!(counters, Counters { received: 2, malformed: 1, unexpected: 1, ..counters });
     assert_eq!(world.courier.poll_output(), None);
 }
 

@@ -29,9 +29,7 @@ impl Endpoint {
     fn stands_still(&self) -> bool {
         match &self.port {
             Port::Socket(_) | Port::Server => true,
-            Port::Mapped {
-                inside, remotes, ..
-            } => match remotes {
+            Port::Mapped { inside, remotes, .. } => match remotes {
                 Remotes::Any | Remotes::Address(_) => inside.stands_still(),
                 Remotes::Endpoint(_) => false,
             },
@@ -46,11 +44,7 @@ enum Port {
     /// The STUN server's.
     Server,
     /// What a router gave to an inside endpoint towards these remotes.
-    Mapped {
-        router: RouterId,
-        inside: Box<Endpoint>,
-        remotes: Remotes,
-    },
+    Mapped { router: RouterId, inside: Box<Endpoint>, remotes: Remotes },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,16 +99,10 @@ impl<'a> Model<'a> {
     fn candidates(&mut self, host: HostId) -> Vec<Endpoint> {
         let mut candidates = Vec::new();
         for &address in self.topology.addresses(host) {
-            candidates.push(Endpoint {
-                address,
-                port: Port::Socket(host),
-            });
+            candidates.push(Endpoint { address, port: Port::Socket(host) });
         }
         for address in STUN_SERVERS {
-            let server = Endpoint {
-                address,
-                port: Port::Server,
-            };
+            let server = Endpoint { address, port: Port::Server };
             candidates.extend(self.send(host, &server).seen_from);
         }
         candidates
@@ -175,10 +163,7 @@ impl<'a> Model<'a> {
         let Some(address) = self.topology.source(from, target.address) else {
             return sent;
         };
-        let mut source = Endpoint {
-            address,
-            port: Port::Socket(from),
-        };
+        let mut source = Endpoint { address, port: Port::Socket(from) };
         let mut place = self.topology.host_place(from);
         loop {
             match self.topology.step(place, target.address) {
@@ -221,16 +206,11 @@ impl<'a> Model<'a> {
                 };
                 Endpoint {
                     address,
-                    port: Port::Mapped {
-                        router,
-                        inside: Box::new(inside),
-                        remotes,
-                    },
+                    port: Port::Mapped { router, inside: Box::new(inside), remotes },
                 }
             }
         };
-        self.sessions
-            .insert((router, outside.clone(), remote.clone()));
+        self.sessions.insert((router, outside.clone(), remote.clone()));
         outside
     }
 
@@ -246,15 +226,11 @@ impl<'a> Model<'a> {
                     }
                     if self.topology.public(router).contains(&target.address) {
                         target = match target.port {
-                            Port::Mapped {
-                                router: by, inside, ..
-                            } if by == router => *inside,
+                            Port::Mapped { router: by, inside, .. } if by == router => *inside,
                             Port::Mapped { .. } | Port::Socket(_) | Port::Server => return None,
                         };
                     }
-                    node = self
-                        .topology
-                        .neighbour(Place::Behind(router), target.address)?;
+                    node = self.topology.neighbour(Place::Behind(router), target.address)?;
                 }
             }
         }
@@ -266,14 +242,13 @@ impl<'a> Model<'a> {
         if !translated && filtering == Filtering::EndpointIndependent {
             return true;
         }
-        self.sessions
-            .iter()
-            .filter(|(at, outside, _)| *at == router && outside == target)
-            .any(|(_, _, remote)| match filtering {
+        self.sessions.iter().filter(|(at, outside, _)| *at == router && outside == target).any(
+            |(_, _, remote)| match filtering {
                 Filtering::EndpointIndependent => true,
                 Filtering::AddressDependent => remote.address == source.address,
                 Filtering::AddressAndPortDependent => remote == source,
-            })
+            },
+        )
     }
 }
 

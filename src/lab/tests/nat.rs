@@ -24,42 +24,23 @@ fn secs(seconds: u64) -> Duration {
 
 /// The public ports of one inside socket towards a peer, another port of it, and a stranger.
 fn ports_towards_three(mapping: Mapping) -> [u16; 3] {
-    let mut nat = nat_box(Nat {
-        mapping,
-        ..Nat::home()
-    });
+    let mut nat = nat_box(Nat { mapping, ..Nat::home() });
     ["198.51.100.7:1", "198.51.100.7:2", "198.51.100.8:1"].map(|remote| {
-        nat.handle_outbound(at("192.168.1.2:5000"), at(remote), START)
-            .unwrap()
-            .port()
+        nat.handle_outbound(at("192.168.1.2:5000"), at(remote), START).unwrap().port()
     })
 }
 
 #[test]
 fn mapping_depends_on_what_its_name_says() {
-    assert_eq!(
-        ports_towards_three(Mapping::EndpointIndependent),
-        [5000, 5000, 5000]
-    );
-    assert_eq!(
-        ports_towards_three(Mapping::AddressDependent),
-        [5000, 5000, 5001]
-    );
-    assert_eq!(
-        ports_towards_three(Mapping::AddressAndPortDependent),
-        [5000, 5001, 5002]
-    );
+    assert_eq!(ports_towards_three(Mapping::EndpointIndependent), [5000, 5000, 5000]);
+    assert_eq!(ports_towards_three(Mapping::AddressDependent), [5000, 5000, 5001]);
+    assert_eq!(ports_towards_three(Mapping::AddressAndPortDependent), [5000, 5001, 5002]);
 }
 
 /// What becomes of datagrams from the endpoint that was sent to, its neighbour port, and a stranger.
 fn fates_from_three(filtering: Filtering) -> [Result<(), Fate>; 3] {
-    let mut nat = nat_box(Nat {
-        filtering,
-        ..Nat::home()
-    });
-    let outside = nat
-        .handle_outbound(at("192.168.1.2:5000"), at("198.51.100.7:1"), START)
-        .unwrap();
+    let mut nat = nat_box(Nat { filtering, ..Nat::home() });
+    let outside = nat.handle_outbound(at("192.168.1.2:5000"), at("198.51.100.7:1"), START).unwrap();
     ["198.51.100.7:1", "198.51.100.7:2", "198.51.100.8:1"].map(|remote| {
         nat.handle_inbound(outside, at(remote), START)
             .map(|inside| assert_eq!(inside, at("192.168.1.2:5000")))
@@ -69,58 +50,33 @@ fn fates_from_three(filtering: Filtering) -> [Result<(), Fate>; 3] {
 #[test]
 fn filtering_depends_on_what_its_name_says() {
     let (in_, out) = (Ok(()), Err(Fate::Filtered));
-    assert_eq!(
-        fates_from_three(Filtering::EndpointIndependent),
-        [in_, in_, in_]
-    );
-    assert_eq!(
-        fates_from_three(Filtering::AddressDependent),
-        [in_, in_, out]
-    );
-    assert_eq!(
-        fates_from_three(Filtering::AddressAndPortDependent),
-        [in_, out, out]
-    );
+    assert_eq!(fates_from_three(Filtering::EndpointIndependent), [in_, in_, in_]);
+    assert_eq!(fates_from_three(Filtering::AddressDependent), [in_, in_, out]);
+    assert_eq!(fates_from_three(Filtering::AddressAndPortDependent), [in_, out, out]);
 }
 
 #[test]
 fn unsolicited_datagrams_are_dropped_and_leave_nothing_behind() {
     let mut nat = nat_box(Nat::full_cone());
     let remote = at("198.51.100.7:1");
-    assert_eq!(
-        nat.handle_inbound(at("203.0.113.1:5000"), remote, START),
-        Err(Fate::NoMapping)
-    );
+    assert_eq!(nat.handle_inbound(at("203.0.113.1:5000"), remote, START), Err(Fate::NoMapping));
     let outside = nat.handle_outbound(at("192.168.1.2:5000"), remote, START);
     assert_eq!(outside, Ok(at("203.0.113.1:5000")));
 }
 
 /// The ports of the first mappings of distinct inside sockets.
 fn first_ports(ports: Ports, seed: u64) -> Vec<u16> {
-    let mut nat = seeded(
-        Nat {
-            ports,
-            ..Nat::home()
-        },
-        seed,
-    );
+    let mut nat = seeded(Nat { ports, ..Nat::home() }, seed);
     (0..20)
         .map(|n| SocketAddr::new("192.168.1.2".parse().unwrap(), 7000 + n))
-        .map(|inside| {
-            nat.handle_outbound(inside, at("198.51.100.7:1"), START)
-                .unwrap()
-                .port()
-        })
+        .map(|inside| nat.handle_outbound(inside, at("198.51.100.7:1"), START).unwrap().port())
         .collect()
 }
 
 #[test]
 fn sequential_ports_are_one_step_apart() {
     let ports = first_ports(Ports::Sequential { step: 3 }, 1);
-    assert!(
-        ports.windows(2).all(|pair| pair[1] == pair[0] + 3),
-        "{ports:?}"
-    );
+    assert!(ports.windows(2).all(|pair| pair[1] == pair[0] + 3), "{ports:?}");
     assert_ne!(ports, first_ports(Ports::Sequential { step: 3 }, 2));
 }
 
@@ -138,8 +94,7 @@ fn a_full_block_gives_no_more_ports() {
     let fates: Vec<_> = (1..=5)
         .map(|port| {
             let remote = SocketAddr::new("198.51.100.7".parse().unwrap(), port);
-            nat.handle_outbound(at("192.168.1.2:5000"), remote, START)
-                .map(|_| ())
+            nat.handle_outbound(at("192.168.1.2:5000"), remote, START).map(|_| ())
         })
         .collect();
     let full = Err(Fate::NatFull);
@@ -171,10 +126,7 @@ fn outbound_datagrams_keep_a_mapping_alive_and_inbound_ones_do_not() {
     let (inside, remote) = (at("192.168.1.2:5000"), at("198.51.100.7:1"));
     let outside = nat.handle_outbound(inside, remote, START).unwrap();
     assert_eq!(nat.handle_inbound(outside, remote, secs(119)), Ok(inside));
-    assert_eq!(
-        nat.handle_inbound(outside, remote, secs(120)),
-        Err(Fate::NoMapping)
-    );
+    assert_eq!(nat.handle_inbound(outside, remote, secs(120)), Err(Fate::NoMapping));
 
     nat.handle_outbound(inside, remote, secs(200)).unwrap();
     nat.handle_outbound(inside, remote, secs(300)).unwrap();
@@ -189,10 +141,7 @@ fn one_destination_keeps_the_mapping_but_not_the_permission_of_another() {
     let outside = nat.handle_outbound(inside, idle, START).unwrap();
     nat.handle_outbound(inside, kept, secs(100)).unwrap();
     assert_eq!(nat.handle_inbound(outside, kept, secs(150)), Ok(inside));
-    assert_eq!(
-        nat.handle_inbound(outside, idle, secs(150)),
-        Err(Fate::Filtered)
-    );
+    assert_eq!(nat.handle_inbound(outside, idle, secs(150)), Err(Fate::Filtered));
 }
 
 #[test]
@@ -200,16 +149,10 @@ fn what_was_never_answered_is_forgotten_sooner() {
     let mut nat = nat_box(Nat::linux());
     let (inside, remote) = (at("192.168.1.2:5000"), at("198.51.100.7:1"));
     let outside = nat.handle_outbound(inside, remote, START).unwrap();
-    assert_eq!(
-        nat.handle_inbound(outside, remote, secs(30)),
-        Err(Fate::NoMapping)
-    );
+    assert_eq!(nat.handle_inbound(outside, remote, secs(30)), Err(Fate::NoMapping));
 
-    nat.handle_outbound(inside, at("198.51.100.8:1"), secs(40))
-        .unwrap();
-    let outside = nat
-        .handle_outbound(inside, at("198.51.100.8:1"), secs(40))
-        .unwrap();
+    nat.handle_outbound(inside, at("198.51.100.8:1"), secs(40)).unwrap();
+    let outside = nat.handle_outbound(inside, at("198.51.100.8:1"), secs(40)).unwrap();
     let answered = nat.handle_inbound(outside, at("198.51.100.8:1"), secs(41));
     assert_eq!(answered, Ok(inside));
     let later = nat.handle_inbound(outside, at("198.51.100.8:1"), secs(159));
@@ -220,9 +163,7 @@ fn what_was_never_answered_is_forgotten_sooner() {
 fn a_datagram_that_came_too_early_costs_its_sender_the_known_port() {
     let mut nat = nat_box(Nat::linux());
     let (inside, hasty) = (at("192.168.1.2:5000"), at("198.51.100.7:1"));
-    let known = nat
-        .handle_outbound(inside, at("198.51.100.8:1"), START)
-        .unwrap();
+    let known = nat.handle_outbound(inside, at("198.51.100.8:1"), START).unwrap();
     let early = nat.handle_inbound(known, hasty, secs(1));
     assert_eq!(early, Err(Fate::Filtered));
 
@@ -251,8 +192,7 @@ fn a_mapping_serves_so_many_remotes_at_once_and_no_more() {
     let one_more = at("198.51.100.7:1");
     let full = nat.handle_outbound(inside, one_more, secs(119));
     assert_eq!(full, Err(Fate::NatFull));
-    nat.handle_outbound(inside, at("0.0.0.0:1"), secs(119))
-        .unwrap();
+    nat.handle_outbound(inside, at("0.0.0.0:1"), secs(119)).unwrap();
     let room = nat.handle_outbound(inside, one_more, secs(120));
     assert_eq!(room, Ok(at("203.0.113.1:5000")));
 }
@@ -274,22 +214,12 @@ fn a_punishing_nat_remembers_so_many_early_datagrams_and_no_more() {
 
 #[test]
 fn forgotten_mappings_come_back_on_other_ports() {
-    for ports in [
-        Ports::Preserving,
-        Ports::Sequential { step: 1 },
-        Ports::Random,
-    ] {
-        let mut nat = nat_box(Nat {
-            ports,
-            ..Nat::home()
-        });
+    for ports in [Ports::Preserving, Ports::Sequential { step: 1 }, Ports::Random] {
+        let mut nat = nat_box(Nat { ports, ..Nat::home() });
         let (inside, remote) = (at("192.168.1.2:5000"), at("198.51.100.7:1"));
         let before = nat.handle_outbound(inside, remote, START).unwrap();
         nat.forget_mappings();
-        assert_eq!(
-            nat.handle_inbound(before, remote, START),
-            Err(Fate::NoMapping)
-        );
+        assert_eq!(nat.handle_inbound(before, remote, START), Err(Fate::NoMapping));
         let after = nat.handle_outbound(inside, remote, START).unwrap();
         assert_ne!(before, after);
     }
@@ -297,10 +227,7 @@ fn forgotten_mappings_come_back_on_other_ports() {
 
 #[test]
 fn hairpinning_shows_the_public_endpoint_and_asks_the_filter() {
-    let mut nat = nat_box(Nat {
-        hairpin: true,
-        ..Nat::home()
-    });
+    let mut nat = nat_box(Nat { hairpin: true, ..Nat::home() });
     let (alice, bob) = (at("192.168.1.2:5000"), at("192.168.1.3:6000"));
     let stun = at("198.51.100.7:3478");
     let public_alice = nat.handle_outbound(alice, stun, START).unwrap();

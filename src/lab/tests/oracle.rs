@@ -92,11 +92,7 @@ fn punch(network: &mut Network, alice: HostId, bob: HostId, told: Told) -> Outco
 }
 
 fn bind(network: &mut Network, host: HostId, port: u16) -> SocketId {
-    network.sockets.bind(Binding {
-        host,
-        address: None,
-        port,
-    })
+    network.sockets.bind(Binding { host, address: None, port })
 }
 
 /// Lets time pass until `end`. STUN servers tell the other side what they see; that is the signalling.
@@ -141,12 +137,7 @@ fn every_nat(allocations: &[Ports]) -> Vec<Nat> {
     for mapping in Mapping::ALL {
         for filtering in Filtering::ALL {
             for &ports in allocations {
-                nats.push(Nat {
-                    mapping,
-                    filtering,
-                    ports,
-                    ..Nat::home()
-                });
+                nats.push(Nat { mapping, filtering, ports, ..Nat::home() });
             }
         }
     }
@@ -268,10 +259,7 @@ fn the_oracle_is_right_for_two_homes_behind_one_carrier() {
             for a in &nats {
                 for b in &nats {
                     let mut network = Network::new(7);
-                    let carrier = Nat {
-                        hairpin,
-                        ..*carrier
-                    };
+                    let carrier = Nat { hairpin, ..*carrier };
                     let shared =
                         network.add_router(Place::Public, carrier, vec![ip("203.0.113.1")]);
                     let [alice, bob] =
@@ -323,17 +311,12 @@ fn neighbours_on_one_lan_always_meet() {
 fn ipv6_firewalls_open_to_simultaneous_probes_where_ipv4_stays_closed() {
     for filtering in Filtering::ALL {
         let mut network = Network::new(7);
-        let nat = Nat {
-            filtering,
-            ..Nat::symmetric(Ports::Random)
-        };
+        let nat = Nat { filtering, ..Nat::symmetric(Ports::Random) };
         let [alice, bob] = [1, 2].map(|side| {
             let public = IpAddr::from([203, 0, 113, side]);
             let home = network.add_router(Place::Public, nat, vec![public]);
-            let addresses = vec![
-                IpAddr::from([10, side, 0, 1]),
-                ip(&format!("2001:db8:{side}::1")),
-            ];
+            let addresses =
+                vec![IpAddr::from([10, side, 0, 1]), ip(&format!("2001:db8:{side}::1"))];
             network.add_host(Place::Behind(home), addresses)
         });
         assert!(check(&mut network, alice, bob, &format!("{filtering:?}")));
@@ -345,10 +328,7 @@ fn verdicts_are_what_hole_punchers_know() {
     let sequential = Nat::symmetric(Ports::Sequential { step: 1 });
     let block = Nat::symmetric(Ports::Block { size: 64 });
     let random = Nat::symmetric(Ports::Random);
-    let open_symmetric = Nat {
-        filtering: Filtering::EndpointIndependent,
-        ..random
-    };
+    let open_symmetric = Nat { filtering: Filtering::EndpointIndependent, ..random };
     let linked = Verdict::Plain;
     for (a, b, verdict) in [
         (Nat::home(), Nat::home(), linked),
@@ -369,9 +349,6 @@ fn verdicts_are_what_hole_punchers_know() {
         assert_eq!(oracle::between(&[a], &[b]), verdict, "{a:?}\n{b:?}");
         assert_eq!(oracle::between(&[b], &[a]), verdict, "{b:?}\n{a:?}");
     }
-    assert!(oracle::answers_between(
-        &[open_symmetric],
-        &[open_symmetric]
-    ));
+    assert!(oracle::answers_between(&[open_symmetric], &[open_symmetric]));
     assert_eq!(oracle::between(&[], &[random, random]), Verdict::Plain);
 }

@@ -32,8 +32,7 @@ fn two_sequential_nats_open_when_both_sides_predict_the_next_port() {
 
         let (at_alice, at_bob) = (alice.bind(0), bob.bind(0));
         let mut next = [seen(&server, &at_alice).await, seen(&server, &at_bob).await];
-        next.iter_mut()
-            .for_each(|next| next.set_port(next.port() + 2));
+        next.iter_mut().for_each(|next| next.set_port(next.port() + 2));
         let [alice_next, bob_next] = next;
         at_alice.send_to(bob_next, b"hello");
         at_bob.send_to(alice_next, b"hello");
@@ -49,9 +48,7 @@ fn a_random_nat_is_opened_by_a_birthday() {
         let world = Internet::new(Seed(1));
         let server = world.host("198.51.100.7").bind(3478);
         let alice = world.router(Nat::home(), "203.0.113.1").host("192.168.1.2");
-        let bob = world
-            .router(Nat::symmetric(Ports::Random), "203.0.113.2")
-            .host("10.0.0.2");
+        let bob = world.router(Nat::symmetric(Ports::Random), "203.0.113.2").host("10.0.0.2");
         assert_eq!(world.verdict(&alice, &bob), Verdict::NeedsBirthday);
 
         let at_alice = alice.bind(0);

@@ -128,10 +128,7 @@ fn quinn_connects_through_two_nats_in_one_round_trip_of_virtual_time() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_of_quinn() {
-    assert_eq!(
-        echo_between_homes(5, 300_000),
-        echo_between_homes(5, 300_000)
-    );
+    assert_eq!(echo_between_homes(5, 300_000), echo_between_homes(5, 300_000));
 }
 
 #[test]
@@ -171,10 +168,7 @@ fn quinn_connects_over_ipv6_and_from_a_dual_stack_socket_to_ipv4() {
     in_virtual_time(async {
         let world = Internet::new(Seed(9));
         let certificate = Certificate::new();
-        let server = world
-            .host("2001:db8:1::7")
-            .address("198.51.100.7")
-            .bind(443);
+        let server = world.host("2001:db8:1::7").address("198.51.100.7").bind(443);
         let acceptor = endpoint(server, 1, &certificate);
         let client = world.host("2001:db8:2::2").address("203.0.113.2").bind(0);
         let dialler = endpoint(client, 2, &certificate);

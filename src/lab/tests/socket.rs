@@ -31,13 +31,7 @@ fn receive(socket: &LabSocket, buffers: usize, size: usize) -> Option<Vec<(usize
 }
 
 fn transmit(contents: &[u8], segment_size: Option<usize>) -> Transmit<'_> {
-    Transmit {
-        destination: at("198.51.100.2:2"),
-        ecn: None,
-        contents,
-        segment_size,
-        src_ip: None,
-    }
+    Transmit { destination: at("198.51.100.2:2"), ecn: None, contents, segment_size, src_ip: None }
 }
 
 fn pair(world: &Internet) -> (Arc<LabSocket>, Arc<LabSocket>) {

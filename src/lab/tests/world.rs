@@ -85,18 +85,14 @@ fn a_restart_of_the_nat_shows_another_port_and_a_new_address_another_address() {
         let home = world.router(Nat::home(), "203.0.113.1");
         let alice = home.host("192.168.1.2").bind(5000);
         let mut seen_from = Vec::new();
-        let changes: [&dyn Fn(); 3] = [&|| {}, &|| home.forget_mappings(), &|| {
-            home.change_public_address("203.0.113.99")
-        }];
+        let changes: [&dyn Fn(); 3] =
+            [&|| {}, &|| home.forget_mappings(), &|| home.change_public_address("203.0.113.99")];
         for change in changes {
             change();
             alice.send_to(at("198.51.100.7:3478"), b"hello");
             seen_from.push(hear(&server).await.unwrap().1);
         }
-        assert_eq!(
-            seen_from,
-            ["203.0.113.1:5000", "203.0.113.1:5001", "203.0.113.99:5000"]
-        );
+        assert_eq!(seen_from, ["203.0.113.1:5000", "203.0.113.1:5001", "203.0.113.99:5000"]);
     });
 }
 
@@ -175,10 +171,8 @@ fn one_socket_serves_both_families_and_several_addresses() {
     in_virtual_time(async {
         let world = Internet::new(Seed(1));
         let server = world.host("198.51.100.7").address("198.51.100.8");
-        let (first, second) = (
-            server.bind_address("198.51.100.7", 3478),
-            server.bind_address("198.51.100.8", 3478),
-        );
+        let (first, second) =
+            (server.bind_address("198.51.100.7", 3478), server.bind_address("198.51.100.8", 3478));
         let router = world.router(Nat::home(), "203.0.113.1");
         let alice = router.host("192.168.1.2").address("2001:db8:2::2").bind(0);
         let other = world.host("2001:db8:1::7").bind(1);
@@ -201,10 +195,7 @@ fn strangers_are_the_addresses_that_nobody_gave_us() {
         socket.send_to(at("198.51.100.2:2"), b"known");
         socket.send_to(at("198.51.100.3:3"), b"unknown");
         let known = BTreeSet::from([IpAddr::from([198, 51, 100, 2])]);
-        assert_eq!(
-            alice.strangers(&known),
-            BTreeSet::from([at("198.51.100.3:3")])
-        );
+        assert_eq!(alice.strangers(&known), BTreeSet::from([at("198.51.100.3:3")]));
     });
 }
 
@@ -264,11 +255,7 @@ fn the_driver_ends_with_the_last_handle() {
     in_virtual_time(async {
         let world = Internet::new(Seed(1));
         let socket = world.host("198.51.100.1").bind(1);
-        let tasks = || {
-            tokio::runtime::Handle::current()
-                .metrics()
-                .num_alive_tasks()
-        };
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         drop(world);
         tokio::task::yield_now().await;
         assert_eq!(tasks(), 1, "a socket still needs it");
@@ -302,11 +289,7 @@ fn a_hundred_thousand_datagrams_move_fast() {
 fn crowd(network: &mut Network) -> (SocketId, Vec<SocketId>) {
     let bind = |network: &mut Network, place, address: [u8; 4]| {
         let host = network.add_host(place, vec![address.into()]);
-        network.sockets.bind(Binding {
-            host,
-            address: None,
-            port: 1,
-        })
+        network.sockets.bind(Binding { host, address: None, port: 1 })
     };
     let server = bind(network, Place::Public, [198, 51, 100, 7]);
     let mut senders = Vec::new();
@@ -336,11 +319,8 @@ fn a_world_knows_its_verdicts_as_it_stands() {
 
 #[test]
 fn the_lab_runs_in_real_time_too() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let world = Internet::new(Seed(1));
         let server = world.host("198.51.100.7").bind(1);

@@ -53,19 +53,15 @@ impl World {
     }
 
     fn begin(&mut self) {
-        let servers: Vec<_> = (1..=3)
-            .map(|number| (format!("stun{number}.example"), vec![server(number)]))
-            .collect();
+        let servers: Vec<_> =
+            (1..=3).map(|number| (format!("stun{number}.example"), vec![server(number)])).collect();
         let discovery = &mut self.discovery;
         discovery.set_servers(&servers, self.now, &mut self.entropy);
         self.change_network();
     }
 
     fn change_network(&mut self) {
-        let socket = BoundSocket {
-            index: SOCKET,
-            local: "0.0.0.0:4000".parse().unwrap(),
-        };
+        let socket = BoundSocket { index: SOCKET, local: "0.0.0.0:4000".parse().unwrap() };
         let interfaces = ["192.168.1.20".parse().unwrap()];
         let discovery = &mut self.discovery;
         discovery.set_network(&[socket], &interfaces, self.now, &mut self.entropy);
@@ -83,10 +79,8 @@ impl World {
             let Ok(Message::Request(request)) = stun::decode(&datagram.bytes) else {
                 panic!("not a request: {datagram:?}");
             };
-            let response = Response {
-                transaction: request.transaction,
-                outcome: Ok(self.reflexive),
-            };
+            let response =
+                Response { transaction: request.transaction, outcome: Ok(self.reflexive) };
             if !self.silent.contains(&datagram.remote) {
                 let answer = (self.now + RTT, datagram.remote, response);
                 self.flying.push_back(answer);
@@ -131,11 +125,7 @@ impl World {
             }
             Output::Changed { from, to, .. } => format!("{at}: changed {from} {to}"),
             Output::Unanswered { servers, waited } => {
-                format!(
-                    "{at}: {} silent for {} ms",
-                    servers.len(),
-                    waited.as_millis()
-                )
+                format!("{at}: {} silent for {} ms", servers.len(), waited.as_millis())
             }
         };
         story.iter().map(words).collect()
@@ -178,17 +168,7 @@ fn a_mapping_that_changed_is_noticed_within_25_s_and_all_are_asked_again() {
     let (before, sent) = (world.now, world.sent);
     world.run_for(26);
     let noticed = match &world.story[..] {
-        [
-            (
-                at,
-                Output::Changed {
-                    socket: SOCKET,
-                    from,
-                    to,
-                },
-            ),
-            ..,
-        ] => {
+        [(at, Output::Changed { socket: SOCKET, from, to }), ..] => {
             assert_eq!((*from, *to), (endpoint(4_000), endpoint(5_000)));
             *at
         }
@@ -197,10 +177,7 @@ fn a_mapping_that_changed_is_noticed_within_25_s_and_all_are_asked_again() {
     assert!(noticed <= (before - world.start).as_millis() + 25_040);
     let story = world.told();
     let last = story.last().unwrap();
-    assert!(
-        last.ends_with("Complete [198.51.100.9:5000] endpoint-independent"),
-        "{last}"
-    );
+    assert!(last.ends_with("Complete [198.51.100.9:5000] endpoint-independent"), "{last}");
     assert!(world.sent - sent <= 6);
 }
 
@@ -243,20 +220,13 @@ fn silence_is_told_after_3_s_and_ended_by_a_single_answer() {
     assert_eq!(world.told(), ["3000: 3 silent for 3000 ms"]);
     assert_eq!(world.sent, 15);
     world.run_for(3_600);
-    assert!(
-        world.sent < 15 + 3_600 / 12,
-        "five a minute: {}",
-        world.sent
-    );
+    assert!(world.sent < 15 + 3_600 / 12, "five a minute: {}", world.sent);
     assert_eq!(world.told(), Vec::<String>::new());
     world.silent.clear();
     world.run_for(65);
     let story = world.told();
     let last = story.last().unwrap();
-    assert!(
-        last.ends_with("Complete [198.51.100.9:4000] endpoint-independent"),
-        "{last}"
-    );
+    assert!(last.ends_with("Complete [198.51.100.9:4000] endpoint-independent"), "{last}");
 }
 
 #[test]
@@ -269,18 +239,9 @@ fn when_the_server_that_keeps_the_mapping_falls_silent_another_takes_over() {
     world.run_for(600);
     assert_eq!(world.told(), Vec::<String>::new());
     let report = world.discovery.current();
-    assert_eq!(
-        report.behaviour().mapping,
-        Some(Dependence::EndpointIndependent)
-    );
-    let servers: Vec<SocketAddr> = report
-        .v4
-        .unwrap()
-        .evidence
-        .observations
-        .iter()
-        .map(|seen| seen.server)
-        .collect();
+    assert_eq!(report.behaviour().mapping, Some(Dependence::EndpointIndependent));
+    let servers: Vec<SocketAddr> =
+        report.v4.unwrap().evidence.observations.iter().map(|seen| seen.server).collect();
     assert!(!servers.contains(&server(1)) && servers.len() == 2);
 }
 
@@ -290,10 +251,8 @@ fn a_server_that_was_down_at_first_completes_the_inference_when_it_is_up() {
     world.silent = [server(2), server(3)].into();
     world.begin();
     world.run_for(10);
-    let expected = [
-        "40: Asking [198.51.100.9:4000] unknown",
-        "3000: Complete [198.51.100.9:4000] unknown",
-    ];
+    let expected =
+        ["40: Asking [198.51.100.9:4000] unknown", "3000: Complete [198.51.100.9:4000] unknown"];
     assert_eq!(world.told(), expected);
     world.silent.clear();
     world.run_for(120);
@@ -310,12 +269,7 @@ fn when_all_fall_silent_the_endpoint_is_withdrawn() {
     world.silent = (1..=3).map(server).collect();
     world.run_for(60);
     let story = world.told();
-    assert!(
-        story
-            .iter()
-            .any(|told| told.contains("3 silent for 3000 ms")),
-        "{story:?}"
-    );
+    assert!(story.iter().any(|told| told.contains("3 silent for 3000 ms")), "{story:?}");
     assert_eq!(world.discovery.current().advertised(), []);
 }
 
@@ -348,8 +302,6 @@ fn of_one_name_two_addresses_of_each_family_are_asked_and_16_in_all() {
     ];
     let expected = expected.map(|(name, text)| (name.to_owned(), text.parse().unwrap()));
     assert_eq!(chosen, expected);
-    let names: Vec<_> = (0..40)
-        .map(|number| (number.to_string(), vec![server(number)]))
-        .collect();
+    let names: Vec<_> = (0..40).map(|number| (number.to_string(), vec![server(number)])).collect();
     assert_eq!(choose_addresses(&names).len(), SERVERS_MAX);
 }

@@ -105,10 +105,8 @@ impl Attempt {
         let is_wanted = matches!(self.state, State::Silent | State::Heard);
         let is_allowed = self.pings_left.min(self.allowance) > 0;
         let scheduled = self.began + ping_at(self.round);
-        (is_wanted && is_allowed).then(|| {
-            self.last_ping
-                .map_or(scheduled, |last| scheduled.max(last + PING_GAP_MIN))
-        })
+        (is_wanted && is_allowed)
+            .then(|| self.last_ping.map_or(scheduled, |last| scheduled.max(last + PING_GAP_MIN)))
     }
 
     /// Whether a ping is due now.
@@ -166,9 +164,7 @@ impl Attempt {
 
 /// When the ping of `round` is due, counted from the first, which is round 0.
 fn ping_at(round: u32) -> Duration {
-    let first = usize::try_from(round)
-        .ok()
-        .and_then(|round| FIRST_PINGS_AT.get(round));
+    let first = usize::try_from(round).ok().and_then(|round| FIRST_PINGS_AT.get(round));
     first.copied().unwrap_or_else(|| {
         let last = FIRST_PINGS_AT.last().copied().unwrap_or_default();
         let later = u32::try_from(FIRST_PINGS_AT.len())

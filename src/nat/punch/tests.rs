@@ -44,12 +44,7 @@ struct Nat {
 
 impl Nat {
     fn new(behaviour: Behaviour, ip: [u8; 4]) -> Self {
-        Self {
-            behaviour,
-            ip,
-            mappings: BTreeMap::new(),
-            contacted: BTreeMap::new(),
-        }
+        Self { behaviour, ip, mappings: BTreeMap::new(), contacted: BTreeMap::new() }
     }
 
     /// Where a datagram to `remote` appears to come from.
@@ -100,10 +95,7 @@ impl World {
     /// Both know what STUN says about the other; Bob begins one way later, when Alice's offer arrives.
     fn new(alice: Behaviour, bob: Behaviour) -> Self {
         let start = moment();
-        let mut nats = [
-            Nat::new(alice, [198, 51, 100, 1]),
-            Nat::new(bob, [198, 51, 100, 2]),
-        ];
+        let mut nats = [Nat::new(alice, [198, 51, 100, 1]), Nat::new(bob, [198, 51, 100, 2])];
         let stun = SocketAddr::from(([203, 0, 113, 1], 3_478));
         let [of_alice, of_bob] = nats.each_mut().map(|nat| nat.send(INSIDE, stun));
         Self {
@@ -131,11 +123,7 @@ impl World {
 
     fn next(&self) -> Option<Instant> {
         let arrival = self.flying.keys().next().map(|(at, _)| *at);
-        let timeouts = self
-            .punches
-            .iter()
-            .flatten()
-            .filter_map(Punch::poll_timeout);
+        let timeouts = self.punches.iter().flatten().filter_map(Punch::poll_timeout);
         let starts = self.plans.iter().zip(&self.punches);
         let starts = starts.filter(|(_, punch)| punch.is_none());
         let starts = starts.map(|((after, _), _)| self.start + *after);
@@ -150,11 +138,7 @@ impl World {
                 self.punches[who] = Some(Punch::new(setup, self.now));
             }
         }
-        if let Some(entry) = self
-            .flying
-            .first_entry()
-            .filter(|entry| entry.key().0 <= self.now)
-        {
+        if let Some(entry) = self.flying.first_entry().filter(|entry| entry.key().0 <= self.now) {
             let (who, from, to, probe) = entry.remove();
             self.deliver(who, from, to, probe);
         }
@@ -221,10 +205,7 @@ fn setup(candidates: &[SocketAddr], deadline: Instant) -> Setup {
             index: SOCKET,
             local: SocketAddr::from(([0, 0, 0, 0], INSIDE)),
         }],
-        candidates: candidates
-            .iter()
-            .map(|address| candidate(*address))
-            .collect(),
+        candidates: candidates.iter().map(|address| candidate(*address)).collect(),
         urgency: Urgency::Routine,
         deadline,
     }
@@ -235,10 +216,7 @@ fn candidate(address: SocketAddr) -> Candidate {
 }
 
 fn path(text: &str) -> Path {
-    Path {
-        socket: SOCKET,
-        remote: text.parse().unwrap(),
-    }
+    Path { socket: SOCKET, remote: text.parse().unwrap() }
 }
 
 fn outputs(punch: &mut Punch) -> Vec<Output> {
@@ -269,26 +247,16 @@ fn can_open(one: Behaviour, other: Behaviour) -> bool {
 
 #[test]
 fn exactly_the_pairs_that_plain_probes_can_open_are_opened_by_both_sides() {
-    let all = [
-        EndpointIndependent,
-        AddressDependent,
-        AddressAndPortDependent,
-    ];
-    let nats = || {
-        all.into_iter()
-            .flat_map(|mapping| all.map(|filtering| behaviour(mapping, filtering)))
-    };
+    let all = [EndpointIndependent, AddressDependent, AddressAndPortDependent];
+    let nats =
+        || all.into_iter().flat_map(|mapping| all.map(|filtering| behaviour(mapping, filtering)));
     for (one, other) in nats().flat_map(|one| nats().map(move |other| (one, other))) {
         let mut world = World::new(one, other);
         world.run_until(11_000);
         let expected = can_open(one, other);
         let opened = [world.is_open(ALICE), world.is_open(BOB)];
         assert_eq!(opened, [expected; 2], "{one:?} with {other:?}");
-        assert!(
-            world.sent.iter().all(|sent| *sent < 200),
-            "{:?} {one:?} {other:?}",
-            world.sent
-        );
+        assert!(world.sent.iter().all(|sent| *sent < 200), "{:?} {one:?} {other:?}", world.sent);
     }
 }
 
@@ -300,11 +268,7 @@ fn two_homes_hear_each_other_after_one_round_trip_and_open_a_path_half_a_one_lat
     // Bob begins at 40 ms: Alice's first ping comes a moment too early for his NAT, her second one not.
     assert_eq!(world.opened_at(ALICE), Some(110));
     assert_eq!(world.opened_at(BOB), Some(120));
-    assert!(
-        world.sent.iter().all(|sent| *sent <= 12),
-        "{:?}",
-        world.sent
-    );
+    assert!(world.sent.iter().all(|sent| *sent <= 12), "{:?}", world.sent);
 }
 
 #[test]
@@ -325,18 +289,10 @@ fn with_15_percent_loss_nine_in_ten_open_both_ways_within_180_ms() {
         world.entropy = Entropy::from_seed(seed);
         world.loss = 15;
         world.run_until(11_000);
-        opened.push(
-            world
-                .opened_at(ALICE)
-                .unwrap()
-                .max(world.opened_at(BOB).unwrap()),
-        );
+        opened.push(world.opened_at(ALICE).unwrap().max(world.opened_at(BOB).unwrap()));
     }
     opened.sort_unstable();
-    eprintln!(
-        "XX {} {} {} {}",
-        opened[200], opened[360], opened[396], opened[399]
-    );
+    eprintln!("XX {} {} {} {}", opened[200], opened[360], opened[396], opened[399]);
     assert!(opened[200] <= 120, "median {} ms", opened[200]);
     assert!(opened[360] <= 180, "p90 {} ms", opened[360]);
     assert!(opened[396] <= 250, "p99 {} ms", opened[396]);
@@ -391,21 +347,14 @@ fn after_giving_up_the_peer_is_answered_and_a_restart_opens_the_path() {
 /// A punch towards `candidates`, drained after its first pings.
 fn probing(candidates: &[&str]) -> (Punch, Vec<(Path, Transaction)>, Instant, Entropy) {
     let (start, mut entropy) = (moment(), Entropy::from_seed(1));
-    let addresses: Vec<SocketAddr> = candidates
-        .iter()
-        .map(|text| text.parse().unwrap())
-        .collect();
+    let addresses: Vec<SocketAddr> = candidates.iter().map(|text| text.parse().unwrap()).collect();
     let mut punch = Punch::new(setup(&addresses, start + Duration::from_secs(10)), start);
     let mut pings = vec![];
     let mut now = start;
     while pings.len() < addresses.len() {
         punch.handle_timeout(now, &mut entropy);
         for output in outputs(&mut punch) {
-            let Output::Transmit {
-                path,
-                probe: Probe::Ping { transaction, .. },
-            } = output
-            else {
+            let Output::Transmit { path, probe: Probe::Ping { transaction, .. } } = output else {
                 panic!("{output:?}");
             };
             pings.push((path, transaction));
@@ -417,16 +366,11 @@ fn probing(candidates: &[&str]) -> (Punch, Vec<(Path, Transaction)>, Instant, En
 
 #[test]
 fn a_first_round_is_paced_and_begins_with_the_best_candidate() {
-    let candidates: Vec<String> = (1..=16)
-        .map(|host| format!("198.51.100.{host}:4000"))
-        .collect();
+    let candidates: Vec<String> = (1..=16).map(|host| format!("198.51.100.{host}:4000")).collect();
     let candidates: Vec<&str> = candidates.iter().map(String::as_str).collect();
     let (_, pings, ended, _) = probing(&candidates);
     let order: Vec<Path> = pings.iter().map(|(path, _)| *path).collect();
-    assert_eq!(
-        order,
-        candidates.iter().map(|text| path(text)).collect::<Vec<_>>()
-    );
+    assert_eq!(order, candidates.iter().map(|text| path(text)).collect::<Vec<_>>());
     assert!(ended - moment() <= Duration::from_millis(32));
 }
 
@@ -436,10 +380,7 @@ fn the_path_of_the_same_network_is_preferred_though_it_opens_later() {
     let observed: SocketAddr = "192.168.1.7:4000".parse().unwrap();
     let mut results = vec![];
     for (path, transaction) in pings {
-        let pong = Probe::Pong {
-            transaction,
-            observed,
-        };
+        let pong = Probe::Pong { transaction, observed };
         punch.handle_probe(path.socket, path.remote, pong, now, &mut entropy);
         results.extend(outputs(&mut punch));
     }
@@ -461,10 +402,8 @@ fn the_path_of_the_same_network_is_preferred_though_it_opens_later() {
 #[test]
 fn a_pong_from_elsewhere_opens_nothing_but_is_followed() {
     let (mut punch, pings, now, mut entropy) = probing(&["198.51.100.2:4000"]);
-    let pong = Probe::Pong {
-        transaction: pings[0].1,
-        observed: "198.51.100.1:4000".parse().unwrap(),
-    };
+    let pong =
+        Probe::Pong { transaction: pings[0].1, observed: "198.51.100.1:4000".parse().unwrap() };
     let elsewhere = path("198.51.100.2:5000");
     punch.handle_probe(SOCKET, elsewhere.remote, pong, now, &mut entropy);
     let results = outputs(&mut punch);
@@ -479,27 +418,18 @@ fn a_settled_punch_still_answers_but_no_more_than_64_at_once() {
     let (mut punch, pings, now, mut entropy) = probing(&["198.51.100.2:4000"]);
     let (peer, transaction) = pings[0];
     let observed = "198.51.100.1:4000".parse().unwrap();
-    let pong = Probe::Pong {
-        transaction,
-        observed,
-    };
+    let pong = Probe::Pong { transaction, observed };
     punch.handle_probe(SOCKET, peer.remote, pong, now, &mut entropy);
     let settled = now + SETTLE_TIME;
     punch.handle_timeout(settled, &mut entropy);
     outputs(&mut punch);
-    let ping = Probe::Ping {
-        transaction: Transaction(7),
-        urgency: Urgency::Routine,
-    };
+    let ping = Probe::Ping { transaction: Transaction(7), urgency: Urgency::Routine };
     for _ in 0..100 {
         punch.handle_probe(SOCKET, peer.remote, ping, settled, &mut entropy);
     }
     let pong = Output::Transmit {
         path: peer,
-        probe: Probe::Pong {
-            transaction: Transaction(7),
-            observed: peer.remote,
-        },
+        probe: Probe::Pong { transaction: Transaction(7), observed: peer.remote },
     };
     assert_eq!(outputs(&mut punch), vec![pong; 64]);
     assert_eq!(punch.facts().pings_unanswered, 36);
@@ -508,10 +438,7 @@ fn a_settled_punch_still_answers_but_no_more_than_64_at_once() {
 #[test]
 fn a_peer_that_forges_its_source_gets_three_datagrams_for_one_at_eight_addresses() {
     let (mut punch, _, start, mut entropy) = probing(&[]);
-    let ping = Probe::Ping {
-        transaction: Transaction(7),
-        urgency: Urgency::Routine,
-    };
+    let ping = Probe::Ping { transaction: Transaction(7), urgency: Urgency::Routine };
     let (mut pongs, mut pings) = (0, 0);
     for victim in 0..60_u16 {
         let from = SocketAddr::from(([203, 0, 113, 7], 1_000 + victim));
@@ -521,14 +448,8 @@ fn a_peer_that_forges_its_source_gets_three_datagrams_for_one_at_eight_addresses
     loop {
         for output in outputs(&mut punch) {
             match &output {
-                Output::Transmit {
-                    probe: Probe::Pong { .. },
-                    ..
-                } => pongs += 1,
-                Output::Transmit {
-                    probe: Probe::Ping { .. },
-                    ..
-                } => pings += 1,
+                Output::Transmit { probe: Probe::Pong { .. }, .. } => pongs += 1,
+                Output::Transmit { probe: Probe::Ping { .. }, .. } => pings += 1,
                 Output::Heard { .. } | Output::GaveUp(_) => {}
                 Output::Open(_) | Output::Better(_) => panic!("{output:?}"),
             }

@@ -27,6 +27,8 @@ pub(super) struct Reach {
     pub(super) next_attempt: Instant,
     pub(super) attempts: u32,
     pub(super) path: Option<Path>,
+    /// A path that answered a probe.
+    pub(super) proved: Option<Path>,
     candidates: Vec<Candidate>,
     /// Where somebody else answered in the peer's place: private networks are numbered alike, so an
     /// address out of a record may belong to a neighbour of ours.
@@ -34,6 +36,8 @@ pub(super) struct Reach {
     ephemeral: Ephemeral,
     conversation: ConversationId,
     punch: Option<Punch>,
+    /// In all attempts but the current one.
+    pings_before: u64,
 }
 
 impl Reach {
@@ -49,11 +53,13 @@ impl Reach {
             next_attempt: first_attempt,
             attempts: 0,
             path: None,
+            proved: None,
             candidates: found.candidates.clone(),
             strangers: BTreeSet::new(),
             ephemeral: Ephemeral::generate(entropy),
             conversation: ConversationId(entropy.bytes()),
             punch: None,
+            pings_before: 0,
         }
     }
 
@@ -121,21 +127,15 @@ impl Reach {
         self.attempts += 1;
         match &mut self.punch {
             Some(punch) => {
+                self.pings_before += punch.facts().pings_sent;
                 punch.restart(&candidates, deadline, now);
                 false
             }
             None => {
                 let sockets = dialler.sockets.clone();
                 let urgency = Urgency::Routine;
-                self.punch = Some(Punch::new(
-                    Setup {
-                        sockets,
-                        candidates,
-                        urgency,
-                        deadline,
-                    },
-                    now,
-                ));
+                self.punch =
+                    Some(Punch::new(Setup { sockets, candidates, urgency, deadline }, now));
                 true
             }
         }
@@ -167,11 +167,10 @@ impl Reach {
         punch.map_or(self.next_attempt, |punch| punch.min(self.next_attempt))
     }
 
-    /// Pings sent in the current attempt.
+    /// Pings sent in all attempts.
     pub(super) fn pings_sent(&self) -> u64 {
-        self.punch
-            .as_ref()
-            .map_or(0, |punch| punch.facts().pings_sent)
+        let current = self.punch.as_ref();
+        self.pings_before + current.map_or(0, |punch| punch.facts().pings_sent)
     }
 
     /// What the probing came to so far, as the dial's own outputs.
@@ -189,23 +188,19 @@ impl Reach {
                     outputs.extend(self.take_path(path, None, detail));
                 }
                 punch::Output::Open(Opened { path, rtt, .. })
-                | punch::Output::Better(Opened { path, rtt, .. })
-                    if self.path != Some(path) =>
-                {
-                    let detail = format!("probe answered by {}", path.remote);
-                    outputs.extend(self.take_path(path, Some(rtt), detail));
+                | punch::Output::Better(Opened { path, rtt, .. }) => {
+                    self.proved = Some(path);
+                    if self.path != Some(path) {
+                        let detail = format!("probe answered by {}", path.remote);
+                        outputs.extend(self.take_path(path, Some(rtt), detail));
+                    }
                 }
                 punch::Output::GaveUp(facts) => {
                     let detail = format!("{} probes, none answered", facts.pings_sent);
                     let peer = Some(self.peer);
-                    outputs.push(Output::Stage {
-                        peer,
-                        stage: Stage::Punch,
-                        detail,
-                    });
+                    outputs.push(Output::Stage { peer, stage: Stage::Punch, detail });
                 }
-                punch::Output::Heard { .. } | punch::Output::Open(_) | punch::Output::Better(_) => {
-                }
+                punch::Output::Heard { .. } => {}
             }
         }
         outputs
@@ -215,16 +210,9 @@ impl Reach {
         let peer = self.peer;
         self.path = Some(path);
         [
-            Output::Stage {
-                peer: Some(peer),
-                stage: Stage::Path,
-                detail,
-            },
+            Output::Stage { peer: Some(peer), stage: Stage::Path, detail },
             Output::UsePath { peer, path },
-            Output::Connect {
-                peer,
-                initial_rtt: rtt,
-            },
+            Output::Connect { peer, initial_rtt: rtt },
         ]
     }
 }

@@ -25,12 +25,7 @@ pub(super) struct Conversation<T> {
 
 impl<T> Conversation<T> {
     pub(super) fn new() -> Self {
-        Self {
-            ready: VecDeque::new(),
-            pongs_waiting: 0,
-            asked: BTreeMap::new(),
-            next_number: 1,
-        }
+        Self { ready: VecDeque::new(), pongs_waiting: 0, asked: BTreeMap::new(), next_number: 1 }
     }
 
     /// Asks the peer for a pong. When too many are waited for, the oldest ticket is dropped; when too
@@ -64,9 +59,7 @@ impl<T> Conversation<T> {
 
     /// Says goodbye after everything that waits.
     pub(super) fn say_bye(&mut self, reason: &str) {
-        self.ready.push_back(control(Bye {
-            reason: reason.to_owned(),
-        }));
+        self.ready.push_back(control(Bye { reason: reason.to_owned() }));
     }
 
     /// The next frame to write.

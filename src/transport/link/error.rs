@@ -89,14 +89,8 @@ pub(super) enum CloseCode {
 }
 
 impl CloseCode {
-    const ALL: [Self; 6] = [
-        Self::Gone,
-        Self::Bye,
-        Self::Refused,
-        Self::Version,
-        Self::Violation,
-        Self::Timeout,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Gone, Self::Bye, Self::Refused, Self::Version, Self::Violation, Self::Timeout];
 
     fn number(self) -> VarInt {
         VarInt::from_u32(match self {
@@ -147,9 +141,7 @@ impl LinkError {
             ConnectionError::ConnectionClosed(close)
                 if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
             {
-                Self::Refused {
-                    reason: "the peer is busy".to_owned(),
-                }
+                Self::Refused { reason: "the peer is busy".to_owned() }
             }
             ConnectionError::TransportError(error) => {
                 Self::Lost(Loss::Transport(error.to_string()))
@@ -173,9 +165,7 @@ impl LinkError {
         match CloseCode::from_number(number) {
             Some(CloseCode::Gone | CloseCode::Bye) | None => Self::ClosedByPeer { reason },
             Some(CloseCode::Refused) => Self::Refused { reason },
-            Some(CloseCode::Version) => Self::VersionMismatch {
-                theirs: reason.parse().ok(),
-            },
+            Some(CloseCode::Version) => Self::VersionMismatch { theirs: reason.parse().ok() },
             Some(CloseCode::Violation) => Self::Lost(Loss::Accused(reason)),
             Some(CloseCode::Timeout) => Self::TimedOut,
         }
@@ -210,13 +200,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text: String = text
         .chars()
-        .map(|character| {
-            if character.is_control() {
-                '\u{fffd}'
-            } else {
-                character
-            }
-        })
+        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
         .collect();
     truncate(&text).to_owned()
 }
@@ -225,8 +209,7 @@ pub(super) fn printable(bytes: &[u8]) -> String {
 pub(super) fn truncate(text: &str) -> &str {
     let whole = text.char_indices().map(|(start, it)| start + it.len_utf8());
     let end = whole.take_while(|&end| end <= REASON_SIZE_MAX).last();
-    text.get(..end.unwrap_or(0))
-        .expect("a character ends where it ends")
+    text.get(..end.unwrap_or(0)).expect("a character ends where it ends")
 }
 
 /// Bytes of a reason: a sentence or two, in any script.
@@ -258,18 +241,12 @@ mod tests {
                 LinkError::TimedOut,
             ]
         );
-        assert_eq!(
-            read(CloseCode::Version, "7"),
-            LinkError::VersionMismatch { theirs: Some(7) }
-        );
+        assert_eq!(read(CloseCode::Version, "7"), LinkError::VersionMismatch { theirs: Some(7) });
     }
 
     #[test]
     fn a_peers_words_are_short_and_printable() {
-        assert_eq!(
-            printable(b"a\nb\x1b[31m\xff"),
-            "a\u{fffd}b\u{fffd}[31m\u{fffd}"
-        );
+        assert_eq!(printable(b"a\nb\x1b[31m\xff"), "a\u{fffd}b\u{fffd}[31m\u{fffd}");
         assert_eq!(printable("ä".repeat(1_000).as_bytes()), "ä".repeat(128));
     }
 }

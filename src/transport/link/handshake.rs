@@ -102,10 +102,7 @@ pub(super) async fn accept(
 ) -> Result<Established, LinkError> {
     let deadline = Instant::now() + ACCEPT_TIMEOUT;
     // The slot is held until this function returns: until then the dialler has proved nothing.
-    let Arrival {
-        incoming,
-        slot: _slot,
-    } = arrival;
+    let Arrival { incoming, slot: _slot } = arrival;
     let pin = match caller {
         Caller::Announced(peer) => Some(Pin::new(peer)),
         Caller::Unknown(_) => None,
@@ -186,9 +183,7 @@ async fn greet_dialler(
     if let Caller::Unknown(admission) = caller {
         let binding = channel_binding(connection, parties)?;
         if let Verdict::Refused(refusal) = admission.judge(peer, &hello.proofs, &binding) {
-            return Err(LinkError::Refused {
-                reason: refusal.to_string(),
-            });
+            return Err(LinkError::Refused { reason: refusal.to_string() });
         }
     }
     if early_welcome(caller).is_none() {
@@ -219,9 +214,7 @@ async fn or_close(
     deadline: Instant,
     greeting: impl Future<Output = Result<Established, LinkError>>,
 ) -> Result<Established, LinkError> {
-    let result = timeout_at(deadline, greeting)
-        .await
-        .unwrap_or(Err(LinkError::TimedOut));
+    let result = timeout_at(deadline, greeting).await.unwrap_or(Err(LinkError::TimedOut));
     if let Err(error) = &result {
         close_because(connection, error);
     }
@@ -250,10 +243,9 @@ fn handshake_error(error: ConnectionError, pin: Option<&Arc<Pin>>) -> LinkError 
         return LinkError::TimedOut;
     }
     match pin {
-        Some(pin) if LinkError::is_wrong_key(&error) => LinkError::IdentityMismatch {
-            expected: pin.expected,
-            found: pin.found(),
-        },
+        Some(pin) if LinkError::is_wrong_key(&error) => {
+            LinkError::IdentityMismatch { expected: pin.expected, found: pin.found() }
+        }
         Some(_) | None => LinkError::of(error),
     }
 }
@@ -261,9 +253,7 @@ fn handshake_error(error: ConnectionError, pin: Option<&Arc<Pin>>) -> LinkError 
 async fn open_control(connection: &Connection) -> Result<FrameWriter, LinkError> {
     let stream = connection.open_uni().await.map_err(LinkError::of)?;
     // Acks and pongs overtake messages that wait for the network.
-    stream
-        .set_priority(1)
-        .map_err(|_| LinkError::violation("the control stream was stopped"))?;
+    stream.set_priority(1).map_err(|_| LinkError::violation("the control stream was stopped"))?;
     Ok(FrameWriter::new(stream, &[CONTROL_STREAM]))
 }
 
@@ -280,32 +270,24 @@ pub(super) async fn accept_stream(
     let mut stream = connection.accept_uni().await.map_err(LinkError::of)?;
     match stream.read_u8().await {
         Ok(found) if found == kind => Ok(stream),
-        Ok(found) => Err(LinkError::violation(format!(
-            "a stream of kind {found} where {kind} was next"
-        ))),
+        Ok(found) => {
+            Err(LinkError::violation(format!("a stream of kind {found} where {kind} was next")))
+        }
         Err(error) => Err(stream_error(connection, &error)),
     }
 }
 
 fn push_hello(out: &mut FrameWriter, welcome: Option<Welcome>, proofs: Vec<bytes::Bytes>) {
-    let hello = Hello {
-        version: VERSION,
-        agent: AGENT.to_owned(),
-        welcome,
-        proofs,
-    };
+    let hello = Hello { version: VERSION, agent: AGENT.to_owned(), welcome, proofs };
     push(out, control(hello));
 }
 
 pub(super) fn push(out: &mut FrameWriter, frame: Control) {
-    out.push(frame)
-        .expect("our own control frames are far below the limit");
+    out.push(frame).expect("our own control frames are far below the limit");
 }
 
 pub(super) async fn flush(connection: &Connection, out: &mut FrameWriter) -> Result<(), LinkError> {
-    out.flush()
-        .await
-        .map_err(|error| stream_error(connection, &io::Error::from(error)))
+    out.flush().await.map_err(|error| stream_error(connection, &io::Error::from(error)))
 }
 
 async fn read_hello(
@@ -314,9 +296,7 @@ async fn read_hello(
 ) -> Result<Hello, LinkError> {
     match next_frame(connection, control_in).await? {
         Kind::Hello(hello) if hello.version == VERSION => Ok(hello),
-        Kind::Hello(hello) => Err(LinkError::VersionMismatch {
-            theirs: Some(hello.version),
-        }),
+        Kind::Hello(hello) => Err(LinkError::VersionMismatch { theirs: Some(hello.version) }),
         Kind::Welcome(_) | Kind::Ack(_) | Kind::Bye(_) | Kind::Ping(_) | Kind::Pong(_) => {
             Err(LinkError::violation("the first frame is no hello"))
         }
@@ -327,10 +307,7 @@ async fn next_frame(
     connection: &Connection,
     control_in: &mut ControlReader,
 ) -> Result<Kind, LinkError> {
-    let frame = control_in
-        .next()
-        .await
-        .map_err(|error| read_error(connection, error))?;
+    let frame = control_in.next().await.map_err(|error| read_error(connection, error))?;
     frame
         .and_then(|frame| frame.kind)
         .ok_or_else(|| LinkError::violation("the handshake ends early"))

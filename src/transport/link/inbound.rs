@@ -60,10 +60,7 @@ impl Inbound {
     pub(super) fn push(&mut self, frame: Sequenced) -> Result<(), BadMessage> {
         let expected = self.received + 1;
         if frame.sequence != expected {
-            return Err(BadMessage::OutOfSequence {
-                expected,
-                found: frame.sequence,
-            });
+            return Err(BadMessage::OutOfSequence { expected, found: frame.sequence });
         }
         let message = frame.message.ok_or(BadMessage::Empty)?;
         check_size(&message)?;
@@ -114,10 +111,7 @@ mod tests {
     fn frame(sequence: u64, size: usize) -> Sequenced {
         Sequenced {
             sequence,
-            message: Some(Message {
-                payload: vec![7; size].into(),
-                ..Message::default()
-            }),
+            message: Some(Message { payload: vec![7; size].into(), ..Message::default() }),
         }
     }
 
@@ -177,10 +171,7 @@ mod tests {
                 Err(BadMessage::OutOfSequence { expected: 2, found })
             );
         }
-        let empty = Sequenced {
-            sequence: 2,
-            message: None,
-        };
+        let empty = Sequenced { sequence: 2, message: None };
         assert_eq!(inbound.push(empty), Err(BadMessage::Empty));
     }
 }

@@ -73,10 +73,9 @@ impl<T> Outbound<T> {
         let size = cost(&message);
         match self.state {
             State::Closed => Err(SendError::Ended),
-            State::Open if !self.has_room(size) => Err(SendError::QueueFull {
-                length: self.waiting.len(),
-                size: self.waiting_size,
-            }),
+            State::Open if !self.has_room(size) => {
+                Err(SendError::QueueFull { length: self.waiting.len(), size: self.waiting_size })
+            }
             State::Open => {
                 self.waiting_size += size;
                 self.waiting.push_back((message, ticket));
@@ -98,10 +97,7 @@ impl<T> Outbound<T> {
             batch_size += size;
             self.waiting_size -= size;
             self.in_flight.push_back(ticket);
-            batch.push(Sequenced {
-                sequence: self.sent(),
-                message: Some(message),
-            });
+            batch.push(Sequenced { sequence: self.sent(), message: Some(message) });
         }
     }
 
@@ -111,10 +107,7 @@ impl<T> Outbound<T> {
         delivered: u64,
     ) -> Result<impl Iterator<Item = T> + use<'_, T>, AckOfUnsent> {
         if delivered > self.sent() {
-            return Err(AckOfUnsent {
-                acknowledged: delivered,
-                sent: self.sent(),
-            });
+            return Err(AckOfUnsent { acknowledged: delivered, sent: self.sent() });
         }
         let newly = delivered.saturating_sub(self.delivered);
         self.delivered += newly;
@@ -176,10 +169,7 @@ mod tests {
     use crate::transport::link::wire::MESSAGE_SIZE_MAX;
 
     fn message(size: usize) -> Message {
-        Message {
-            payload: vec![7; size].into(),
-            ..Message::default()
-        }
+        Message { payload: vec![7; size].into(), ..Message::default() }
     }
 
     fn batch(outbound: &mut Outbound<u32>) -> Vec<u64> {
@@ -215,10 +205,7 @@ mod tests {
         batch(&mut outbound);
         assert_eq!(
             acknowledge(&mut outbound, u64::MAX),
-            Err(AckOfUnsent {
-                acknowledged: u64::MAX,
-                sent: 1
-            })
+            Err(AckOfUnsent { acknowledged: u64::MAX, sent: 1 })
         );
     }
 
@@ -230,10 +217,7 @@ mod tests {
         }
         assert_eq!(
             outbound.push(message(1), 0),
-            Err(SendError::QueueFull {
-                length: 1_024,
-                size: 1_024
-            })
+            Err(SendError::QueueFull { length: 1_024, size: 1_024 })
         );
         let mut outbound = Outbound::new();
         outbound.push(message(MESSAGE_SIZE_MAX), 0).unwrap();
@@ -263,9 +247,7 @@ mod tests {
     fn what_is_in_flight_is_limited_so_that_the_queue_waits() {
         let mut outbound = Outbound::new();
         for ticket in 0..IN_FLIGHT_MAX {
-            outbound
-                .push(message(0), u32::try_from(ticket).unwrap())
-                .unwrap();
+            outbound.push(message(0), u32::try_from(ticket).unwrap()).unwrap();
             batch(&mut outbound);
         }
         outbound.push(message(0), 7).unwrap();

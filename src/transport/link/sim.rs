@@ -122,8 +122,7 @@ impl AsyncUdpSocket for Socket {
         let mut log = self.network.log.lock().unwrap();
         log.extend(self.start.elapsed().as_micros().to_be_bytes());
         log.extend(transmit.contents);
-        self.network
-            .send(self.address, transmit.destination, transmit.contents);
+        self.network.send(self.address, transmit.destination, transmit.contents);
         Ok(())
     }
 

@@ -67,15 +67,8 @@ pub(super) struct Shared {
 
 /// Starts the tasks of a link; they end when the set is dropped.
 pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
-    let Established {
-        connection,
-        side,
-        peer,
-        agent,
-        probe_keys,
-        control_out,
-        control_in,
-    } = established;
+    let Established { connection, side, peer, agent, probe_keys, control_out, control_in } =
+        established;
     let span = debug_span!("link", ?peer);
     let shared = Arc::new(Shared {
         connection,
@@ -174,9 +167,7 @@ impl Shared {
                 }
             }
             Some(Kind::Bye(Bye { reason })) => {
-                return Err(LinkError::ClosedByPeer {
-                    reason: printable(reason.as_bytes()),
-                });
+                return Err(LinkError::ClosedByPeer { reason: printable(reason.as_bytes()) });
             }
             Some(Kind::Hello(_) | Kind::Welcome(_)) => {
                 return Err(LinkError::violation("a second hello or welcome"));
@@ -189,10 +180,7 @@ impl Shared {
 
     fn handle_ack(&self, delivered: u64) -> Result<(), LinkError> {
         let mut outbound = lock(&self.outbound);
-        for ticket in outbound
-            .acknowledge(delivered)
-            .map_err(LinkError::violation)?
-        {
+        for ticket in outbound.acknowledge(delivered).map_err(LinkError::violation)? {
             // Whoever sent the message may not care for its receipt.
             let _ = ticket.send(Ok(()));
         }
@@ -215,8 +203,7 @@ impl Shared {
                 continue;
             }
             for frame in batch.drain(..) {
-                out.push(frame)
-                    .expect("a message within its limits fits into a frame");
+                out.push(frame).expect("a message within its limits fits into a frame");
             }
             flush(&self.connection, &mut out).await?;
         }
@@ -232,9 +219,7 @@ impl Shared {
             let frame = frames.next().await;
             let frame = frame.map_err(|error| read_error(&self.connection, error))?;
             let frame = frame.ok_or_else(|| LinkError::violation("the message stream ended"))?;
-            lock(&self.inbound)
-                .push(frame)
-                .map_err(LinkError::violation)?;
+            lock(&self.inbound).push(frame).map_err(LinkError::violation)?;
             self.arrived.notify_one();
         }
     }

@@ -34,12 +34,7 @@ impl World {
     fn new() -> Self {
         let network = Network::new();
         let (alice, bob) = (network.node(ALICE), network.node(BOB));
-        Self {
-            network,
-            alice,
-            bob,
-            start: Instant::now(),
-        }
+        Self { network, alice, bob, start: Instant::now() }
     }
 
     /// Bob lets in the next caller; gives the outcome and when it was known.
@@ -88,9 +83,5 @@ fn in_seconds(seconds: u64) -> Instant {
 
 fn message(id: impl ToString, size: usize) -> Message {
     let pattern = (0..251_u8).cycle().take(size);
-    Message {
-        id: id.to_string(),
-        payload: pattern.collect(),
-        ..Message::default()
-    }
+    Message { id: id.to_string(), payload: pattern.collect(), ..Message::default() }
 }

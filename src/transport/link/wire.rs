@@ -52,23 +52,12 @@ pub(super) fn check_size(message: &Message) -> Result<(), Oversize> {
         ("payload", message.payload.len(), MESSAGE_SIZE_MAX),
         ("id", message.id.len(), NAME_SIZE_MAX),
         ("type", message.r#type.len(), NAME_SIZE_MAX),
-        (
-            "number of metadata entries",
-            message.metadata.len(),
-            METADATA_ENTRIES_MAX,
-        ),
+        ("number of metadata entries", message.metadata.len(), METADATA_ENTRIES_MAX),
         ("metadata", metadata_size, METADATA_SIZE_MAX),
     ];
-    match parts
-        .into_iter()
-        .find(|&(_, size, size_max)| size > size_max)
-    {
+    match parts.into_iter().find(|&(_, size, size_max)| size > size_max) {
         None => Ok(()),
-        Some((part, size, size_max)) => Err(Oversize {
-            part,
-            size,
-            size_max,
-        }),
+        Some((part, size, size_max)) => Err(Oversize { part, size, size_max }),
     }
 }
 
@@ -86,10 +75,7 @@ impl Frame for Sequenced {
         if overhead <= OVERHEAD_SIZE_MAX {
             return Ok(());
         }
-        Err(FrameError::TooLarge {
-            size: wide(overhead),
-            size_max: OVERHEAD_SIZE_MAX,
-        })
+        Err(FrameError::TooLarge { size: wide(overhead), size_max: OVERHEAD_SIZE_MAX })
     }
 
     /// Protobuf allows fields in any order: with the payload last, it need not be copied to become part
@@ -101,11 +87,7 @@ impl Frame for Sequenced {
         let mut payload_head = BytesMut::new();
         if message.payload.len() >= UNCOPIED_SIZE_MIN {
             payload = mem::take(&mut message.payload);
-            encode_key(
-                MESSAGE_PAYLOAD,
-                WireType::LengthDelimited,
-                &mut payload_head,
-            );
+            encode_key(MESSAGE_PAYLOAD, WireType::LengthDelimited, &mut payload_head);
             encode_varint(wide(payload.len()), &mut payload_head);
         }
         let message_size = message.encoded_len() + payload_head.len() + payload.len();
@@ -166,9 +148,7 @@ fn each_field<'a>(
 
 /// A control frame.
 pub(super) fn control(kind: impl Into<Kind>) -> Control {
-    Control {
-        kind: Some(kind.into()),
-    }
+    Control { kind: Some(kind.into()) }
 }
 
 macro_rules! kind_from {
@@ -212,9 +192,7 @@ mod tests {
         let message = |payload: usize, id: usize, entries: usize| Message {
             id: "i".repeat(id),
             payload: vec![0; payload].into(),
-            metadata: (0..entries)
-                .map(|n| (n.to_string(), String::new()))
-                .collect(),
+            metadata: (0..entries).map(|n| (n.to_string(), String::new())).collect(),
             ..Message::default()
         };
         assert_eq!(check_size(&message(MESSAGE_SIZE_MAX, 128, 64)), Ok(()));
@@ -231,15 +209,10 @@ mod tests {
             r#type: "t".repeat(NAME_SIZE_MAX),
             payload: vec![0; MESSAGE_SIZE_MAX].into(),
             timestamp: i64::MIN,
-            metadata: (10..74)
-                .map(|n| (n.to_string(), "v".repeat(1_022)))
-                .collect(),
+            metadata: (10..74).map(|n| (n.to_string(), "v".repeat(1_022))).collect(),
         };
         assert_eq!(check_size(&message), Ok(()));
-        let frame = Sequenced {
-            sequence: u64::MAX,
-            message: Some(message),
-        };
+        let frame = Sequenced { sequence: u64::MAX, message: Some(message) };
         assert!(frame.encoded_len() <= Sequenced::SIZE_MAX);
         assert_eq!(Sequenced::inspect(&frame.encode_to_vec()), Ok(()));
     }
@@ -247,15 +220,10 @@ mod tests {
     #[test]
     fn a_frame_of_many_tiny_entries_is_refused_before_it_is_decoded() {
         let message = Message {
-            metadata: (0..20_000)
-                .map(|n| (n.to_string(), String::new()))
-                .collect(),
+            metadata: (0..20_000).map(|n| (n.to_string(), String::new())).collect(),
             ..Message::default()
         };
-        let frame = Sequenced {
-            sequence: 1,
-            message: Some(message),
-        };
+        let frame = Sequenced { sequence: 1, message: Some(message) };
         assert!(matches!(
             Sequenced::inspect(&frame.encode_to_vec()),
             Err(FrameError::TooLarge { .. })

@@ -19,10 +19,7 @@ impl World {
         let mut table = PathTable::new();
         table.add_socket(V4, addr("0.0.0.0:41641"));
         table.add_socket(V6, addr("[::]:41641"));
-        Self {
-            table,
-            now: tokio::time::Instant::now().into_std(),
-        }
+        Self { table, now: tokio::time::Instant::now().into_std() }
     }
 
     fn open(&mut self, candidates: &[&str]) -> (RouteId, SocketAddr) {
@@ -37,13 +34,8 @@ impl World {
 
     /// QUIC sends `contents`; where do they go?
     fn send(&mut self, destination: SocketAddr, contents: &[u8]) -> Destinations {
-        let transmit = Transmit {
-            destination,
-            ecn: None,
-            contents,
-            segment_size: None,
-            src_ip: None,
-        };
+        let transmit =
+            Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
         let destinations = self.table.forward(&transmit, self.now);
         let volume = Volume::of(contents.len(), contents.len());
         self.table.count_sent(destination, volume, self.now);
@@ -90,22 +82,12 @@ fn bytes(waiting: Vec<WaitingDatagram>) -> Vec<Vec<u8>> {
 #[test]
 fn a_dial_goes_to_every_candidate_until_a_path_is_known() {
     let mut world = World::new();
-    let (route, address) = world.open(&[
-        "192.0.2.1:1",
-        "[2001:db8::1]:1",
-        "224.0.0.1:1",
-        "192.0.2.1:0",
-    ]);
+    let (route, address) =
+        world.open(&["192.0.2.1:1", "[2001:db8::1]:1", "224.0.0.1:1", "192.0.2.1:0"]);
     let everywhere = vec![path("192.0.2.1:1"), path("[2001:db8::1]:1")];
-    assert_eq!(
-        world.send(address, b"initial"),
-        Destinations::Several(everywhere)
-    );
+    assert_eq!(world.send(address, b"initial"), Destinations::Several(everywhere));
     world.set_best(route, "[2001:db8::1]:1");
-    assert_eq!(
-        world.send(address, b"more"),
-        Destinations::One(path("[2001:db8::1]:1"))
-    );
+    assert_eq!(world.send(address, b"more"), Destinations::One(path("[2001:db8::1]:1")));
 }
 
 #[test]
@@ -134,10 +116,7 @@ fn the_first_path_gets_the_last_four_waiting_datagrams_that_are_fresh() {
     for number in [b"1", b"2", b"3", b"4", b"5"] {
         assert_eq!(world.send(address, number), Destinations::Nowhere);
     }
-    assert_eq!(
-        world.set_best(route, "192.0.2.1:9"),
-        [b"2", b"3", b"4", b"5"]
-    );
+    assert_eq!(world.set_best(route, "192.0.2.1:9"), [b"2", b"3", b"4", b"5"]);
 }
 
 #[test]
@@ -149,19 +128,12 @@ fn waiting_datagrams_go_to_new_candidates_and_to_where_the_peer_was_heard() {
     let waiting = world.table.set_candidates(route, &candidates, world.now);
     assert_eq!(
         waiting,
-        [WaitingDatagram {
-            path: path("192.0.2.2:2"),
-            bytes: b"initial".to_vec(),
-            ecn: None
-        }]
+        [WaitingDatagram { path: path("192.0.2.2:2"), bytes: b"initial".to_vec(), ecn: None }]
     );
     let waiting = world.table.admit(route, path("198.51.100.7:7"), world.now);
     assert_eq!(bytes(waiting), [b"initial"]);
     let heard_first = ["198.51.100.7:7", "192.0.2.1:1", "192.0.2.2:2"].map(path);
-    assert_eq!(
-        world.send(address, b"more"),
-        Destinations::Several(heard_first.to_vec())
-    );
+    assert_eq!(world.send(address, b"more"), Destinations::Several(heard_first.to_vec()));
 }
 
 #[test]
@@ -176,10 +148,7 @@ fn a_batch_waits_as_the_datagrams_it_holds() {
         src_ip: None,
     };
     world.table.forward(&transmit, world.now);
-    assert_eq!(
-        world.set_best(route, "192.0.2.1:1"),
-        [&b"aaa"[..], b"bbb", b"c"]
-    );
+    assert_eq!(world.set_best(route, "192.0.2.1:1"), [&b"aaa"[..], b"bbb", b"c"]);
 }
 
 #[test]
@@ -187,26 +156,14 @@ fn a_peer_that_moved_is_heard_once_a_probe_proved_it() {
     let mut world = World::new();
     let (route, address) = world.open(&[]);
     world.set_best(route, "192.0.2.1:1000");
-    assert_eq!(
-        world.hear("192.0.2.1:1000", &short([1; 8])),
-        Source::Path(address)
-    );
-    assert_eq!(
-        world.hear("192.0.2.1:2000", &short([1; 8])),
-        Source::Refused
-    );
+    assert_eq!(world.hear("192.0.2.1:1000", &short([1; 8])), Source::Path(address));
+    assert_eq!(world.hear("192.0.2.1:2000", &short([1; 8])), Source::Refused);
     assert_eq!(world.table.refusals().unknown_remote, 1);
     world.table.admit(route, path("192.0.2.1:2000"), world.now);
-    assert_eq!(
-        world.hear("192.0.2.1:2000", &short([1; 8])),
-        Source::Path(address)
-    );
+    assert_eq!(world.hear("192.0.2.1:2000", &short([1; 8])), Source::Path(address));
     assert_eq!(world.table.best(route), Some(path("192.0.2.1:1000")));
     world.table.revoke(route, path("192.0.2.1:1000"));
-    assert_eq!(
-        world.hear("192.0.2.1:1000", &short([1; 8])),
-        Source::Refused
-    );
+    assert_eq!(world.hear("192.0.2.1:1000", &short([1; 8])), Source::Refused);
     assert_eq!(world.table.best(route), None);
 }
 
@@ -214,15 +171,9 @@ fn a_peer_that_moved_is_heard_once_a_probe_proved_it() {
 fn an_ipv4_mapped_remote_is_the_ipv4_one() {
     let mut world = World::new();
     let (route, address) = world.open(&[]);
-    let mapped = Path {
-        socket: V4,
-        remote: addr("[::ffff:192.0.2.1]:1000"),
-    };
+    let mapped = Path { socket: V4, remote: addr("[::ffff:192.0.2.1]:1000") };
     world.table.set_best(route, mapped, world.now);
-    assert_eq!(
-        world.hear("192.0.2.1:1000", &short([1; 8])),
-        Source::Path(address)
-    );
+    assert_eq!(world.hear("192.0.2.1:1000", &short([1; 8])), Source::Path(address));
 }
 
 #[test]
@@ -232,14 +183,8 @@ fn a_stranger_comes_in_by_the_first_packet_of_a_connection_only() {
         assert_eq!(world.hear("192.0.2.1:1", &datagram), Source::Refused);
     }
     let address = world.hear_address("192.0.2.1:1", &initial([1; 8], [2; 8]));
-    assert_eq!(
-        world.send(address, b"answer"),
-        Destinations::One(path("192.0.2.1:1"))
-    );
-    assert_eq!(
-        world.hear("192.0.2.1:1", &short([3; 8])),
-        Source::Path(address)
-    );
+    assert_eq!(world.send(address, b"answer"), Destinations::One(path("192.0.2.1:1")));
+    assert_eq!(world.hear("192.0.2.1:1", &short([3; 8])), Source::Path(address));
 }
 
 #[test]
@@ -249,10 +194,7 @@ fn the_same_first_packet_by_two_ways_is_one_stranger() {
     let address = world.hear_address("192.168.1.2:1", &first);
     assert_eq!(world.hear_address("192.0.2.1:1", &first), address);
     // No reply is multiplied: answers go where the first one came from.
-    assert_eq!(
-        world.send(address, b"answer"),
-        Destinations::One(path("192.168.1.2:1"))
-    );
+    assert_eq!(world.send(address, b"answer"), Destinations::One(path("192.168.1.2:1")));
 }
 
 #[test]
@@ -276,10 +218,7 @@ fn a_flood_of_strangers_is_bounded_and_idle_ones_make_room() {
     world.wait_ms(10_000);
     world.hear_address(&from, &first);
     assert_eq!(world.table.routes.strangers(), 1);
-    assert!(
-        world.table.route_of(kept).is_some(),
-        "a kept stranger stays"
-    );
+    assert!(world.table.route_of(kept).is_some(), "a kept stranger stays");
 }
 
 #[test]
@@ -292,10 +231,7 @@ fn a_stranger_that_proves_to_be_a_known_peer_becomes_part_of_its_route() {
     world.table.adopt_stranger(stranger, route);
     for address in [dialled, came_in] {
         assert_eq!(world.table.route_of(address), Some(route));
-        assert_eq!(
-            world.send(address, b"x"),
-            Destinations::One(path("192.0.2.1:1"))
-        );
+        assert_eq!(world.send(address, b"x"), Destinations::One(path("192.0.2.1:1")));
     }
     world.table.set_primary(route, came_in);
     assert_eq!(world.table.virtual_address(route), Some(came_in));
@@ -319,10 +255,7 @@ fn a_dial_that_overtakes_its_own_probe_goes_on_undisturbed() {
     // The stranger's connection began at `address` and must hear the rest of its handshake from there.
     assert_eq!(world.hear_address("192.0.2.1:1", &first), address);
     world.send(address, &handshake([2; 8], [3; 8]));
-    assert_eq!(
-        world.hear_address("192.0.2.1:1", &handshake([3; 8], [2; 8])),
-        address
-    );
+    assert_eq!(world.hear_address("192.0.2.1:1", &handshake([3; 8], [2; 8])), address);
     assert_eq!(world.table.route_of(address), Some(route));
 }
 
@@ -337,16 +270,10 @@ fn two_peers_that_dial_each_other_at_once_keep_their_connections_apart() {
     world.send(came_in, &handshake([2; 8], [20; 8]));
     // One path, two connections: the id in the packet tells which. Of ours, the peer knows more ids.
     for datagram in [handshake([10; 8], [5; 8]), short([10; 8]), short([11; 8])] {
-        assert_eq!(
-            world.hear("192.0.2.1:1", &datagram),
-            Source::Datagram(dialled)
-        );
+        assert_eq!(world.hear("192.0.2.1:1", &datagram), Source::Datagram(dialled));
     }
     for datagram in [handshake([20; 8], [2; 8]), short([20; 8])] {
-        assert_eq!(
-            world.hear("192.0.2.1:1", &datagram),
-            Source::Datagram(came_in)
-        );
+        assert_eq!(world.hear("192.0.2.1:1", &datagram), Source::Datagram(came_in));
     }
 }
 
@@ -363,7 +290,19 @@ fn the_answer_to_a_dial_opens_its_path() {
     let path = path("192.0.2.2:7");
     assert_eq!(world.send(address, b"more"), Destinations::One(path));
     // One answer is enough: another path has to prove itself by a probe.
-    assert_eq!(world.hear("192.0.2.1:1", &answer), Source::Refused);
+    assert_eq!(world.hear("192.0.2.2:8", &answer), Source::Refused);
+}
+
+/// Two nodes with two ways between them may each choose another one.
+#[test]
+fn a_peer_may_answer_from_any_of_its_candidates() {
+    let mut world = World::new();
+    let (route, address) = world.open(&["192.0.2.1:1", "10.0.0.1:1"]);
+    world.send(address, &initial([8; 8], [10; 8]));
+    world.set_best(route, "10.0.0.1:1");
+    let answer = initial([10; 8], [5; 8]);
+    assert_eq!(world.hear("192.0.2.1:1", &answer), Source::Path(address));
+    assert_eq!(world.table.best(route), Some(path("10.0.0.1:1")));
 }
 
 #[test]
@@ -374,9 +313,7 @@ fn of_three_virtual_addresses_the_primary_and_the_newest_stay() {
     for port in 1..=2_u8 {
         let from = format!("192.0.2.1:{port}");
         let address = world.hear_address(&from, &initial([port; 8], [2; 8]));
-        world
-            .table
-            .adopt_stranger(world.table.route_of(address).unwrap(), route);
+        world.table.adopt_stranger(world.table.route_of(address).unwrap(), route);
         came_in.push(address);
     }
     assert_eq!(world.table.route_of(came_in[0]), None);
@@ -396,10 +333,7 @@ fn an_unanswered_send_is_told_once_and_only_when_asked_for() {
     world.send(address, b"first");
     world.send(address, b"again");
     assert_eq!(world.table.take_unanswered(), BTreeSet::from([route]));
-    assert_eq!(
-        world.table.traffic(route).unwrap().unanswered_since,
-        Some(world.now)
-    );
+    assert_eq!(world.table.traffic(route).unwrap().unanswered_since, Some(world.now));
     world.send(address, b"more");
     assert!(world.table.take_unanswered().is_empty());
 }
@@ -412,10 +346,7 @@ fn a_lost_socket_takes_its_paths_along() {
     world.table.remove_socket(V6);
     let rest = vec![path("192.0.2.1:1")];
     assert_eq!(world.send(address, b"x"), Destinations::Several(rest));
-    assert_eq!(
-        world.hear("[2001:db8::1]:1", &short([1; 8])),
-        Source::Refused
-    );
+    assert_eq!(world.hear("[2001:db8::1]:1", &short([1; 8])), Source::Refused);
 }
 
 #[derive(Clone, Debug)]

@@ -25,10 +25,7 @@ type Waiting = (Arc<Slot>, Pin<Box<dyn UdpPoller>>);
 
 impl RoomPoller {
     pub(super) fn new(set: Arc<SocketSet>) -> Self {
-        Self {
-            set,
-            waiting: Vec::new(),
-        }
+        Self { set, waiting: Vec::new() }
     }
 }
 

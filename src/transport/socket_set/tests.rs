@@ -35,18 +35,13 @@ struct PuppetPoller(Arc<Puppet>);
 
 impl Puppet {
     fn new(local: &str) -> Arc<Self> {
-        Arc::new(Self {
-            local: local.parse().unwrap(),
-            strings: Mutex::default(),
-        })
+        Arc::new(Self { local: local.parse().unwrap(), strings: Mutex::default() })
     }
 
     fn receives(&self, remote: &str, bytes: &[u8], stride: usize) {
         let mut strings = lock(&self.strings);
         let remote = remote.parse().unwrap();
-        strings
-            .inbox
-            .push_back(Ok((remote, bytes.to_vec(), stride)));
+        strings.inbox.push_back(Ok((remote, bytes.to_vec(), stride)));
         strings.receiver.take().inspect(|waker| waker.wake_by_ref());
     }
 
@@ -90,9 +85,7 @@ impl AsyncUdpSocket for Puppet {
         if strings.broken {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        strings
-            .outbox
-            .push((transmit.destination, transmit.contents.to_vec()));
+        strings.outbox.push((transmit.destination, transmit.contents.to_vec()));
         Ok(())
     }
 
@@ -160,8 +153,7 @@ impl World {
 
     /// Whether nothing is to be received now.
     fn is_quiet(&self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()))
-            .is_pending()
+        self.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     fn quic(&self, destination: SocketAddr, contents: &[u8]) -> io::Result<()> {
@@ -175,10 +167,7 @@ impl World {
     }
 
     fn open(&self, candidates: &[&str]) -> (RouteId, SocketAddr) {
-        let candidates: Vec<_> = candidates
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
+        let candidates: Vec<_> = candidates.iter().map(|text| text.parse().unwrap()).collect();
         let route = self.set.open_route(&candidates).unwrap();
         (route, self.set.virtual_address(route).unwrap())
     }
@@ -189,10 +178,7 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 fn path(socket: u16, remote: &str) -> Path {
-    Path {
-        socket: SocketIndex(socket),
-        remote: addr(remote),
-    }
+    Path { socket: SocketIndex(socket), remote: addr(remote) }
 }
 
 #[tokio::test]
@@ -203,15 +189,8 @@ async fn one_buffer_holds_a_probe_among_packets_of_quic() {
     let (packet, probe) = (short([1; 8]), vec![FIRST_BYTE; 109]);
     let mixed = [packet.clone(), probe.clone(), packet.clone()].concat();
     world.v4.receives("192.0.2.1:1", &mixed, packet.len());
-    assert_eq!(
-        world.receive().await,
-        (address, [packet.clone(), packet].concat())
-    );
-    let expected = Datagram {
-        socket: SocketIndex(0),
-        remote: addr("192.0.2.1:1"),
-        bytes: probe,
-    };
+    assert_eq!(world.receive().await, (address, [packet.clone(), packet].concat()));
+    let expected = Datagram { socket: SocketIndex(0), remote: addr("192.0.2.1:1"), bytes: probe };
     assert_eq!(world.side.try_recv(), Ok(expected));
 }
 
@@ -238,15 +217,9 @@ async fn a_second_connection_in_one_buffer_is_heard_too() {
 async fn a_busy_socket_does_not_silence_the_others() {
     let world = World::new();
     for port in 1..=3_u8 {
-        world.v4.receives(
-            &format!("192.0.2.1:{port}"),
-            &initial([port; 8], [2; 8]),
-            1200,
-        );
+        world.v4.receives(&format!("192.0.2.1:{port}"), &initial([port; 8], [2; 8]), 1200);
     }
-    world
-        .v6
-        .receives("[2001:db8::1]:1", &initial([9; 8], [2; 8]), 1200);
+    world.v6.receives("[2001:db8::1]:1", &initial([9; 8], [2; 8]), 1200);
     world.receive().await;
     world.receive().await;
     assert!(lock(&world.v6.strings).inbox.is_empty());
@@ -259,10 +232,7 @@ async fn an_initial_reaches_the_other_candidates_of_a_full_socket_and_itself_lat
     let (_, address) = world.open(&["192.0.2.1:1", "[2001:db8::1]:1", "192.0.2.2:1"]);
     world.v4.set_full(true);
     world.quic(address, b"initial").unwrap();
-    assert_eq!(
-        world.v6.take_sent(),
-        [(addr("[2001:db8::1]:1"), b"initial".to_vec())]
-    );
+    assert_eq!(world.v6.take_sent(), [(addr("[2001:db8::1]:1"), b"initial".to_vec())]);
     assert!(world.is_quiet());
     assert_eq!(world.v4.take_sent(), []);
     world.v4.set_full(false);
@@ -292,10 +262,7 @@ async fn quic_waits_for_room_on_the_full_socket_of_its_only_path() {
     world.v4.set_full(true);
     world.quic(address, b"packet").unwrap_err();
     assert!(poller.as_mut().poll_writable(&mut cx).is_pending());
-    world
-        .set
-        .rebind(SocketIndex(0), Puppet::new("192.0.2.9:2"))
-        .unwrap();
+    world.set.rebind(SocketIndex(0), Puppet::new("192.0.2.9:2")).unwrap();
     assert!(poller.as_mut().poll_writable(&mut cx).is_ready());
     world.quic(address, b"packet").unwrap();
 }
@@ -310,12 +277,7 @@ async fn probes_that_find_no_room_are_kept_to_a_bound() {
     assert!(world.is_quiet());
     world.v4.set_full(false);
     assert!(world.is_quiet());
-    let sent: Vec<u8> = world
-        .v4
-        .take_sent()
-        .into_iter()
-        .map(|(_, bytes)| bytes[0])
-        .collect();
+    let sent: Vec<u8> = world.v4.take_sent().into_iter().map(|(_, bytes)| bytes[0]).collect();
     assert_eq!(sent, (6..70).collect::<Vec<u8>>());
     assert_eq!(world.set.counters().unsent, 6);
 }
@@ -327,10 +289,7 @@ async fn the_first_path_gets_the_initial_at_once() {
     world.quic(address, b"initial").unwrap();
     assert_eq!(world.set.counters().sent_nowhere, 1);
     world.set.set_best(route, path(1, "[2001:db8::1]:7"));
-    assert_eq!(
-        world.v6.take_sent(),
-        [(addr("[2001:db8::1]:7"), b"initial".to_vec())]
-    );
+    assert_eq!(world.v6.take_sent(), [(addr("[2001:db8::1]:7"), b"initial".to_vec())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,15 +298,11 @@ async fn a_socket_that_only_fails_neither_spins_nor_harms_the_others() {
     for _ in 0..5 {
         world.v4.fails();
     }
-    world
-        .v4
-        .receives("192.0.2.1:1", &initial([1; 8], [2; 8]), 1200);
+    world.v4.receives("192.0.2.1:1", &initial([1; 8], [2; 8]), 1200);
     assert_eq!(world.receive().await.1.len(), 1200);
     lock(&world.v4.strings).broken = true;
     assert!(world.is_quiet());
-    world
-        .v6
-        .receives("[2001:db8::1]:1", &initial([9; 8], [2; 8]), 1200);
+    world.v6.receives("[2001:db8::1]:1", &initial([9; 8], [2; 8]), 1200);
     assert_eq!(world.receive().await.1.len(), 1200);
     assert!(world.is_quiet());
     assert_eq!(world.set.counters().receive_errors, 5 + 16);
@@ -389,9 +344,7 @@ async fn the_channel_of_probes_is_bounded_and_long_ones_are_none() {
     for _ in 0..SIDE_QUEUE_MAX + 2 {
         world.v4.receives("192.0.2.1:1", &[FIRST_BYTE], 1);
     }
-    world
-        .v4
-        .receives("192.0.2.1:1", &[0; SIDE_SIZE_MAX + 1], SIDE_SIZE_MAX + 1);
+    world.v4.receives("192.0.2.1:1", &[0; SIDE_SIZE_MAX + 1], SIDE_SIZE_MAX + 1);
     world.v4.receives("192.0.2.1:1", &[0x20], 1);
     while !world.is_quiet() {}
     assert_eq!(world.side.len(), SIDE_QUEUE_MAX);

@@ -44,34 +44,19 @@ impl Class {
                 ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local()
             }
         };
-        if private {
-            Self::SameNetwork
-        } else {
-            Self::Direct
-        }
+        if private { Self::SameNetwork } else { Self::Direct }
     }
 }
 
 impl Known {
     fn new(now: Instant) -> Self {
-        Self {
-            rtt: None,
-            answers: 0,
-            answered_at: None,
-            heard_at: now,
-            pleaded_at: None,
-        }
+        Self { rtt: None, answers: 0, answered_at: None, heard_at: now, pleaded_at: None }
     }
 }
 
 impl KnownPaths {
     pub(super) fn new(best: Path, rtt: Duration, now: Instant) -> Self {
-        let known = Known {
-            rtt: Some(rtt),
-            answers: 1,
-            answered_at: Some(now),
-            ..Known::new(now)
-        };
+        let known = Known { rtt: Some(rtt), answers: 1, answered_at: Some(now), ..Known::new(now) };
         Self(BTreeMap::from([(best, known)]))
     }
 
@@ -105,9 +90,7 @@ impl KnownPaths {
 
     /// Removes all paths over `socket` but `best`; returns them.
     pub(super) fn remove_socket(&mut self, socket: SocketIndex, best: Path) -> Vec<Path> {
-        let over = self
-            .iter()
-            .filter(|path| path.socket == socket && *path != best);
+        let over = self.iter().filter(|path| path.socket == socket && *path != best);
         let over: Vec<Path> = over.collect();
         self.0.retain(|path, _| !over.contains(path));
         over

@@ -36,10 +36,7 @@ pub(super) struct Allowance {
 
 impl Pings {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            unanswered: VecDeque::new(),
-            allowed: Allowance::new(PINGS_PER_SECOND_MAX, now),
-        }
+        Self { unanswered: VecDeque::new(), allowed: Allowance::new(PINGS_PER_SECOND_MAX, now) }
     }
 
     /// Notes a ping that is about to be sent; says whether it may be.
@@ -50,11 +47,7 @@ impl Pings {
         if self.unanswered.len() == UNANSWERED_MAX {
             self.unanswered.pop_front();
         }
-        self.unanswered.push_back(Ping {
-            transaction,
-            path,
-            sent_at: now,
-        });
+        self.unanswered.push_back(Ping { transaction, path, sent_at: now });
         true
     }
 
@@ -72,11 +65,7 @@ impl Pings {
 
 impl Allowance {
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
-        Self {
-            per_second,
-            second: now,
-            left: per_second,
-        }
+        Self { per_second, second: now, left: per_second }
     }
 
     /// Takes one of this second's, if there is one.

@@ -111,15 +111,11 @@ impl World {
         let Some(socket) = sockets.position(|own| *own == by.remote) else {
             return;
         };
-        let arrival = Path {
-            socket: SocketIndex(u16::try_from(socket).unwrap()),
-            remote: source,
-        };
+        let arrival = Path { socket: SocketIndex(u16::try_from(socket).unwrap()), remote: source };
         let extra = |address| self.slow.get(&address).copied().unwrap_or_default();
         let at = self.now + self.one_way + extra(source) + extra(by.remote);
         self.sent += 1;
-        self.wire
-            .insert((at, self.sent), (from.other(), arrival, content));
+        self.wire.insert((at, self.sent), (from.other(), arrival, content));
     }
 
     fn send_quic(&mut self, side: Side) {
@@ -177,16 +173,10 @@ impl World {
         let end = self.now + ms(duration_ms);
         let mut talk_at = self.talk_every.map(|every| self.now + every);
         loop {
-            let timeouts = self
-                .hosts
-                .values()
-                .map(|host| host.upkeep.poll_timeout().unwrap());
+            let timeouts = self.hosts.values().map(|host| host.upkeep.poll_timeout().unwrap());
             let timeout = timeouts.min().unwrap();
             let arrival = self.wire.first_key_value().map(|((at, _), _)| *at);
-            let next = arrival
-                .into_iter()
-                .chain(talk_at)
-                .fold(timeout, Instant::min);
+            let next = arrival.into_iter().chain(talk_at).fold(timeout, Instant::min);
             if next > end {
                 break;
             }
@@ -233,10 +223,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn path(socket: u16, remote: &str) -> Path {
-    Path {
-        socket: SocketIndex(socket),
-        remote: remote.parse().unwrap(),
-    }
+    Path { socket: SocketIndex(socket), remote: remote.parse().unwrap() }
 }
 
 #[test]
@@ -291,17 +278,11 @@ fn when_a_nat_rebinds_under_traffic_the_gap_is_the_alarm_and_a_round_trip() {
             let alarm = (rtt * 3 + ms(20)).max(ms(150));
             for hearer in [Side::Alice, Side::Bob] {
                 let gap = world.longest_gap(hearer);
-                assert!(
-                    gap <= alarm + rtt + ms(30),
-                    "{one_way_ms} {hearer:?}: {gap:?}"
-                );
+                assert!(gap <= alarm + rtt + ms(30), "{one_way_ms} {hearer:?}: {gap:?}");
             }
             let mover = world.hosts[&side].addresses[0];
             assert_eq!(world.host(side.other()).upkeep.best().remote, mover);
-            assert!(
-                world.hosts[&side].events.is_empty(),
-                "the mover's own best is the same"
-            );
+            assert!(world.hosts[&side].events.is_empty(), "the mover's own best is the same");
         }
     }
 }
@@ -312,10 +293,7 @@ fn when_a_nat_rebinds_while_idle_the_other_side_follows_by_itself() {
     world.run_ms(1000);
     world.rebind(Side::Alice, 5555);
     world.run_ms(25_000);
-    assert_eq!(
-        world.host(Side::Bob).upkeep.best(),
-        path(0, "192.0.2.1:5555")
-    );
+    assert_eq!(world.host(Side::Bob).upkeep.best(), path(0, "192.0.2.1:5555"));
     world.talk(10);
     world.run_ms(1000);
     assert_eq!(world.longest_gap(Side::Alice), ms(10));
@@ -327,10 +305,7 @@ fn a_false_alarm_moves_nobody() {
     let mut world = World::new(30);
     let alternative = path(1, BOB[1]);
     let now = world.now;
-    world
-        .host(Side::Alice)
-        .upkeep
-        .add_candidates([alternative], now);
+    world.host(Side::Alice).upkeep.add_candidates([alternative], now);
     world.settle(Side::Alice);
     world.run_ms(10_000);
     let now = world.now;
@@ -347,10 +322,7 @@ fn a_false_alarm_moves_nobody() {
 fn a_dead_path_is_left_for_another_known_one() {
     let mut world = World::new(30);
     let now = world.now;
-    world
-        .host(Side::Alice)
-        .upkeep
-        .add_candidates([path(1, BOB[1])], now);
+    world.host(Side::Alice).upkeep.add_candidates([path(1, BOB[1])], now);
     world.settle(Side::Alice);
     world.talk(10);
     world.run_ms(2000);
@@ -380,20 +352,14 @@ fn a_peer_that_vanishes_is_reported_lost_once_and_recovered_once() {
         vec!["203.0.113.2:1".parse().unwrap(); 2],
     );
     world.run_ms(60_000);
-    assert!(
-        world.hosts[&Side::Alice].pings.len() < 40,
-        "a search is bounded"
-    );
+    assert!(world.hosts[&Side::Alice].pings.len() < 40, "a search is bounded");
     world.host(Side::Bob).addresses = home;
     world.host(Side::Alice).addresses = alice;
     world.run_ms(20_000);
     for side in [Side::Alice, Side::Bob] {
         match world.hosts[&side].events.as_slice() {
             [Output::Lost { silent_for }, Output::Recovered] => {
-                assert!(
-                    (ms(10_000)..ms(11_000)).contains(silent_for),
-                    "{silent_for:?}"
-                );
+                assert!((ms(10_000)..ms(11_000)).contains(silent_for), "{silent_for:?}");
             }
             other => panic!("{other:?}"),
         }
@@ -409,26 +375,17 @@ fn a_path_in_the_same_network_is_preferred_and_a_little_faster_one_is_not() {
     world.talk(10);
     world.run_ms(60_000);
     let now = world.now;
-    world
-        .host(Side::Alice)
-        .upkeep
-        .add_candidates([path(1, BOB[1])], now);
+    world.host(Side::Alice).upkeep.add_candidates([path(1, BOB[1])], now);
     world.settle(Side::Alice);
     world.run_ms(60_000);
     assert_eq!(world.host(Side::Alice).upkeep.best(), path(0, BOB[0]));
     let now = world.now;
-    world
-        .host(Side::Alice)
-        .upkeep
-        .add_candidates([path(0, "192.168.1.2:2000")], now);
+    world.host(Side::Alice).upkeep.add_candidates([path(0, "192.168.1.2:2000")], now);
     world.settle(Side::Alice);
     world.run_ms(1000);
     let rtt = ms(60);
     let path = path(0, "192.168.1.2:2000");
-    assert_eq!(
-        world.hosts[&Side::Alice].events,
-        [Output::UseBest { path, rtt }]
-    );
+    assert_eq!(world.hosts[&Side::Alice].events, [Output::UseBest { path, rtt }]);
 }
 
 #[test]
@@ -438,10 +395,7 @@ fn a_much_faster_path_is_taken_after_two_measurements() {
     world.talk(10);
     world.run_ms(60_000);
     let now = world.now;
-    world
-        .host(Side::Alice)
-        .upkeep
-        .add_candidates([path(1, BOB[1])], now);
+    world.host(Side::Alice).upkeep.add_candidates([path(1, BOB[1])], now);
     world.settle(Side::Alice);
     world.run_ms(1000);
     assert_eq!(world.host(Side::Alice).upkeep.best(), path(0, BOB[0]));
@@ -455,17 +409,11 @@ fn a_socket_that_is_gone_takes_its_paths_along() {
     let now = world.now;
     let alice = &mut world.host(Side::Alice).upkeep;
     alice.handle_probe(path(1, BOB[1]), pong(7), now);
-    let ping = Probe::Ping {
-        transaction: Transaction(7),
-        urgency: Urgency::Routine,
-    };
+    let ping = Probe::Ping { transaction: Transaction(7), urgency: Urgency::Routine };
     alice.handle_probe(path(1, BOB[1]), ping, now);
     alice.handle_socket_gone(SocketIndex(1), now);
     world.settle(Side::Alice);
-    assert_eq!(
-        world.host(Side::Alice).admitted,
-        BTreeSet::from([path(0, BOB[0])])
-    );
+    assert_eq!(world.host(Side::Alice).admitted, BTreeSet::from([path(0, BOB[0])]));
 }
 
 fn pong(transaction: u64) -> Probe {
@@ -481,26 +429,16 @@ fn a_flood_of_pings_from_everywhere_is_answered_to_a_bound_and_moves_nothing() {
     let now = world.now;
     let alice = world.host(Side::Alice);
     for number in 0..1000_u16 {
-        let probe = Probe::Ping {
-            transaction: Transaction(u64::from(number)),
-            urgency: Urgency::PathLost,
-        };
-        alice
-            .upkeep
-            .handle_probe(path(0, &format!("192.0.2.7:{}", number + 1)), probe, now);
+        let probe =
+            Probe::Ping { transaction: Transaction(u64::from(number)), urgency: Urgency::PathLost };
+        alice.upkeep.handle_probe(path(0, &format!("192.0.2.7:{}", number + 1)), probe, now);
     }
     let (mut pongs, mut pings) = (0, 0);
     let mut admitted = 1_i32;
     while let Some(output) = alice.upkeep.poll_output() {
         match output {
-            Output::Transmit {
-                probe: Probe::Pong { .. },
-                ..
-            } => pongs += 1,
-            Output::Transmit {
-                probe: Probe::Ping { .. },
-                ..
-            } => pings += 1,
+            Output::Transmit { probe: Probe::Pong { .. }, .. } => pongs += 1,
+            Output::Transmit { probe: Probe::Ping { .. }, .. } => pings += 1,
             Output::Admit(_) => admitted += 1,
             Output::Revoke(_) => admitted -= 1,
             Output::UseBest { .. } | Output::Answered | Output::Lost { .. } | Output::Recovered => {

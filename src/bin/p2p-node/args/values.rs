@@ -22,17 +22,13 @@ pub(super) fn server(text: &str) -> Result<Server, String> {
     if text == "none" {
         return Ok(Server::None);
     }
-    let (host, port) = text
-        .rsplit_once(':')
-        .ok_or("a server is HOST:PORT, or none")?;
+    let (host, port) = text.rsplit_once(':').ok_or("a server is HOST:PORT, or none")?;
     let is_host = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == ',');
     let is_bare_ipv6 = host.contains(':') && !host.starts_with('[');
     match (is_host && !is_bare_ipv6, port.parse::<u16>()) {
         (true, Ok(1..)) => Ok(Server::At(text.to_owned())),
-        _ => Err(
-            "a server is HOST:PORT, for instance stun.example.org:3478 or [2001:db8::1]:3478"
-                .to_owned(),
-        ),
+        _ => Err("a server is HOST:PORT, for instance stun.example.org:3478 or [2001:db8::1]:3478"
+            .to_owned()),
     }
 }
 
@@ -54,15 +50,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         Some("m") => 60_000,
         _ => return Err("the units are ms, s and m".to_owned()),
     };
-    let count: u64 = digits
-        .parse()
-        .map_err(|_| "a time is for instance 20s or 1500ms")?;
-    let duration_ms = count
-        .checked_mul(unit_ms)
-        .filter(|millis| (1..=TIMEOUT_MS_MAX).contains(millis));
-    duration_ms
-        .map(Duration::from_millis)
-        .ok_or_else(|| "a time is 1 ms to 60 m".to_owned())
+    let count: u64 = digits.parse().map_err(|_| "a time is for instance 20s or 1500ms")?;
+    let duration_ms =
+        count.checked_mul(unit_ms).filter(|millis| (1..=TIMEOUT_MS_MAX).contains(millis));
+    duration_ms.map(Duration::from_millis).ok_or_else(|| "a time is 1 ms to 60 m".to_owned())
 }
 
 /// A peer as it can be named before the node runs.
@@ -97,16 +88,7 @@ mod tests {
         for text in ["127.0.0.1:3478", "[::1]:3478", "stun.example.org:3478"] {
             assert_eq!(server(text), Ok(Server::At(text.to_owned())));
         }
-        for text in [
-            "",
-            "host",
-            "host:",
-            ":1",
-            "host:0",
-            "host:70000",
-            "::1:1",
-            "two words:1",
-        ] {
+        for text in ["", "host", "host:", ":1", "host:0", "host:70000", "::1:1", "two words:1"] {
             assert!(server(text).is_err(), "{text}");
         }
     }
@@ -126,24 +108,11 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, millis) in [
-            ("20", 20_000),
-            ("20s", 20_000),
-            ("1500ms", 1_500),
-            ("2m", 120_000),
-        ] {
+        for (text, millis) in [("20", 20_000), ("20s", 20_000), ("1500ms", 1_500), ("2m", 120_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
         }
-        for text in [
-            "",
-            "s",
-            "0",
-            "1h",
-            "-1",
-            "61m",
-            "99999999999999999999",
-            "1.5s",
-        ] {
+        for text in ["", "s", "0", "1h", "-1", "61m", "99999999999999999999", "1.5s"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

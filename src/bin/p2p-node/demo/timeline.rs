@@ -20,12 +20,7 @@ pub(super) struct Timeline {
 impl Timeline {
     /// Time counts from `begin`.
     pub(super) fn begin(begin: Instant) -> Self {
-        Self {
-            begin,
-            path: None,
-            offer_read: None,
-            linked: None,
-        }
+        Self { begin, path: None, offer_read: None, linked: None }
     }
 
     /// Prints what `event` tells.
@@ -91,10 +86,7 @@ impl Timeline {
         }
         if let (Some(read), Some(linked)) = (self.offer_read, self.linked) {
             let took = linked.saturating_duration_since(read).as_millis();
-            writeln!(
-                out,
-                "From the server's reading the offer to the client's link: {took} ms."
-            )?;
+            writeln!(out, "From the server's reading the offer to the client's link: {took} ms.")?;
         }
         Ok(())
     }

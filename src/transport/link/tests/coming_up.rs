@@ -21,9 +21,7 @@ fn key(byte: u8) -> Key {
 }
 
 fn refused<T>(reason: &str) -> Result<T, LinkError> {
-    Err(LinkError::Refused {
-        reason: reason.to_owned(),
-    })
+    Err(LinkError::Refused { reason: reason.to_owned() })
 }
 
 /// When the dialler and the acceptor were up, in milliseconds, or why they were not.
@@ -105,15 +103,9 @@ async fn both_ends_know_each_other_and_share_keys_for_probes() {
     let (_world, alice, bob) = World::linked().await;
     assert_eq!(alice.peer_id(), identity(BOB).peer_id());
     assert_eq!(bob.peer_id(), identity(ALICE).peer_id());
-    assert_eq!(
-        (alice.side(), bob.side()),
-        (Side::Initiator, Side::Responder)
-    );
+    assert_eq!((alice.side(), bob.side()), (Side::Initiator, Side::Responder));
     assert!(alice.agent().starts_with("p2p-node/"), "{}", alice.agent());
-    let ping = crate::probe::Probe::Ping {
-        transaction: Transaction(7),
-        urgency: Urgency::Routine,
-    };
+    let ping = crate::probe::Probe::Ping { transaction: Transaction(7), urgency: Urgency::Routine };
     let mut entropy = crate::entropy::Entropy::from_seed(1);
     let datagram = alice.probe_keys().encode(ping, &mut entropy);
     assert_eq!(bob.probe_keys().decode(&datagram), Some(ping));
@@ -150,11 +142,7 @@ async fn only_so_many_strangers_are_let_in_at_a_time() {
         arrivals.push(arrival);
     }
     assert_eq!(arrivals.len(), HANDSHAKES_MAX);
-    assert_eq!(
-        validated,
-        HANDSHAKES_MAX / 2,
-        "the later ones had to show an address"
-    );
+    assert_eq!(validated, HANDSHAKES_MAX / 2, "the later ones had to show an address");
     for arrival in arrivals {
         let bob = world.bob.clone();
         tokio::spawn(async move { Link::accept(&bob, arrival, anyone()).await });

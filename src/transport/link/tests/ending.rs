@@ -14,9 +14,7 @@ async fn when_the_peer_falls_silent_its_unacknowledged_messages_are_unknown() {
     bob.receive().await.unwrap();
     assert_eq!(delivered.await, Ok(()));
     world.network.unplug(BOB);
-    let lost: Vec<_> = (2..2_000)
-        .filter_map(|id| alice.send(message(id, 5)).ok())
-        .collect();
+    let lost: Vec<_> = (2..2_000).filter_map(|id| alice.send(message(id, 5)).ok()).collect();
     assert!(lost.len() > 1_000);
     let silence = LinkError::Lost(Loss::Silence);
     for receipt in lost {
@@ -69,18 +67,14 @@ async fn a_dropped_link_ends_at_once_on_both_sides() {
     let receipt = bob.send(message(1, 5)).unwrap();
     drop(bob);
     assert_eq!(receipt.await, unknown(LinkError::Closed));
-    let closed = LinkError::ClosedByPeer {
-        reason: String::new(),
-    };
+    let closed = LinkError::ClosedByPeer { reason: String::new() };
     assert_eq!(alice.closed().await, closed);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_close_in_peace_delivers_what_is_queued_first() {
     let (_world, alice, bob) = World::linked().await;
-    let receipts: Vec<_> = (0..500)
-        .map(|id| alice.send(message(id, 10_000)).unwrap())
-        .collect();
+    let receipts: Vec<_> = (0..500).map(|id| alice.send(message(id, 10_000)).unwrap()).collect();
     let consumer = tokio::spawn(async move {
         let mut count = 0;
         loop {
@@ -95,9 +89,7 @@ async fn a_close_in_peace_delivers_what_is_queued_first() {
         assert_eq!(receipt.await, Ok(()));
     }
     assert_eq!(alice.ended(), Some(LinkError::Closed));
-    let farewell = LinkError::ClosedByPeer {
-        reason: "enough for today".to_owned(),
-    };
+    let farewell = LinkError::ClosedByPeer { reason: "enough for today".to_owned() };
     assert_eq!(consumer.await.unwrap(), (500, farewell));
 }
 

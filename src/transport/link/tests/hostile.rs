@@ -29,11 +29,7 @@ impl Stranger {
         let rtt = Duration::from_millis(100);
         let connecting = world.alice.connect(address(BOB), pin, rtt).unwrap();
         let connection = connecting.await.unwrap();
-        Self {
-            world,
-            connection,
-            accepting,
-        }
+        Self { world, connection, accepting }
     }
 
     async fn stream(&self, bytes: &[u8]) -> SendStream {
@@ -44,8 +40,7 @@ impl Stranger {
 
     /// Opens a control stream and sends `frames` on it.
     async fn says(&self, frames: &[Control]) -> SendStream {
-        self.stream(&[&[1], bytes_of(frames).as_slice()].concat())
-            .await
+        self.stream(&[&[1], bytes_of(frames).as_slice()].concat()).await
     }
 
     /// Says hello, so that Bob is linked.
@@ -64,10 +59,7 @@ impl Stranger {
 }
 
 fn hello(version: u32) -> Control {
-    control(Hello {
-        version,
-        ..Hello::default()
-    })
+    control(Hello { version, ..Hello::default() })
 }
 
 fn bytes_of<M: Frame + Clone>(frames: &[M]) -> Vec<u8> {
@@ -83,10 +75,7 @@ async fn closed_with(connection: &quinn::Connection) -> (u64, String) {
     let ConnectionError::ApplicationClosed(close) = end else {
         panic!("{end}");
     };
-    (
-        close.error_code.into_inner(),
-        String::from_utf8(close.reason.to_vec()).unwrap(),
-    )
+    (close.error_code.into_inner(), String::from_utf8(close.reason.to_vec()).unwrap())
 }
 
 fn violation(what: &str) -> LinkError {
@@ -96,14 +85,9 @@ fn violation(what: &str) -> LinkError {
 #[tokio::test(start_paused = true)]
 async fn a_dialler_without_a_hello_is_no_link_and_its_messages_are_not_handed_on() {
     let stranger = Stranger::new().await;
-    let early = Sequenced {
-        sequence: 1,
-        message: Some(message("early", 5)),
-    };
+    let early = Sequenced { sequence: 1, message: Some(message("early", 5)) };
     let _control = stranger.stream(&[1]).await;
-    let _messages = stranger
-        .stream(&[&[2], bytes_of(&[early]).as_slice()].concat())
-        .await;
+    let _messages = stranger.stream(&[&[2], bytes_of(&[early]).as_slice()].concat()).await;
     let start = stranger.world.start;
     let (bob, number, _) = stranger.outcome().await;
     assert_eq!(bob.err(), Some(LinkError::TimedOut));
@@ -115,10 +99,7 @@ async fn another_version_is_named_on_both_sides() {
     let stranger = Stranger::new().await;
     let _control = stranger.says(&[hello(7)]).await;
     let (bob, number, reason) = stranger.outcome().await;
-    assert_eq!(
-        bob.err(),
-        Some(LinkError::VersionMismatch { theirs: Some(7) })
-    );
+    assert_eq!(bob.err(), Some(LinkError::VersionMismatch { theirs: Some(7) }));
     assert_eq!((number, reason.as_str()), (3, "1"));
 }
 
@@ -135,10 +116,7 @@ async fn a_dialler_learns_that_the_acceptor_speaks_another_version() {
         connection.closed().await;
     });
     let (alice, _) = world.alice_dials(dial(BOB, &[])).await;
-    assert_eq!(
-        alice.err(),
-        Some(LinkError::VersionMismatch { theirs: Some(2) })
-    );
+    assert_eq!(alice.err(), Some(LinkError::VersionMismatch { theirs: Some(2) }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,10 +150,7 @@ async fn an_oversized_frame_ends_the_link_by_its_length_alone() {
     let _messages = stranger.stream(&[&[2], length.as_ref()].concat()).await;
     let what = "a frame of 1073741824 bytes where 16908288 are allowed";
     assert_eq!(bob.closed().await, violation(what));
-    assert_eq!(
-        closed_with(&stranger.connection).await,
-        (4, what.to_owned())
-    );
+    assert_eq!(closed_with(&stranger.connection).await, (4, what.to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,10 +158,7 @@ async fn control_frames_at_the_wrong_time_end_the_link() {
     let cases = [
         (hello(1), "a second hello or welcome"),
         (control(Welcome {}), "a second hello or welcome"),
-        (
-            control(Ack { delivered: 3 }),
-            "an ack of message 3 where 0 were sent",
-        ),
+        (control(Ack { delivered: 3 }), "an ack of message 3 where 0 were sent"),
     ];
     for (frame, what) in cases {
         let (_stranger, bob, mut control_stream) = Stranger::linked().await;
@@ -198,10 +170,7 @@ async fn control_frames_at_the_wrong_time_end_the_link() {
 #[tokio::test(start_paused = true)]
 async fn a_message_out_of_sequence_ends_the_link() {
     let (stranger, bob, _control) = Stranger::linked().await;
-    let frame = |sequence| Sequenced {
-        sequence,
-        message: Some(message(sequence, 5)),
-    };
+    let frame = |sequence| Sequenced { sequence, message: Some(message(sequence, 5)) };
     let frames = bytes_of(&[frame(1), frame(3)]);
     let _messages = stranger.stream(&[&[2], frames.as_slice()].concat()).await;
     assert_eq!(bob.receive().await, Ok(message(1, 5)));

@@ -20,10 +20,7 @@ async fn a_message_is_acknowledged_when_the_consumer_has_taken_it() {
 async fn messages_of_all_sizes_arrive_intact_and_in_order() {
     let (_world, alice, bob) = World::linked().await;
     let sizes = [0, 1, 5 << 20, 100, 4_096, 70_000, 1];
-    let sent: Vec<_> = (0..)
-        .zip(sizes)
-        .map(|(id, size)| message(id, size))
-        .collect();
+    let sent: Vec<_> = (0..).zip(sizes).map(|(id, size)| message(id, size)).collect();
     for message in &sent {
         alice.send(message.clone()).unwrap();
     }
@@ -38,10 +35,7 @@ async fn the_largest_message_passes_and_a_larger_one_is_refused_before_it_is_sen
     let too_large = alice.send(message("large", MESSAGE_SIZE_MAX + 1));
     assert!(matches!(too_large, Err(SendError::TooLarge(_))));
     let receipt = alice.send(message("largest", MESSAGE_SIZE_MAX)).unwrap();
-    assert_eq!(
-        bob.receive().await,
-        Ok(message("largest", MESSAGE_SIZE_MAX))
-    );
+    assert_eq!(bob.receive().await, Ok(message("largest", MESSAGE_SIZE_MAX)));
     assert_eq!(receipt.await, Ok(()));
 }
 

@@ -1,0 +1,84 @@
+//! What goes into a dial and comes out of it.
+
+use std::time::Duration;
+
+use crate::{
+    behaviour::{Dependence, NatBehaviour},
+    candidate::{Candidate, CandidateKind},
+    datagram::{BoundSocket, Path},
+    failure::Failure,
+    identity::{Identity, PeerId},
+    node::event::Stage,
+    probe::{Probe, ProbeKeys},
+    sealing::Key,
+    time::UnixMillis,
+};
+
+/// A peer that may be what the dial looks for, as its record describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::node) struct Found {
+    /// Who it is.
+    pub(in crate::node) peer: PeerId,
+    /// When its record was made; zero for addresses out of a ticket.
+    pub(in crate::node) made_at: UnixMillis,
+    /// Where it may be reached.
+    pub(in crate::node) candidates: Vec<Candidate>,
+    /// How its NAT behaves.
+    pub(in crate::node) nat: NatBehaviour,
+}
+
+/// Where we may be reached ourselves, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::node) struct Gathered {
+    /// Best first.
+    pub(in crate::node) candidates: Vec<Candidate>,
+    /// How our NAT behaves.
+    pub(in crate::node) nat: NatBehaviour,
+    /// Whether the STUN servers have answered, or have had their time.
+    pub(in crate::node) complete: bool,
+}
+
+impl Gathered {
+    /// Whether it is known where the internet sees us.
+    pub(in crate::node) fn has_public_address(&self) -> bool {
+        let is_reflexive = |c: &Candidate| c.kind == CandidateKind::ServerReflexive;
+        let has_no_nat = self.nat.mapping == Some(Dependence::None);
+        has_no_nat || self.candidates.iter().any(is_reflexive)
+    }
+}
+
+/// Who dials, and under which sockets.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct Dialler {
+    /// Us.
+    pub(in crate::node) identity: Identity,
+    /// Proves that we know the secret that admits us.
+    pub(in crate::node) admission: Option<Key>,
+    /// The sockets that probes can leave by.
+    pub(in crate::node) sockets: Vec<BoundSocket>,
+    /// Whether there is a DHT to look things up in.
+    pub(in crate::node) has_dht: bool,
+}
+
+/// What a [`Dial`] asks its owner to do.
+#[derive(Debug)]
+pub(in crate::node) enum Output {
+    /// Look the target up, and find the DHT nodes of its inbox meanwhile.
+    Lookup,
+    /// QUIC packets for `peer` may go to these candidates, until a path is used.
+    Reach { peer: PeerId, candidates: Vec<Candidate> },
+    /// Take probes of this conversation as this dial's.
+    Converse { keys: ProbeKeys },
+    /// Leave `sealed` in the peer's inbox.
+    Offer { sealed: Vec<u8> },
+    /// Send a probe.
+    Transmit { path: Path, probe: Probe },
+    /// QUIC packets for `peer` go over this path from here on.
+    UsePath { peer: PeerId, path: Path },
+    /// Start QUIC to `peer`, anew if nothing has been heard over it yet.
+    Connect { peer: PeerId, initial_rtt: Option<Duration> },
+    /// Tell the user.
+    Stage { peer: Option<PeerId>, stage: Stage, detail: String },
+    /// The dial is over without a link.
+    Failed(Failure),
+}
