@@ -181,6 +181,7 @@ impl Dial {
         let peer = Some(reach.peer);
         match stored {
             Ok(()) => {
+                reach.handle_offer_stored(&self.gathered, now);
                 self.facts.offers_stored += 1;
                 self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
             }
@@ -239,7 +240,8 @@ impl Dial {
     /// Does what is due at `now`.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if let State::Reaching(reach) = &mut self.state {
-            reach.handle_timeout(now, &mut self.entropy);
+            let until = self.deadline;
+            reach.handle_timeout(&self.gathered, (now, until), &mut self.entropy);
         }
         if let Lookup::Waiting { again } = self.lookup
             && (again..self.give_up_at()).contains(&now)

@@ -36,8 +36,20 @@ pub(super) struct Reach {
     ephemeral: Ephemeral,
     conversation: ConversationId,
     punch: Option<Punch>,
+    knocking: Option<Knocking>,
     /// In all attempts but the current one.
     pings_before: u64,
+}
+
+/// Probing at a steady beat while the peer is likely to read the offer.
+///
+/// A peer cannot reach us behind a NAT with dependent mapping: no address that it knows is right for it.
+/// It hears the first probe of ours that arrives after it has opened its own filter, so its wait is
+/// the time between two of our probes.
+#[derive(Debug)]
+struct Knocking {
+    next: Instant,
+    until: Instant,
 }
 
 impl Reach {
@@ -59,6 +71,7 @@ impl Reach {
             ephemeral: Ephemeral::generate(entropy),
             conversation: ConversationId(entropy.bytes()),
             punch: None,
+            knocking: None,
             pings_before: 0,
         }
     }
@@ -154,17 +167,47 @@ impl Reach {
         }
     }
 
+    /// The offer lies where the peer will find it: begins to knock, if it cannot reach us by itself.
+    pub(super) fn handle_offer_stored(&mut self, ours: &Gathered, now: Instant) {
+        if ours.nat.has_dependent_mapping() && self.path.is_none() {
+            self.knocking = Some(Knocking { next: now, until: now + KNOCK_TIME });
+        }
+    }
+
     /// Probes as it is due.
-    pub(super) fn handle_timeout(&mut self, now: Instant, entropy: &mut Entropy) {
+    pub(super) fn handle_timeout(
+        &mut self,
+        ours: &Gathered,
+        (now, deadline): (Instant, Instant),
+        entropy: &mut Entropy,
+    ) {
+        self.knock(ours, (now, deadline));
         if let Some(punch) = &mut self.punch {
             punch.handle_timeout(now, entropy);
+        }
+    }
+
+    fn knock(&mut self, ours: &Gathered, (now, deadline): (Instant, Instant)) {
+        let is_due = |knocking: &&mut Knocking| knocking.next <= now;
+        let Some(knocking) = self.knocking.as_mut().filter(is_due) else { return };
+        knocking.next = now + KNOCK_INTERVAL;
+        let is_over = knocking.until <= now || self.path.is_some();
+        if is_over {
+            self.knocking = None;
+            return;
+        }
+        let candidates = self.candidates(ours);
+        if let Some(punch) = &mut self.punch {
+            self.pings_before += punch.facts().pings_sent;
+            punch.restart(&candidates, deadline, now);
         }
     }
 
     /// When the next attempt or probe is due.
     pub(super) fn poll_timeout(&self) -> Instant {
         let punch = self.punch.as_ref().and_then(Punch::poll_timeout);
-        punch.map_or(self.next_attempt, |punch| punch.min(self.next_attempt))
+        let knock = self.knocking.as_ref().map(|knocking| knocking.next);
+        punch.into_iter().chain(knock).fold(self.next_attempt, Instant::min)
     }
 
     /// Pings sent in all attempts.
@@ -216,3 +259,10 @@ impl Reach {
         ]
     }
 }
+
+/// As often as one path is probed at all: the peer hears us 10 ms after it can, in the middle.
+const KNOCK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Inboxes are looked into twice a second, and an offer takes a moment to get there: 60 probes to each
+/// address at the most.
+const KNOCK_TIME: Duration = Duration::from_millis(1_200);
