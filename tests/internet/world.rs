@@ -27,12 +27,14 @@ use crate::peer::Peer;
 ///
 /// `P2P_NODE_SEED` takes the place of `seed`.
 pub(crate) fn run<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
-    run_exactly(seed_from_environment().unwrap_or(seed), story)
+    let seed = seed_from_environment().unwrap_or(seed);
+    run_exactly(seed, "<the name of this test>", story)
 }
 
-/// The same without a look at the environment: for tests of many worlds, which count from a base seed.
-pub(crate) fn run_exactly<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
-    let _replay = Replay(seed);
+/// The same without a look at the environment: for tests of many worlds. A story that fails is the first one
+/// that the test of this name tells from its seed on.
+pub(crate) fn run_exactly<T>(seed: u64, test: &str, story: impl AsyncFnOnce(World) -> T) -> T {
+    let _replay = Replay { seed, test };
     // With RUST_LOG=p2p_node=debug a story tells itself; of many tests the first sets this up for all.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -52,12 +54,16 @@ pub(crate) fn seed_from_environment() -> Option<u64> {
     Some(seed.parse().expect("P2P_NODE_SEED is a number"))
 }
 
-struct Replay(u64);
+struct Replay<'a> {
+    seed: u64,
+    test: &'a str,
+}
 
-impl Drop for Replay {
+impl Drop for Replay<'_> {
     fn drop(&mut self) {
+        let Self { seed, test } = self;
         if std::thread::panicking() {
-            println!("to replay: P2P_NODE_SEED={} and the name of this test", self.0);
+            println!("to replay: P2P_NODE_SEED={seed} cargo nextest run --test internet {test}");
         }
     }
 }

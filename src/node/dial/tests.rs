@@ -121,9 +121,9 @@ impl Story {
 
     /// Whom it turned to, and when.
     fn turns(&self) -> Vec<(u64, PeerId)> {
-        let turn = |(ms, asked): &(u64, Asked)| match asked {
-            Asked::Reach(peer, _) => Some((*ms, *peer)),
-            _ => None,
+        let turn = |(ms, asked): &(u64, Asked)| {
+            let Asked::Reach(peer, _) = asked else { return None };
+            Some((*ms, *peer))
         };
         self.asked.iter().filter_map(turn).collect()
     }
@@ -178,9 +178,9 @@ fn with_a_record_in_hand_everything_begins_at_once_and_stages_come_in_order() {
     story.tell(|dial, now| dial.handle_probe(path, ping, now));
     assert_eq!(story.times(&Asked::UsePath), [300]);
     assert_eq!(story.times(&Asked::Connect), [50, 300]);
-    let stages = story.asked.iter().filter_map(|(_, asked)| match asked {
-        Asked::Stage(stage) => Some(*stage),
-        _ => None,
+    let stages = story.asked.iter().filter_map(|(_, asked)| {
+        let Asked::Stage(stage) = asked else { return None };
+        Some(*stage)
     });
     let expected = [Stage::Resolve, Stage::Punch, Stage::Offer, Stage::Path];
     assert_eq!(stages.collect::<Vec<_>>(), expected);
