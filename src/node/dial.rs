@@ -49,6 +49,8 @@ pub(super) struct Dial {
     contenders: Contenders,
     lookup: Lookup,
     state: State,
+    /// What the peer that was reached said, if it does not want us.
+    rejection: Option<Failure>,
     facts: Facts,
     entropy: Entropy,
     outputs: VecDeque<Output>,
@@ -90,6 +92,7 @@ impl Dial {
             contenders: Contenders::default(),
             lookup: Lookup::Running,
             state: State::Resolving,
+            rejection: None,
             facts: Facts::default(),
             entropy,
             outputs: VecDeque::new(),
@@ -105,12 +108,15 @@ impl Dial {
 
     /// Why the dial has not reached its target so far.
     pub(super) fn explain(&self, now: Instant) -> Failure {
-        explain::unreached(&self.target, &self.facts_at(now))
+        let rejection = self.rejection.clone();
+        rejection.unwrap_or_else(|| explain::unreached(&self.target, &self.facts_at(now)))
     }
 
     /// Goes on until `deadline` at least: somebody else waits for the same target.
     pub(super) fn extend(&mut self, deadline: Instant) {
-        self.deadline = self.deadline.max(deadline);
+        if self.rejection.is_none() {
+            self.deadline = self.deadline.max(deadline);
+        }
     }
 
     /// The path that answered a probe.
@@ -218,6 +224,9 @@ impl Dial {
             }
         } else if is_final {
             self.give_up(peer);
+            // Other servers of the service get their turn; one that is gone must not hide the answer.
+            self.rejection.get_or_insert_with(|| failure.clone());
+            self.deadline = self.deadline.min(now + PEER_BUDGET);
             if self.contenders.next().is_none() {
                 return self.fail(failure);
             }

@@ -122,6 +122,26 @@ fn who_is_not_on_the_list_is_refused_and_who_is_gets_in() {
     });
 }
 
+/// The list of a service may name servers that are gone; who was refused by the one that is there must be
+/// told so, not that nobody answers.
+#[test]
+fn a_refusal_is_told_though_the_service_lists_servers_that_are_gone() {
+    run(1, async |mut world| {
+        let homes = [Nat::home(); 3].map(|nat| world.behind(nat));
+        let mut gone = world.server(&homes[0]);
+        gone.online().await;
+        homes[0].unplug();
+        sleep(secs(2)).await;
+        let mut config = world.config(Role::Server);
+        config.allow.insert(world.identity().peer_id());
+        let mut server = world.start(&homes[1], config);
+        server.online().await;
+        let began = Instant::now();
+        check(&world.client(&homes[2]).connect().await.unwrap_err(), Code::Refused);
+        assert!(began.elapsed() <= secs(6), "{:?}", began.elapsed());
+    });
+}
+
 #[test]
 fn another_secret_is_another_service() {
     run(1, async |mut world| {
