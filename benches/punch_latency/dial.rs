@@ -10,8 +10,9 @@ use p2p_node::{
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    peer::Peer,
     side::Pair,
-    world::{Peer, World, message, ms, run, secs, to_service},
+    world::{message, ms, run_exactly, secs, to_service},
 };
 
 /// How a dial ended.
@@ -40,68 +41,57 @@ pub(crate) struct Times {
 
 /// Dials in the world of `seed`, where the client's access line loses `loss` of the datagrams each way.
 pub(crate) fn dial(pair: Pair, loss: f64, seed: u64) -> Dialled {
-    run(async {
-        let mut world = World::new(seed);
-        let server_host = pair.server.host(&mut world, 0.0);
-        let client_host = pair.client.host(&mut world, loss);
-        let mut server = world.server(&server_host);
+    run_exactly(seed, async |mut world| {
+        let server_home = pair.server.home(&mut world, 0.0);
+        let client_home = pair.client.home(&mut world, loss);
+        let mut server = world.server(&server_home);
         server.online().await;
-        let mut client = world.client(&client_host);
+        let mut client = world.client(&client_home);
         // Long enough for STUN; then at any moment between two looks of the server into its inbox.
         sleep(secs(3) + ms(seed * 37 % 500)).await;
-        client.drain();
-        server.drain();
-        measure(&mut client, &mut server).await
+        measure(&mut client, &server).await
     })
 }
 
 #[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
-async fn measure(client: &mut Peer, server: &mut Peer) -> Dialled {
+async fn measure(client: &mut Peer, server: &Peer) -> Dialled {
     let real_start = std::time::Instant::now();
-    let sent_at = |peers: [&Peer; 2]| peers.map(|peer| peer.host.counters().sent);
-    let (start, before) = (Instant::now(), sent_at([client, server]));
+    let start = Instant::now();
+    let before = datagrams_sent(client, server);
     let node = client.node.clone();
     let sending = node.send(to_service(), message("hello"), None);
     tokio::pin!(sending);
-    let (mut record_known, mut offer_read, mut path) = (None, None, None);
-    let (mut link, mut datagrams, mut delivered) = (None, [0; 2], None);
-    let mut receipt = None;
-    while receipt.is_none() || delivered.is_none() || link.is_none() {
-        tokio::select! {
-            biased;
-            event = client.next() => match event {
-                Event::Progress { stage: Stage::Resolve, .. } => note(&mut record_known, start),
-                Event::Progress { stage: Stage::Path, .. } => note(&mut path, start),
-                Event::Connected(_) => {
-                    note(&mut link, start);
-                    let after = sent_at([client, server]);
-                    datagrams = [after[0] - before[0], after[1] - before[1]];
-                }
-                _ => {}
-            },
-            event = server.next() => match event {
-                Event::Progress { stage: Stage::Offer, .. } => note(&mut offer_read, start),
-                Event::Message { .. } => note(&mut delivered, start),
-                _ => {}
-            },
-            result = &mut sending, if receipt.is_none() => match result {
-                Ok(got) => receipt = Some(got),
-                Err(failure) => return Dialled::Failed(failure),
-            },
-        }
+    let after = tokio::select! {
+        biased;
+        _ = client.connected() => datagrams_sent(client, server),
+        Err(failure) = &mut sending => return Dialled::Failed(failure),
+    };
+    if let Err(failure) = sending.await {
+        return Dialled::Failed(failure);
     }
-    let link = link.unwrap();
+    let real_time = real_start.elapsed();
+    let since_start = |moment: Instant| moment - start;
+    let of_client = |stage| client.stage(stage).map(since_start);
+    let link = of_client(Stage::Link).unwrap();
+    let offer_read = server.stage(Stage::Offer).map(since_start);
     Dialled::Delivered(Box::new(Times {
-        record_known: record_known.unwrap(),
+        record_known: of_client(Stage::Resolve).unwrap(),
         offer_read: offer_read.filter(|read| *read <= link),
-        path: path.filter(|path| *path <= link),
+        path: of_client(Stage::Path).filter(|path| *path <= link),
         link,
-        delivered: delivered.unwrap(),
-        datagrams,
-        real_time: real_start.elapsed(),
+        delivered: since_start(delivered(server).unwrap()),
+        datagrams: [after[0] - before[0], after[1] - before[1]],
+        real_time,
     }))
 }
 
-fn note(moment: &mut Option<Duration>, start: Instant) {
-    moment.get_or_insert(start.elapsed());
+fn datagrams_sent(client: &Peer, server: &Peer) -> [u64; 2] {
+    [client, server].map(|peer| peer.home.host.counters().sent)
+}
+
+fn delivered(server: &Peer) -> Option<Instant> {
+    server.events().into_iter().find_map(|(at, event)| match event {
+        Event::Message { .. } => Some(at),
+        _ => None,
+    })
 }

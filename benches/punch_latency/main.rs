@@ -11,6 +11,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::wildcard_enum_match_arm,
@@ -19,8 +20,14 @@
 )]
 
 mod dial;
+// The harness of the tests: stories use more of it than figures do.
+#[allow(dead_code)]
+#[path = "../../tests/internet/peer.rs"]
+mod peer;
 mod side;
 mod table;
+#[allow(dead_code)]
+#[path = "../../tests/internet/world.rs"]
 mod world;
 
 use std::{env, time::Duration};
@@ -32,7 +39,7 @@ use side::{Pair, Side};
 
 fn main() {
     let mut criterion = Criterion::default()
-        .measurement_time(Duration::from_secs(3))
+        .measurement_time(Duration::from_secs(2))
         .warm_up_time(Duration::from_millis(500))
         .sample_size(20)
         .configure_from_args();

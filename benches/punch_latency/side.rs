@@ -3,9 +3,9 @@
 
 use std::{fmt, time::Duration};
 
-use p2p_node::lab::{Host, Nat, Ports, Verdict, oracle};
+use p2p_node::lab::{Nat, Ports, Verdict, oracle};
 
-use crate::world::World;
+use crate::world::{Home, World};
 
 /// Between any two hosts: 15 ms to the core, 10 ms across it, 15 ms from it, and back.
 pub(crate) const ROUND_TRIP: Duration = Duration::from_millis(80);
@@ -51,19 +51,13 @@ impl Side {
     }
 
     /// A host there, `loss` of whose datagrams are lost on the way to the internet, and from it.
-    pub(crate) fn host(self, world: &mut World, loss: f64) -> Host {
+    pub(crate) fn home(self, world: &mut World, loss: f64) -> Home {
         let nats = self.nats();
-        let Some((outer, inner)) = nats.split_last() else {
-            let host = world.public_host().delay_ms(15);
-            host.change_link(|link| link.loss = loss);
-            return host;
-        };
+        // The links behind the outermost one have 1 ms each.
         let hops = u64::try_from(nats.len()).expect("two at most");
-        let outer = world.home(*outer).delay_ms(15 - hops);
-        outer.change_link(|link| link.loss = loss);
-        let home =
-            inner.iter().fold(outer, |router, nat| router.router(*nat, "100.64.0.9").delay_ms(1));
-        home.host("192.168.1.2").delay_ms(1)
+        let home = world.behind_all(&nats).delay_ms(15 - hops);
+        home.change_uplink(|link| link.loss = loss);
+        home
     }
 }
 

@@ -1,6 +1,6 @@
 //! The comparisons: each round does the same work over both, in turns, and counts one ratio.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use crate::{
     linked::Linked,
@@ -11,7 +11,7 @@ use crate::{
 pub(crate) fn print(rounds: usize) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let rows = runtime.block_on(async { tokio::spawn(rows(rounds)).await.unwrap() });
+    let rows = runtime.block_on(rows(rounds));
     println!("# Over the shared socket and over quinn alone, medians of {rounds} rounds\n");
     println!("| what | quinn alone | ours | ratio of speeds, median (least – most) |");
     println!("|---|---|---|---|");
@@ -21,45 +21,59 @@ pub(crate) fn print(rounds: usize) {
     println!();
 }
 
+/// Every measurement has a connection of its own: which of the two threads a task stays on is settled
+/// when it begins, and decides more than anything else how long a wake-up takes.
 async fn rows(rounds: usize) -> Vec<String> {
-    let raw = &Raw::over_quinns_sockets().await;
-    let shared = &Raw::over_the_shared_socket().await;
-    let linked = &Linked::new().await;
+    let raw = Raw::over_quinns_sockets;
+    let shared = Raw::over_the_shared_socket;
     let mebibytes = |speed: f64| format!("{:.0} MiB/s", speed / f64::from(1 << 20));
     let thousands = |speed: f64| format!("{:.0} k/s", speed / 1e3);
     let microseconds = |speed: f64| format!("{:.0} µs", 1e6 / speed);
     vec![
-        Comparison::new(rounds, || raw.bulk(BULK_SIZE), || shared.bulk(BULK_SIZE))
-            .await
-            .row("shared socket: 256 MiB one way", mebibytes),
-        Comparison::new(rounds, || pings(raw), || pings(shared))
-            .await
-            .row("shared socket: 100 bytes and back, p50", microseconds),
-        Comparison::new(rounds, || raw.bulk(BULK_SIZE), || bulk_messages(linked))
-            .await
-            .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
-        Comparison::new(rounds, || raw.writes(MESSAGES), || linked.messages(MESSAGES, 100))
-            .await
-            .row(
-                "link: messages of 100 bytes with receipts, against writes of 100 bytes",
-                thousands,
-            ),
-        Comparison::new(rounds, || pings(raw), || receipts(linked))
-            .await
-            .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
+        Comparison::new(
+            rounds,
+            async || raw().await.bulk(BULK_SIZE).await,
+            async || shared().await.bulk(BULK_SIZE).await,
+        )
+        .await
+        .row("shared socket: 256 MiB one way", mebibytes),
+        Comparison::new(
+            rounds,
+            async || per_ping(raw().await.ping_pong(PINGS).await),
+            async || per_ping(shared().await.ping_pong(PINGS).await),
+        )
+        .await
+        .row("shared socket: 100 bytes and back, p50", microseconds),
+        Comparison::new(
+            rounds,
+            async || raw().await.bulk(BULK_SIZE).await,
+            async || {
+                let linked = Linked::new().await;
+                linked.messages(BULK_SIZE >> 20, 1 << 20).await * f64::from(1 << 20)
+            },
+        )
+        .await
+        .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
+        Comparison::new(
+            rounds,
+            async || raw().await.writes(MESSAGES).await,
+            async || Linked::new().await.messages(MESSAGES, 100).await,
+        )
+        .await
+        .row("link: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
+        Comparison::new(
+            rounds,
+            async || per_ping(raw().await.ping_pong(PINGS).await),
+            async || per_ping(Linked::new().await.ping_pong(PINGS).await),
+        )
+        .await
+        .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
     ]
 }
 
-async fn pings(raw: &Raw) -> f64 {
-    1.0 / raw.ping_pong(PINGS).await.max(Duration::from_nanos(1)).as_secs_f64()
-}
-
-async fn receipts(linked: &Linked) -> f64 {
-    1.0 / linked.ping_pong(PINGS).await.max(Duration::from_nanos(1)).as_secs_f64()
-}
-
-async fn bulk_messages(linked: &Linked) -> f64 {
-    linked.messages(BULK_SIZE >> 20, 1 << 20).await * f64::from(1 << 20)
+/// Latencies as speeds, so that all ratios mean the same.
+fn per_ping(time: Duration) -> f64 {
+    1.0 / time.as_secs_f64()
 }
 
 /// Speeds over quinn alone and over ours, in the order of the rounds.
@@ -70,11 +84,7 @@ struct Comparison {
 
 impl Comparison {
     /// Measures in turns; who is first changes from round to round.
-    async fn new<A, B>(rounds: usize, alone: impl Fn() -> A, ours: impl Fn() -> B) -> Self
-    where
-        A: Future<Output = f64>,
-        B: Future<Output = f64>,
-    {
+    async fn new(rounds: usize, alone: impl AsyncFn() -> f64, ours: impl AsyncFn() -> f64) -> Self {
         let mut comparison = Self { alone: Vec::new(), ours: Vec::new() };
         for round in 0..rounds {
             if round % 2 == 0 {

@@ -31,7 +31,7 @@ use criterion::Criterion;
 
 fn main() {
     let mut criterion = Criterion::default()
-        .measurement_time(Duration::from_secs(2))
+        .measurement_time(Duration::from_secs(1))
         .warm_up_time(Duration::from_millis(300))
         .sample_size(30)
         .configure_from_args();

@@ -138,7 +138,8 @@ fn a_refusal_is_told_though_the_service_lists_servers_that_are_gone() {
         server.online().await;
         let began = Instant::now();
         check(&world.client(&homes[2]).connect().await.unwrap_err(), Code::Refused);
-        assert!(began.elapsed() <= secs(6), "{:?}", began.elapsed());
+        // Each of the two has its three seconds, in whichever order.
+        assert!(began.elapsed() <= secs(7), "{:?}", began.elapsed());
     });
 }
 
