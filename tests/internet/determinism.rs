@@ -24,7 +24,7 @@ fn the_same_seed_gives_the_same_run_in_this_and_in_another_process() {
 
 /// A run with everything that draws from chance: loss, jitter, keys, ports, retries, roaming.
 fn digest(seed: u64) -> u64 {
-    run_exactly(seed, "determinism", async |mut world: World| {
+    run_exactly(seed, async |mut world: World| {
         let poor = |home: Home| {
             home.change_uplink(|link| (link.jitter_ms, link.loss) = (20, 0.05));
             home

@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     peer::Peer,
-    world::{Home, World, ms, run_exactly, secs, seed_from_environment, to_service},
+    world::{Home, World, ms, run_for, secs, seed_from_environment, to_service},
 };
 
 #[test]
@@ -56,7 +56,7 @@ fn explore(worlds: Range<u64>) {
     for seed in first..first + (worlds.end - worlds.start) {
         // A world that never ends is the last that its test names.
         println!("world {seed}");
-        for (what, count) in run_exactly(seed, "worlds_1_to_50", live) {
+        for (what, count) in run_for("worlds_1_to_50", seed, live) {
             *total.entry(what).or_default() += count;
         }
     }

@@ -28,12 +28,16 @@ use crate::peer::Peer;
 /// `P2P_NODE_SEED` takes the place of `seed`.
 pub(crate) fn run<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
     let seed = seed_from_environment().unwrap_or(seed);
-    run_exactly(seed, "<the name of this test>", story)
+    run_exactly(seed, story)
 }
 
-/// The same without a look at the environment: for tests of many worlds. A story that fails is the first one
-/// that the test of this name tells from its seed on.
-pub(crate) fn run_exactly<T>(seed: u64, test: &str, story: impl AsyncFnOnce(World) -> T) -> T {
+/// The same without a look at the environment.
+pub(crate) fn run_exactly<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
+    run_for("<the name of this test>", seed, story)
+}
+
+/// One world of many: if it fails, the test of this name begins with it when told its seed.
+pub(crate) fn run_for<T>(test: &str, seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
     let _replay = Replay { seed, test };
     // With RUST_LOG=p2p_node=debug a story tells itself; of many tests the first sets this up for all.
     let _ = tracing_subscriber::fmt()
