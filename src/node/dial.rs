@@ -266,7 +266,7 @@ impl Dial {
         };
         let state = match &self.state {
             State::Over => return None,
-            State::Resolving => self.gather_deadline(),
+            State::Resolving => None,
             State::Reaching(reach) => Some(reach.poll_timeout()),
         };
         [Some(self.give_up_at()), lookup, state].into_iter().flatten().min()

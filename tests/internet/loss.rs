@@ -5,7 +5,7 @@ use std::time::Duration;
 use p2p_node::{lab::Nat, node::event::Stage};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{ms, run_exactly, secs, seed_from_environment};
+use crate::world::{ms, run_for, secs, seed_from_environment};
 
 /// Of a number of dials: the median, and what nine in ten do not exceed.
 fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
@@ -19,7 +19,7 @@ fn with_fifteen_percent_of_loss_nine_paths_in_ten_are_open_after_0_6_seconds() {
     let mut after_reading = Vec::new();
     let mut after_storing = Vec::new();
     for seed in first..first + 50 {
-        let (path, link) = run_exactly(seed, async |mut world| {
+        let (path, link) = run_for("loss", seed, async |mut world| {
             // 1 + 10 + 10 + 5 + 1 ms one way.
             let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
             home.change_uplink(|link| (link.delay_ms, link.loss) = (10, 0.15));

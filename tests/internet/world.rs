@@ -27,12 +27,18 @@ use crate::peer::Peer;
 ///
 /// `P2P_NODE_SEED` takes the place of `seed`.
 pub(crate) fn run<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
-    run_exactly(seed_from_environment().unwrap_or(seed), story)
+    let seed = seed_from_environment().unwrap_or(seed);
+    run_exactly(seed, story)
 }
 
-/// The same without a look at the environment: for tests of many worlds, which count from a base seed.
+/// The same without a look at the environment.
 pub(crate) fn run_exactly<T>(seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
-    let _replay = Replay(seed);
+    run_for("<the name of this test>", seed, story)
+}
+
+/// One world of many: if it fails, the test of this name begins with it when told its seed.
+pub(crate) fn run_for<T>(test: &str, seed: u64, story: impl AsyncFnOnce(World) -> T) -> T {
+    let _replay = Replay { seed, test };
     // With RUST_LOG=p2p_node=debug a story tells itself; of many tests the first sets this up for all.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -52,12 +58,16 @@ pub(crate) fn seed_from_environment() -> Option<u64> {
     Some(seed.parse().expect("P2P_NODE_SEED is a number"))
 }
 
-struct Replay(u64);
+struct Replay<'a> {
+    seed: u64,
+    test: &'a str,
+}
 
-impl Drop for Replay {
+impl Drop for Replay<'_> {
     fn drop(&mut self) {
+        let Self { seed, test } = self;
         if std::thread::panicking() {
-            println!("to replay: P2P_NODE_SEED={} and the name of this test", self.0);
+            println!("to replay: P2P_NODE_SEED={seed} cargo nextest run --test internet {test}");
         }
     }
 }

@@ -102,7 +102,8 @@ impl Story {
                 self.now = end;
                 return;
             };
-            self.now = due.max(self.now);
+            assert!(due >= self.now, "it is due for ever, and its owner spins");
+            self.now = due;
             if lookup == Some(due) {
                 self.lookups.remove(0);
                 let nodes = self.dht_nodes;
@@ -312,6 +313,18 @@ fn a_dial_lasts_as_long_as_the_most_patient_of_those_who_wait() {
     story.dial.extend(story.start + Duration::from_secs(1));
     story.wait_until(60_000);
     assert_eq!(story.times(&Asked::Failed("punch_timeout")), [12_000]);
+}
+
+/// An owner that is woken for a moment that has passed and brings nothing spins. This one did so from the
+/// moment when its STUN servers fell silent while nobody was found yet.
+#[test]
+fn addresses_that_are_lost_while_nobody_is_found_wake_nobody() {
+    let mut story = Story::new(gathered(), SECONDS_20);
+    story.wait_until(1_000);
+    story.tell(|dial, now| dial.handle_gathered(Gathered::default(), now));
+    assert!(story.dial.poll_timeout().is_some_and(|due| due > story.now));
+    story.wait_until(60_000);
+    assert_eq!(story.times(&Asked::Failed("peer_not_found")), [8_000]);
 }
 
 /// The record of a service lists this node too, if it serves as well.
