@@ -186,13 +186,14 @@ const RTT: Duration = Duration::from_millis(64);
 /// A dial's own limit, when its caller names none.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Of either side, for a dial that succeeds: a handful of probes and QUIC's packets.
-const LINKED_DATAGRAMS_MAX: u64 = 80;
+/// Of either side, for a dial that succeeds: a handful of probes and QUIC's packets, and behind a dependent
+/// mapping a probe in 20 ms to each of two addresses until the offer is read.
+const LINKED_DATAGRAMS_MAX: u64 = 140;
 
 /// Of either side, for a dial that fails after 20 s: eight attempts with 11 pings to each of two addresses,
-/// and QUIC's first packets.
-const FAILED_DATAGRAMS_MAX: u64 = 450;
+/// QUIC's first packets, and behind a dependent mapping 60 pings for each of the first two offers.
+const FAILED_DATAGRAMS_MAX: u64 = 700;
 
 /// The same where pings are heard but every answer comes from elsewhere: in each attempt, eight pings on
 /// each of eight learned paths, and as many pongs.
-const CROSSED_DATAGRAMS_MAX: u64 = 1_600;
+const CROSSED_DATAGRAMS_MAX: u64 = 1_850;

@@ -37,6 +37,8 @@ pub(super) struct Reach {
     conversation: ConversationId,
     punch: Option<Punch>,
     knocking: Option<Knocking>,
+    /// Offers that were knocked for.
+    knocks: u32,
     /// In all attempts but the current one.
     pings_before: u64,
 }
@@ -72,6 +74,7 @@ impl Reach {
             conversation: ConversationId(entropy.bytes()),
             punch: None,
             knocking: None,
+            knocks: 0,
             pings_before: 0,
         }
     }
@@ -169,7 +172,9 @@ impl Reach {
 
     /// The offer lies where the peer will find it: begins to knock, if it cannot reach us by itself.
     pub(super) fn handle_offer_stored(&mut self, ours: &Gathered, now: Instant) {
-        if ours.nat.has_dependent_mapping() && self.path.is_none() {
+        let is_cut_off = ours.nat.has_dependent_mapping() && self.path.is_none();
+        if is_cut_off && self.knocks < KNOCKS_MAX {
+            self.knocks += 1;
             self.knocking = Some(Knocking { next: now, until: now + KNOCK_TIME });
         }
     }
@@ -266,3 +271,6 @@ const KNOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// Inboxes are looked into twice a second, and an offer takes a moment to get there: 60 probes to each
 /// address at the most.
 const KNOCK_TIME: Duration = Duration::from_millis(1_200);
+
+/// Offers of one dial that are knocked for: the first may be lost; a third would meet what two have met.
+const KNOCKS_MAX: u32 = 2;
