@@ -20,7 +20,7 @@ use crate::{
     candidate::{CANDIDATES_MAX, Candidate, CandidateKind, decode_compact, encode_compact},
     entropy::Entropy,
     identity::{Identity, PeerId},
-    proto::rendezvous::{Helper as WireHelper, PeerRecord as Wire},
+    proto::rendezvous::PeerRecord as Wire,
     sealing::{Key, TAG_SIZE},
     time::UnixMillis,
 };
@@ -37,12 +37,6 @@ pub const AGE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// How far ahead of our clock a record may have been made: clocks of desktops differ by minutes.
 pub const SKEW_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// Helpers that a record names.
-pub const HELPERS_MAX: usize = 3;
-
-/// Addresses of one helper.
-pub const HELPER_CANDIDATES_MAX: usize = 2;
-
 /// How to reach one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerRecord {
@@ -54,17 +48,6 @@ pub struct PeerRecord {
     pub candidates: Vec<Candidate>,
     /// How its NAT behaves.
     pub nat: NatBehaviour,
-    /// Who forwards offers to it, best first; at most [`HELPERS_MAX`].
-    pub helpers: Vec<Helper>,
-}
-
-/// A node that holds a link to the peer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Helper {
-    /// Who it is; proved by TLS.
-    pub peer: PeerId,
-    /// Where it is, best first; at most [`HELPER_CANDIDATES_MAX`].
-    pub candidates: Vec<Candidate>,
 }
 
 /// Why bytes from the DHT are no record that we use.
@@ -132,37 +115,16 @@ impl PeerRecord {
             made_at_ms: self.made_at.0,
             endpoints: to_endpoints(&self.candidates, CANDIDATES_MAX),
             nat: Some(self.nat.to_wire()),
-            helpers: self.helpers.iter().take(HELPERS_MAX).map(Helper::to_wire).collect(),
             signature: Bytes::new(),
         }
     }
 
     fn from_wire(wire: &Wire) -> Result<Self, RecordRejected> {
-        if wire.helpers.len() > HELPERS_MAX {
-            return Err(RecordRejected::Malformed("too many helpers"));
-        }
         Ok(Self {
             peer: to_peer(&wire.peer_id)?,
             made_at: UnixMillis(wire.made_at_ms),
             candidates: to_candidates(&wire.endpoints, CANDIDATES_MAX)?,
             nat: NatBehaviour::from_wire(wire.nat),
-            helpers: wire.helpers.iter().map(Helper::from_wire).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl Helper {
-    fn to_wire(&self) -> WireHelper {
-        WireHelper {
-            peer_id: self.peer.as_bytes().to_vec().into(),
-            endpoints: to_endpoints(&self.candidates, HELPER_CANDIDATES_MAX),
-        }
-    }
-
-    fn from_wire(wire: &WireHelper) -> Result<Self, RecordRejected> {
-        Ok(Self {
-            peer: to_peer(&wire.peer_id)?,
-            candidates: to_candidates(&wire.endpoints, HELPER_CANDIDATES_MAX)?,
         })
     }
 }
@@ -279,10 +241,6 @@ mod tests {
     }
 
     fn record() -> PeerRecord {
-        let helper = |seed| Helper {
-            peer: Identity::from_seed([seed; 32]).peer_id(),
-            candidates: candidates(HELPER_CANDIDATES_MAX),
-        };
         PeerRecord {
             peer: alice().peer_id(),
             made_at: NOW,
@@ -291,7 +249,6 @@ mod tests {
                 mapping: Some(Dependence::EndpointIndependent),
                 filtering: Some(Dependence::AddressAndPortDependent),
             },
-            helpers: vec![helper(11), helper(12), helper(13)],
         }
     }
 
@@ -312,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_smallest_record_has_the_same_size() {
-        let record = PeerRecord { candidates: Vec::new(), helpers: Vec::new(), ..record() };
+        let record = PeerRecord { candidates: Vec::new(), ..record() };
         let sealed = record.seal(&alice(), &key(), &mut Entropy::from_seed(1));
         assert_eq!(sealed.len(), SEALED_SIZE);
         assert_eq!(open(&sealed, NOW), Ok(record));

@@ -45,7 +45,6 @@ fn record() -> PeerRecord {
             mapping: Some(Dependence::EndpointIndependent),
             filtering: Some(Dependence::AddressAndPortDependent),
         },
-        helpers: Vec::new(),
     }
 }
 

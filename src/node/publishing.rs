@@ -228,7 +228,6 @@ impl Driver {
                     made_at: unix,
                     candidates: gathered.candidates,
                     nat: gathered.nat,
-                    helpers: Vec::new(),
                 }
                 .seal(identity, &name.sealing_key(), entropy);
                 Item::sign(&name.own_record_key(identity), seq, value)
