@@ -22,8 +22,8 @@ fn the_demos_end_as_the_documents_say() {
         assert!(ended.stdout.contains("Both talk directly: "), "{}", ended.stdout);
     }
     let ended = home.run(DEMO_CLOSED, DEMO_TIME);
-    assert!(matches!(ended.code, Some(4..=7)), "{}", ended.stdout);
-    assert!(ended.stderr.starts_with("error["), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(5), "{}", ended.stdout);
+    assert!(ended.stderr.starts_with("error[nat_incompatible]"), "{}", ended.stderr);
     assert!(ended.stderr.contains("\n  try: "), "{}", ended.stderr);
 }
 
