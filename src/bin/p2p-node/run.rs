@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path, process::ExitCode};
 
 use p2p_node::{
-    bridge::{self, Io, Options, Started, exit, output::Admission},
+    bridge::{self, Io, Notation, Options, Started, exit, output::Admission},
     entropy::Entropy,
     failure::{Code, Failure},
     identity::Identity,
@@ -58,12 +58,14 @@ pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
 async fn session(args: RunArgs) -> u8 {
     let io = Io { input: io::stdin(), output: io::stdout(), signals: signals::listen() };
     let options = Options {
+        notation: Notation::Lines,
         role: args.mode,
         pid: std::process::id(),
         service: args.service.clone(),
         connect: args.connect.clone(),
         nearby: nearby(args.mode, args.service.clone()),
         entropy: Entropy::from_system(),
+        grease: None,
         clock: Clock::system(),
     };
     let mut held = Held::default();

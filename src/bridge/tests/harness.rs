@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::fake_node::{self, Control, Manner};
 use crate::{
-    bridge::run::{Io, Options, Signal, Started, run},
+    bridge::{Io, Notation, Options, Signal, Started, run},
     entropy::Entropy,
     failure::Failure,
     node::{Role, clock::Clock},
@@ -50,12 +50,14 @@ pub(super) fn io() -> (Io<PipeReader, PipeWriter>, Ends) {
 /// The same in every test, so that what is made up is known.
 pub(super) fn options() -> Options {
     Options {
+        notation: Notation::Lines,
         role: Role::Server,
         pid: 4711,
         service: Some("myapi:v1".parse().unwrap()),
         connect: None,
         nearby: Box::new(|| None),
         entropy: Entropy::from_seed(1),
+        grease: None,
         clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
     }
 }

@@ -12,9 +12,12 @@ use super::{
     harness::{Bridge, PATIENCE},
 };
 use crate::{
-    bridge::run::Signal,
+    bridge::Signal,
     failure::{Code, Failure},
-    node::{Event, Handover, Received, Target, event::Stage},
+    node::{
+        Event, Handover, Received, Target,
+        event::{Receipt, SendState, Stage},
+    },
     proto::Message,
     ticket::Ticket,
 };
@@ -141,6 +144,12 @@ fn event(text: &str) -> Event {
             failure: Failure::new(Code::ConnectionLost, "nothing heard for 15 s").hint("wait"),
             will_retry: true,
         },
+        "delivered" => Event::Delivered(Receipt {
+            peer,
+            message_id: "9f2c".to_owned(),
+            state: SendState::Delivered,
+            rtt: Duration::from_millis(90),
+        }),
         "warning" => Event::Warning(
             Failure::new(Code::DhtUnreachable, "no DHT node answers").because("8 asked in 5 s"),
         ),
@@ -169,6 +178,13 @@ fn unfold(text: &str) -> String {
 fn fold(text: &str) -> String {
     let text =
         names().iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, name));
+    let text = match text.split_once("it has the message, and ") {
+        Some((before, after)) => {
+            let after = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            format!("{before}it has the message, and 0.1{after}")
+        }
+        None => text,
+    };
     let Some((before, after)) = text.split_once(r#","elapsed_ms":"#) else {
         return text;
     };
