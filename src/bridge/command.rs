@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     frames::Frame,
     grammar::{self, ID_CHARACTERS_MAX},
-    recipient::Recipient,
+    recipient::{Known, Recipient},
 };
 use crate::{
     failure::{Code, Failure},
@@ -131,7 +131,7 @@ pub struct Rejected {
 ///
 /// # Errors
 /// What is wrong with the line, with a hint at what to write instead.
-pub fn parse(line: String) -> Option<Result<Command, Rejected>> {
+pub fn parse(line: String, known: &mut Known) -> Option<Result<Command, Rejected>> {
     let line = Bytes::from(line);
     let text = std::str::from_utf8(&line).expect("it was a String");
     let start = text.trim_start();
@@ -139,8 +139,8 @@ pub fn parse(line: String) -> Option<Result<Command, Rejected>> {
         return None;
     }
     Some(match start.starts_with('{') {
-        true => json::parse(start, &line),
-        false => text::parse(start, &line),
+        true => json::parse(start, &line, known),
+        false => text::parse(start, &line, known),
     })
 }
 
@@ -148,8 +148,8 @@ pub fn parse(line: String) -> Option<Result<Command, Rejected>> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse_frame(frame: Frame<'_>) -> Result<Command, Rejected> {
-    frame::parse(frame)
+pub fn parse_frame(frame: Frame<'_>, known: &mut Known) -> Result<Command, Rejected> {
+    frame::parse(frame, known)
 }
 
 /// The id at the start of a frame, where every encoder of protobuf puts it.
@@ -232,7 +232,7 @@ mod tests {
     use crate::identity::{Identity, PeerId};
 
     fn read(line: &str) -> Option<Result<Command, Rejected>> {
-        parse(line.to_owned())
+        parse(line.to_owned(), &mut Known::default())
     }
 
     fn command(line: &str) -> Command {

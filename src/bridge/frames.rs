@@ -76,7 +76,7 @@ impl FrameSplitter {
     pub fn next_frame<T>(
         &mut self,
         chunk: &mut &[u8],
-        read: impl Fn(Cut<Frame<'_>>) -> T,
+        read: impl FnOnce(Cut<Frame<'_>>) -> T,
     ) -> Option<T> {
         loop {
             match &mut self.state {
@@ -252,7 +252,7 @@ mod tests {
         let mut splitter = FrameSplitter::new(1_000_000);
         let kept = |cut: Cut<Frame<'_>>| match cut {
             Cut::Frame(Frame::Owned(frame)) => frame,
-            cut => panic!("{cut:?}"),
+            cut @ (Cut::Frame(_) | Cut::TooLarge(..) | Cut::Lost) => panic!("{cut:?}"),
         };
         let mut first = &[0xc0, 0x84, 0x3d, 7][..];
         assert_eq!(splitter.next_frame(&mut first, kept), None);

@@ -31,6 +31,7 @@ pub mod reader;
 pub mod recipient;
 pub mod reply;
 mod run;
+mod schema;
 mod session;
 mod stdin;
 mod stdout;
@@ -38,6 +39,7 @@ mod work;
 
 pub use options::{Io, Notation, Options, Render, Signal, Started};
 pub use run::run;
+pub use schema::{PROTO, schema};
 
 #[cfg(test)]
 mod tests;

@@ -13,10 +13,12 @@ use std::{fmt::Display, net::SocketAddr, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+use self::encoder::{Chunks, Encoder};
 pub use self::json::Given;
 use super::{
     command::Id,
     driven::Arrived,
+    options::Notation,
     reply::{Delivery, Link, Path, Reply, millis, whole_millis},
 };
 use crate::{
@@ -207,6 +209,34 @@ pub enum Ending {
 }
 
 impl Output<'_> {
+    /// The event as bytes of `notation`, with all that frames it.
+    pub fn encode(&self, notation: Notation) -> Vec<u8> {
+        let mut chunks = Chunks::default();
+        Encoder::new(notation, None).encode(self, &mut chunks);
+        chunks.iter().flatten().copied().collect()
+    }
+
+    /// The message that the event brings.
+    pub fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Message { message, .. } => Some(*message),
+            Self::Ok { reply: Reply::Answered { message, .. }, .. } => Some(message),
+            Self::Hello { .. }
+            | Self::Ready { .. }
+            | Self::Online { .. }
+            | Self::Connecting { .. }
+            | Self::Progress { .. }
+            | Self::Connected(_)
+            | Self::PathChanged { .. }
+            | Self::Disconnected { .. }
+            | Self::Delivered(_)
+            | Self::Ok { .. }
+            | Self::Error { .. }
+            | Self::Warning(_)
+            | Self::Bye { .. } => None,
+        }
+    }
+
     /// The first line of a process `pid` in `role`.
     pub fn hello(pid: u32, role: Role) -> Self {
         Self::Hello {

@@ -15,6 +15,7 @@ use crate::{
     failure::{Code, Failure},
     identity::PeerId,
     node::Target,
+    proto::Message,
     ticket::Ticket,
 };
 
@@ -63,69 +64,45 @@ pub(super) fn task<N: Driven>(
 ) -> Result<Option<Task<N::Handover>>, Failure> {
     let node = Arc::clone(node);
     let limit = timeout.unwrap_or(QUESTION_TIME_MAX);
-    let (peer, bytes, job): (_, _, Job<N::Handover>) = match verb {
-        Verb::Send { to, message } => {
-            let (target, bytes) = (names.target(&to)?, message.payload.len());
-            let peer = target.peer();
-            let send = async move {
-                let receipt = node.send(target, message, timeout).await?;
-                Ok(Reply::from(receipt).into())
-            };
-            (peer, bytes, Box::pin(send))
-        }
-        Verb::Broadcast { message } => {
-            let bytes = message.payload.len();
-            let broadcast = async move {
-                let sent = node.broadcast(message, timeout).await?;
-                Ok(Reply::from(sent).into())
-            };
-            (None, bytes, Box::pin(broadcast))
-        }
-        Verb::Request { to, message } => {
-            let (target, bytes) = (names.target(&to)?, message.payload.len());
-            let peer = target.peer();
-            let request = async move {
-                let Arrived { peer, message, handover } =
-                    node.request(target, message, timeout).await?;
-                let reply = Reply::Answered { peer, message };
-                Ok(Answer { reply, handover: Some(handover) })
-            };
-            (peer, bytes, Box::pin(request))
-        }
+    Ok(Some(match verb {
+        Verb::Send { to, message } => send(node, names.target(&to)?, message, timeout),
+        Verb::Request { to, message } => request(node, names.target(&to)?, message, timeout),
+        Verb::Broadcast { message } => Task {
+            peer: None,
+            bytes: message.payload.len(),
+            job: Box::pin(async move {
+                Ok(Reply::from(node.broadcast(message, timeout).await?).into())
+            }),
+        },
         Verb::Connect { to } => {
             let target = names.target(&to)?;
-            let peer = target.peer();
-            let connect = async move {
+            Task::new(target.peer(), async move {
                 let connection = node.connect(target, timeout).await?;
-                Ok(Reply::Connected((&connection).into()).into())
-            };
-            (peer, 0, Box::pin(connect))
+                Ok(Reply::Connected((&connection).into()))
+            })
         }
         Verb::Disconnect { from } => {
             let peer = names.peer(&from, "disconnect <peer>")?;
-            let disconnect = async move {
+            Task::new(Some(peer), async move {
                 in_time(limit, node.disconnect(peer)).await?;
-                Ok(Reply::Disconnected { peer }.into())
-            };
-            (Some(peer), 0, Box::pin(disconnect))
+                Ok(Reply::Disconnected { peer })
+            })
         }
         Verb::Ping { to } => {
             let peer = names.peer(&to, "ping <peer>")?;
-            let ping = async move { Ok(Reply::from(node.ping(peer, Some(limit)).await?).into()) };
-            (Some(peer), 0, Box::pin(ping))
+            Task::new(
+                Some(peer),
+                async move { node.ping(peer, Some(limit)).await.map(Reply::from) },
+            )
         }
         Verb::List => {
-            let list = async move { Ok(Reply::from(in_time(limit, node.peers()).await?).into()) };
-            (None, 0, Box::pin(list))
+            Task::new(None, async move { in_time(limit, node.peers()).await.map(Reply::from) })
         }
         Verb::Status => {
-            let status =
-                async move { Ok(Reply::from(in_time(limit, node.status()).await?).into()) };
-            (None, 0, Box::pin(status))
+            Task::new(None, async move { in_time(limit, node.status()).await.map(Reply::from) })
         }
         Verb::Netcheck => {
-            let netcheck = async move { Ok(Reply::from(node.netcheck(Some(limit)).await?).into()) };
-            (None, 0, Box::pin(netcheck))
+            Task::new(None, async move { node.netcheck(Some(limit)).await.map(Reply::from) })
         }
         Verb::Hello { .. }
         | Verb::Listen { .. }
@@ -134,8 +111,49 @@ pub(super) fn task<N: Driven>(
         | Verb::Cancel { .. }
         | Verb::Help
         | Verb::Quit => return Ok(None),
-    };
-    Ok(Some(Task { peer, bytes, job }))
+    }))
+}
+
+fn send<N: Driven>(
+    node: Arc<N>,
+    target: Target,
+    message: Message,
+    timeout: Option<Duration>,
+) -> Task<N::Handover> {
+    Task {
+        peer: target.peer(),
+        bytes: message.payload.len(),
+        job: Box::pin(
+            async move { Ok(Reply::from(node.send(target, message, timeout).await?).into()) },
+        ),
+    }
+}
+
+fn request<N: Driven>(
+    node: Arc<N>,
+    target: Target,
+    message: Message,
+    timeout: Option<Duration>,
+) -> Task<N::Handover> {
+    Task {
+        peer: target.peer(),
+        bytes: message.payload.len(),
+        job: Box::pin(async move {
+            let arrived = node.request(target, message, timeout).await?;
+            let Arrived { peer, message, handover } = arrived;
+            let reply = Reply::Answered { peer, message };
+            Ok(Answer { reply, handover: Some(handover) })
+        }),
+    }
+}
+
+impl<H> Task<H> {
+    fn new(
+        peer: Option<PeerId>,
+        question: impl Future<Output = Result<Reply, Failure>> + Send + 'static,
+    ) -> Self {
+        Self { peer, bytes: 0, job: Box::pin(async move { question.await.map(Answer::from) }) }
+    }
 }
 
 async fn in_time<T>(

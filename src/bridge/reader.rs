@@ -5,6 +5,7 @@ use super::{
     frames::{Cut, FRAME_BYTES_MAX, Frame, FrameSplitter, too_large},
     lines::{LINE_BYTES_MAX, LineSplitter},
     options::Notation,
+    recipient::Known,
 };
 use crate::failure::{Code, Failure};
 
@@ -24,6 +25,7 @@ pub enum Input {
 pub struct Reader {
     splitter: Splitter,
     start: Start,
+    known: Known,
 }
 
 /// The first bytes of all, as long as they may show that the program writes another notation.
@@ -48,7 +50,7 @@ impl Reader {
             }
             Notation::Frames => Splitter::Frames(FrameSplitter::new(FRAME_BYTES_MAX)),
         };
-        Self { splitter, start: Start::Open(Vec::new()) }
+        Self { splitter, start: Start::Open(Vec::new()), known: Known::default() }
     }
 
     /// Takes bytes from the front of `chunk`, and appends to `inputs` what they say, until the chunk is used
@@ -57,25 +59,30 @@ impl Reader {
         if let Some(input) = self.judge(chunk) {
             inputs.push(input);
         }
+        let known = &mut self.known;
         while inputs.len() < inputs_max {
             let input = match &mut self.splitter {
                 Splitter::Lines(splitter) => match splitter.next_line(chunk) {
-                    Some(line) => read_line(line),
+                    Some(line) => read_line(line, known),
                     None => return,
                 },
-                Splitter::Frames(splitter) => match splitter.next_frame(chunk, read_frame) {
-                    Some(input) => Some(input),
-                    None => return,
-                },
+                Splitter::Frames(splitter) => {
+                    match splitter.next_frame(chunk, |cut| read_frame(cut, known)) {
+                        Some(input) => Some(input),
+                        None => return,
+                    }
+                }
             };
             inputs.extend(input);
         }
     }
 
     /// What the end of the input says.
-    pub fn finish(self) -> Option<Input> {
+    pub fn finish(mut self) -> Option<Input> {
         match self.splitter {
-            Splitter::Lines(splitter) => splitter.finish().and_then(read_line),
+            Splitter::Lines(splitter) => {
+                splitter.finish().and_then(|line| read_line(line, &mut self.known))
+            }
             Splitter::Frames(splitter) if splitter.is_between_frames() => None,
             Splitter::Frames(_) => {
                 let failure = Failure::new(Code::BadRequest, "stdin ended inside a frame");
@@ -109,9 +116,9 @@ impl Reader {
     }
 }
 
-fn read_line(line: Result<String, Failure>) -> Option<Input> {
+fn read_line(line: Result<String, Failure>, known: &mut Known) -> Option<Input> {
     match line {
-        Ok(line) => Some(match command::parse(line)? {
+        Ok(line) => Some(match command::parse(line, known)? {
             Ok(command) => Input::Command(command),
             Err(rejected) => Input::Rejected(rejected),
         }),
@@ -119,9 +126,9 @@ fn read_line(line: Result<String, Failure>) -> Option<Input> {
     }
 }
 
-fn read_frame(cut: Cut<Frame<'_>>) -> Input {
+fn read_frame(cut: Cut<Frame<'_>>, known: &mut Known) -> Input {
     match cut {
-        Cut::Frame(frame) => match command::parse_frame(frame) {
+        Cut::Frame(frame) => match command::parse_frame(frame, known) {
             Ok(command) => Input::Command(command),
             Err(rejected) => Input::Rejected(rejected),
         },

@@ -313,7 +313,15 @@ impl<N: Driven> Session<N> {
             Verb::Ticket => Ok(Reply::Ticket { ticket: self.node.ticket().to_string() }),
             Verb::Help => Ok(Reply::help()),
             Verb::Quit => Ok(Reply::Nothing {}),
-            verb => return self.begin(asked, verb, timeout),
+            verb @ (Verb::Send { .. }
+            | Verb::Broadcast { .. }
+            | Verb::Request { .. }
+            | Verb::Connect { .. }
+            | Verb::Disconnect { .. }
+            | Verb::Ping { .. }
+            | Verb::List
+            | Verb::Status
+            | Verb::Netcheck) => return self.begin(asked, verb, timeout),
         };
         self.answer(&asked, outcome.map(Into::into));
     }

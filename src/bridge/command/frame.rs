@@ -6,13 +6,17 @@ use prost::Message as _;
 
 use super::{Command, Id, Rejected, Verb, credit, timeout, wrong};
 use crate::{
-    bridge::{frames::Frame, message, recipient::Recipient},
+    bridge::{
+        frames::Frame,
+        message,
+        recipient::{Known, Recipient},
+    },
     failure::{Code, Failure},
     proto::{Message, stdio},
 };
 
 /// Reads a frame without its length.
-pub(super) fn parse(frame: Frame<'_>) -> Result<Command, Rejected> {
+pub(super) fn parse(frame: Frame<'_>, known: &mut Known) -> Result<Command, Rejected> {
     let id = id_at(frame.bytes());
     let decoded = match frame {
         Frame::Borrowed(bytes) => stdio::Command::decode(bytes),
@@ -25,7 +29,7 @@ pub(super) fn parse(frame: Frame<'_>) -> Result<Command, Rejected> {
         Rejected { id, failure }
     })?;
     let id = id_of(command.id);
-    match timeout_and_verb(command) {
+    match timeout_and_verb(command, known) {
         Ok((timeout, verb)) => Ok(Command { id, timeout, verb }),
         Err(failure) => Err(Rejected { id, failure }),
     }
@@ -44,7 +48,10 @@ fn id_of(id: u64) -> Option<Id> {
     (id != 0).then_some(Id::Number(id))
 }
 
-fn timeout_and_verb(command: stdio::Command) -> Result<(Option<Duration>, Verb), Failure> {
+fn timeout_and_verb(
+    command: stdio::Command,
+    known: &mut Known,
+) -> Result<(Option<Duration>, Verb), Failure> {
     let timeout = match command.timeout_ms {
         0 => None,
         millis => Some(timeout(u64::from(millis))?),
@@ -53,10 +60,10 @@ fn timeout_and_verb(command: stdio::Command) -> Result<(Option<Duration>, Verb),
         Failure::new(Code::UnknownCommand, "the frame has no command that this node knows")
             .hint("set one of the fields of Command.verb; `p2p-node schema --proto` prints them")
     })?;
-    Ok((timeout, self::verb(verb)?))
+    Ok((timeout, self::verb(verb, known)?))
 }
 
-fn verb(verb: stdio::command::Verb) -> Result<Verb, Failure> {
+fn verb(verb: stdio::command::Verb, known: &mut Known) -> Result<Verb, Failure> {
     use stdio::command::Verb as Written;
     Ok(match verb {
         Written::Hello(hello) => Verb::Hello {
@@ -64,22 +71,26 @@ fn verb(verb: stdio::command::Verb) -> Result<Verb, Failure> {
             client: message::client(hello.client)?,
             credit: hello.credit,
         },
-        Written::Send(send) => Verb::Send { to: peer(&send.peer)?, message: whole(send.message)? },
+        Written::Send(send) => {
+            Verb::Send { to: peer(known, &send.peer)?, message: whole(send.message)? }
+        }
         Written::Broadcast(broadcast) => Verb::Broadcast { message: whole(broadcast.message)? },
         Written::Request(request) => {
-            Verb::Request { to: peer(&request.peer)?, message: whole(request.message)? }
+            Verb::Request { to: peer(known, &request.peer)?, message: whole(request.message)? }
         }
         Written::Reply(reply) => {
             let message = message::replying(whole(reply.message)?, &reply.to)?;
-            Verb::Send { to: peer(&reply.peer)?, message }
+            Verb::Send { to: peer(known, &reply.peer)?, message }
         }
         Written::Listen(listen) => Verb::Listen { enabled: listen.enabled },
         Written::Credit(more) => credit(u64::from(more.messages))?,
-        Written::Connect(connect) => Verb::Connect { to: peer(&connect.peer)? },
-        Written::Disconnect(disconnect) => Verb::Disconnect { from: peer(&disconnect.peer)? },
+        Written::Connect(connect) => Verb::Connect { to: peer(known, &connect.peer)? },
+        Written::Disconnect(disconnect) => {
+            Verb::Disconnect { from: peer(known, &disconnect.peer)? }
+        }
         Written::List(_) => Verb::List,
         Written::Status(_) => Verb::Status,
-        Written::Ping(ping) => Verb::Ping { to: peer(&ping.peer)? },
+        Written::Ping(ping) => Verb::Ping { to: peer(known, &ping.peer)? },
         Written::Netcheck(_) => Verb::Netcheck,
         Written::Ticket(_) => Verb::Ticket,
         Written::Cancel(cancel) => Verb::Cancel {
@@ -90,10 +101,10 @@ fn verb(verb: stdio::command::Verb) -> Result<Verb, Failure> {
     })
 }
 
-fn peer(text: &str) -> Result<Recipient, Failure> {
+fn peer(known: &mut Known, text: &str) -> Result<Recipient, Failure> {
     match text.is_empty() {
         true => Ok(Recipient::Unnamed),
-        false => Recipient::parse(text),
+        false => known.parse(text),
     }
 }
 

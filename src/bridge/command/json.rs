@@ -15,14 +15,14 @@ use crate::{
         fields::Fields,
         grammar::{self, COMMON_KEYS, CommandForm, ID_NUMBER_MAX},
         message::{self, Composer},
-        recipient::Recipient,
+        recipient::{Known, Recipient},
     },
     failure::{Code, Failure},
     proto::Message,
 };
 
 /// Reads `text`, the part of `line` from its brace on.
-pub(super) fn parse(text: &str, line: &Bytes) -> Result<Command, Rejected> {
+pub(super) fn parse(text: &str, line: &Bytes, known: &mut Known) -> Result<Command, Rejected> {
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
         let failure = Failure::new(Code::BadRequest, "the line is not a JSON object")
             .because(error.to_string())
@@ -30,7 +30,7 @@ pub(super) fn parse(text: &str, line: &Bytes) -> Result<Command, Rejected> {
         unnamed(failure)
     })?;
     let id = fields.get("id").map(id).transpose().map_err(unnamed)?;
-    let object = Object { fields: &fields, composer: Composer { line } };
+    let mut object = Object { fields: &fields, composer: Composer { line }, known };
     match object.timeout().and_then(|timeout| Ok((timeout, object.verb()?))) {
         Ok((timeout, verb)) => Ok(Command { id, timeout, verb }),
         Err(failure) => Err(Rejected { id, failure }),
@@ -41,10 +41,11 @@ pub(super) fn parse(text: &str, line: &Bytes) -> Result<Command, Rejected> {
 struct Object<'a> {
     fields: &'a Fields<'a>,
     composer: Composer<'a>,
+    known: &'a mut Known,
 }
 
 impl Object<'_> {
-    fn verb(&self) -> Result<Verb, Failure> {
+    fn verb(&mut self) -> Result<Verb, Failure> {
         let cmd = self.fields.get("cmd").ok_or_else(|| {
             Failure::new(Code::BadRequest, "the command has no cmd")
                 .hint("{\"cmd\":\"list\",\"id\":1}")
@@ -103,9 +104,9 @@ impl Object<'_> {
         timeout(millis).map(Some)
     }
 
-    fn peer(&self) -> Result<Recipient, Failure> {
+    fn peer(&mut self) -> Result<Recipient, Failure> {
         match self.fields.get("peer") {
-            Some(peer) => Recipient::parse(&read::<String>("peer", "a string", peer)?),
+            Some(peer) => self.known.parse(&read::<String>("peer", "a string", peer)?),
             None => Ok(Recipient::Unnamed),
         }
     }

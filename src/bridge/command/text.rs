@@ -10,34 +10,39 @@ use super::{
 use crate::{
     bridge::{
         message::{self, Composer},
-        recipient::Recipient,
+        recipient::{Known, Recipient},
     },
     failure::Failure,
 };
 
 /// Reads `text`, which is `line` without the white space at its start.
-pub(super) fn parse(text: &str, line: &Bytes) -> Result<Command, Rejected> {
+pub(super) fn parse(text: &str, line: &Bytes, known: &mut Known) -> Result<Command, Rejected> {
     let (id, text) = match text.strip_prefix('@').map(split_word) {
         Some((id, rest)) => (Some(self::id(id).map_err(unnamed)?), rest.trim_start()),
         None => (None, text),
     };
     let (verb, rest) = split_word(text);
-    match self::verb(verb, rest, &Composer { line }) {
+    match self::verb(verb, rest, &Composer { line }, known) {
         Ok(verb) => Ok(Command { id, timeout: None, verb }),
         Err(failure) => Err(Rejected { id, failure }),
     }
 }
 
-fn verb(verb: &str, rest: &str, composer: &Composer<'_>) -> Result<Verb, Failure> {
+fn verb(
+    verb: &str,
+    rest: &str,
+    composer: &Composer<'_>,
+    known: &mut Known,
+) -> Result<Verb, Failure> {
     let (first, last) = split_word(rest.trim_start());
     match verb {
         "send" => {
-            let to = named(first, "send <peer> <json>")?;
+            let to = named(known, first, "send <peer> <json>")?;
             let message = composer.typed(json(last, &format!("send {}", shown(first)))?)?;
             Ok(Verb::Send { to, message })
         }
         "say" => {
-            let to = named(first, "say <peer> <text>")?;
+            let to = named(known, first, "say <peer> <text>")?;
             if last.is_empty() {
                 return Err(wrong("there is nothing to say").hint(format!("say {first} hello")));
             }
@@ -49,18 +54,18 @@ fn verb(verb: &str, rest: &str, composer: &Composer<'_>) -> Result<Verb, Failure
             Ok(Verb::Broadcast { message })
         }
         "request" => {
-            let to = named(first, "request <peer> <json>")?;
+            let to = named(known, first, "request <peer> <json>")?;
             let message = composer.typed(json(last, &format!("request {}", shown(first)))?)?;
             Ok(Verb::Request { to, message })
         }
         "reply" => {
-            let to = named(first, "reply <peer> <message id> <json>")?;
+            let to = named(known, first, "reply <peer> <message id> <json>")?;
             let (id, last) = split_word(last.trim_start());
             let start = format!("reply {} {}", shown(first), shown(id));
             let message = message::replying(composer.typed(json(last, &start)?)?, id)?;
             Ok(Verb::Send { to, message })
         }
-        "ping" => Ok(Verb::Ping { to: alone("ping <peer>", first, last)? }),
+        "ping" => Ok(Verb::Ping { to: alone(known, "ping <peer>", first, last)? }),
         "listen" => match rest.trim() {
             "on" => Ok(Verb::Listen { enabled: true }),
             "off" => Ok(Verb::Listen { enabled: false }),
@@ -70,8 +75,10 @@ fn verb(verb: &str, rest: &str, composer: &Composer<'_>) -> Result<Verb, Failure
         "cancel" => Ok(Verb::Cancel { target: id(rest.trim())? }),
         // People greet, too: that is no command.
         "hello" if first.starts_with(|c: char| c.is_ascii_digit()) => hello(first, last),
-        "connect" => Ok(Verb::Connect { to: alone("connect <peer>", first, last)? }),
-        "disconnect" => Ok(Verb::Disconnect { from: alone("disconnect <peer>", first, last)? }),
+        "connect" => Ok(Verb::Connect { to: alone(known, "connect <peer>", first, last)? }),
+        "disconnect" => {
+            Ok(Verb::Disconnect { from: alone(known, "disconnect <peer>", first, last)? })
+        }
         _ => {
             let simple = simple_verb(verb).ok_or_else(|| unknown_command(verb))?;
             match first.is_empty() {
@@ -87,16 +94,16 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_once([' ', '\t']).unwrap_or((text, ""))
 }
 
-fn named(peer: &str, usage: &str) -> Result<Recipient, Failure> {
+fn named(known: &mut Known, peer: &str, usage: &str) -> Result<Recipient, Failure> {
     if peer.is_empty() {
         let verb = split_word(usage).0;
         return Err(wrong(format!("{verb} needs a peer")).hint(usage));
     }
-    Recipient::parse(peer)
+    known.parse(peer)
 }
 
-fn alone(usage: &str, peer: &str, rest: &str) -> Result<Recipient, Failure> {
-    let peer = named(peer, usage)?;
+fn alone(known: &mut Known, usage: &str, peer: &str, rest: &str) -> Result<Recipient, Failure> {
+    let peer = named(known, peer, usage)?;
     match rest.trim().is_empty() {
         true => Ok(peer),
         false => Err(wrong("there is too much after the peer").hint(usage)),

@@ -22,38 +22,32 @@ use crate::{
 /// Appends the frame of `output`; `grease` adds a field that means nothing.
 pub(super) fn encode(output: &Output<'_>, chunks: &mut Chunks, grease: Option<&mut Grease>) {
     let extra = grease.map(Grease::field).unwrap_or_default();
-    match output {
-        Output::Message { peer, message } => {
-            let received = Received { peer: peer.to_string(), message };
-            let size = received.size();
-            let frame_size = extra.len() + field_size(MESSAGE_EVENT, size);
-            let head = chunks.growing();
-            encode_varint(wide(frame_size), head);
-            head.extend_from_slice(&extra);
-            begin_field(MESSAGE_EVENT, size, head);
-            received.encode(chunks);
-        }
-        Output::Ok { id, reply: Reply::Answered { peer, message } } => {
-            let received = Received { peer: peer.to_string(), message };
-            let (id, size) = (number(*id), received.size());
-            let ok_size = encoding::uint64::encoded_len(OK_ID, &id) + field_size(OK_RECEIVED, size);
-            let frame_size = extra.len() + field_size(OK_EVENT, ok_size);
-            let head = chunks.growing();
-            encode_varint(wide(frame_size), head);
-            head.extend_from_slice(&extra);
-            begin_field(OK_EVENT, ok_size, head);
-            encoding::uint64::encode(OK_ID, &id, head);
-            begin_field(OK_RECEIVED, size, head);
-            received.encode(chunks);
-        }
-        output => {
-            let event = Event { kind: kind(output) };
-            let growing = chunks.growing();
-            encode_varint(wide(extra.len() + event.encoded_len()), growing);
-            growing.extend_from_slice(&extra);
-            event.encode_raw(growing);
-        }
+    if let Output::Message { peer, message } = output {
+        let received = Received::new(*peer, message);
+        let size = received.size();
+        begin_frame(field_size(MESSAGE_EVENT, size), &extra, chunks.growing());
+        begin_field(MESSAGE_EVENT, size, chunks.growing());
+        return received.encode(chunks);
     }
+    if let Output::Ok { id, reply: Reply::Answered { peer, message } } = output {
+        let received = Received::new(*peer, message);
+        let (id, size) = (number(*id), received.size());
+        let ok_size = encoding::uint64::encoded_len(OK_ID, &id) + field_size(OK_RECEIVED, size);
+        let head = chunks.growing();
+        begin_frame(field_size(OK_EVENT, ok_size), &extra, head);
+        begin_field(OK_EVENT, ok_size, head);
+        encoding::uint64::encode(OK_ID, &id, head);
+        begin_field(OK_RECEIVED, size, head);
+        return received.encode(chunks);
+    }
+    let event = Event { kind: kind(output) };
+    begin_frame(event.encoded_len(), &extra, chunks.growing());
+    event.encode_raw(chunks.growing());
+}
+
+fn begin_frame(size: usize, extra: &[u8], head: &mut Vec<u8>) {
+    encode_varint(wide(extra.len() + size), head);
+    head.extend_from_slice(extra);
 }
 
 /// `Event.Received`, written by hand so that neither the message nor its payload is copied: the payload
@@ -63,7 +57,11 @@ struct Received<'a> {
     message: &'a Message,
 }
 
-impl Received<'_> {
+impl<'a> Received<'a> {
+    fn new(peer: PeerId, message: &'a Message) -> Self {
+        Self { peer: peer.to_string(), message }
+    }
+
     fn size(&self) -> usize {
         encoding::string::encoded_len(RECEIVED_PEER, &self.peer)
             + field_size(RECEIVED_MESSAGE, self.message.encoded_len())

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde::{Serialize, Serializer};
 
 use super::{Output, encoder::Chunks, grease::Grease};
-use crate::{bridge::reply::Reply, proto::Message};
+use crate::proto::Message;
 
 /// Appends the line of `output`, with its line feed; `grease` adds a key that means nothing.
 pub(super) fn encode(output: &Output<'_>, chunks: &mut Chunks, grease: Option<&mut Grease>) {
@@ -24,15 +24,11 @@ pub(super) fn encode(output: &Output<'_>, chunks: &mut Chunks, grease: Option<&m
 
 /// Room for the whole line in the usual case, so that large payloads are written in one go.
 fn size_guess(output: &Output<'_>) -> usize {
-    let message = match output {
-        Output::Message { message, .. } => Some(*message),
-        Output::Ok { reply: Reply::Answered { message, .. }, .. } => Some(message),
-        _ => None,
-    };
-    let payload = message.map_or(0, |message| match std::str::from_utf8(&message.payload) {
-        Ok(text) => text.len() + text.len() / 16,
-        Err(_) => BASE64.encode_len(message.payload.len()),
-    });
+    let payload =
+        output.message().map_or(0, |message| match std::str::from_utf8(&message.payload) {
+            Ok(text) => text.len() + text.len() / 16,
+            Err(_) => BASE64.encode_len(message.payload.len()),
+        });
     payload + 512
 }
 

@@ -2,6 +2,7 @@
 
 mod fake_node;
 mod harness;
+mod in_frames;
 mod transcripts;
 
 use std::{
