@@ -19,7 +19,8 @@ mod stdin;
 mod stdout;
 mod work;
 
-pub use run::{Io, Options, Signal, Started, run};
+pub use run::{Io, Options, Signal, Started, StdinEof, run};
+pub use session::STOP_TIME_MAX;
 
 #[cfg(test)]
 mod tests;

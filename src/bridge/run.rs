@@ -4,6 +4,7 @@ use std::{
     future,
     io::{Read, Write},
     net::SocketAddr,
+    time::Duration,
 };
 
 use tokio::sync::mpsc;
@@ -36,13 +37,28 @@ pub struct Io<R, W> {
     pub signals: mpsc::Receiver<Signal>,
 }
 
-/// A signal that ends the session.
+/// What ends the session from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM: stop properly.
     Terminate,
     /// SIGINT: stop properly; when stopping already, stop at once.
     Interrupt,
+    /// Whoever started the process is gone: stop soon, for nobody waits.
+    ParentGone,
+    /// A part of the program has panicked: stop while the rest still can.
+    Panicked,
+}
+
+/// What the end of stdin means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdinEof {
+    /// What runs may end, then the session ends.
+    Drain,
+    /// Nothing: a service goes on without anybody who gives it commands.
+    Ignore,
+    /// The session ends at once.
+    Abort,
 }
 
 /// What the bridge knows before the node has started.
@@ -56,6 +72,10 @@ pub struct Options {
     pub service: Option<ServiceName>,
     /// Who is connected at the start, and meant by commands that name nobody.
     pub connect: Option<Recipient>,
+    /// What the end of stdin means.
+    pub stdin_eof: StdinEof,
+    /// Told when the session begins to end, and how long that takes at most.
+    pub ending: Box<dyn Fn(Duration) + Send + Sync>,
     /// Looks for a server of the service on this machine, each time one is wanted. Must be quick.
     pub nearby: Box<dyn Fn() -> Option<Ticket> + Send + Sync>,
     /// Names messages that come without an id.
@@ -101,7 +121,10 @@ where
     let started = tokio::select! {
         biased;
         () = outbox.closed() => return exit::OK,
-        _ = next_signal(&mut signals) => return say_bye(outbox, Ending::Signal, exit::OK).await,
+        signal = next_signal(&mut signals) => {
+            let ending = signal.ending();
+            return say_bye(outbox, ending, ending.exit_code(None)).await;
+        }
         started = start => started,
     };
     let lines = stdin::start(input);
@@ -114,6 +137,28 @@ where
         (Ok(_), Err(error)) => {
             let failure = Failure::new(Code::Internal, "no thread for stdin");
             fail(outbox, &failure.because(error.to_string())).await
+        }
+    }
+}
+
+impl Signal {
+    /// Why the session ends then.
+    pub(super) fn ending(self) -> Ending {
+        match self {
+            Self::Terminate | Self::Interrupt => Ending::Signal,
+            Self::ParentGone => Ending::ParentGone,
+            Self::Panicked => Ending::Fatal,
+        }
+    }
+}
+
+impl Ending {
+    /// The process's exit code when the session ends like this, and `last` is its last failure.
+    pub(super) fn exit_code(self, last: Option<Code>) -> u8 {
+        match self {
+            Self::StdinEof => last.map_or(exit::OK, exit_code),
+            Self::Shutdown | Self::Signal | Self::ParentGone => exit::OK,
+            Self::Fatal => exit::INTERNAL,
         }
     }
 }

@@ -11,11 +11,11 @@ use tracing::{info, warn};
 
 use super::{
     command::{self, Command, Id, Rejected, Verb},
-    exit::{self, exit_code},
+    exit,
     output::{Ending, Output},
     recipient::{Directory, Recipient},
     reply::Reply,
-    run::{Options, Signal, Started, next_signal},
+    run::{Options, Signal, Started, StdinEof, next_signal},
     stdin::Line,
     stdout::{Lane, Outbox, Room},
     work::{Asked, Job, Outcome, Work},
@@ -34,10 +34,16 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 const QUIT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long the node gets to say goodbye to its peers and to take its record down.
-const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The same when nobody is left who waits for this process: it is gone within two seconds.
+const GOODBYE_TIME_MAX_ALONE: Duration = Duration::from_secs(1);
 
 /// How long a reader gets to take the last lines.
 pub(super) const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// From the moment that nothing may run any more to the end of the process, with some time to spare.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// How long a question that the node answers from memory may take.
 const QUESTION_TIME_MAX: Duration = Duration::from_secs(10);
@@ -47,7 +53,8 @@ pub(super) struct Session {
     node: Node,
     /// `None` when the node has no more to tell.
     events: Option<mpsc::Receiver<Event>>,
-    lines: mpsc::Receiver<Line>,
+    /// `None` when stdin has ended.
+    lines: Option<mpsc::Receiver<Line>>,
     signals: mpsc::Receiver<Signal>,
     outbox: Outbox,
     directory: Directory,
@@ -104,7 +111,7 @@ impl Session {
         Self {
             node: started.node,
             events: Some(started.events),
-            lines,
+            lines: Some(lines),
             signals,
             outbox,
             directory: Directory::new(options.service.clone(), options.connect.clone()),
@@ -117,26 +124,30 @@ impl Session {
     /// Serves until the end, whoever wants it; returns the exit code.
     pub(super) async fn run(mut self) -> u8 {
         self.connect_at_start().await;
-        let ending = match self.serve().await {
-            Ending::StdinEof => self.drain(Ending::StdinEof, DRAIN_TIME_MAX).await,
-            Ending::Shutdown => self.drain(Ending::Shutdown, QUIT_TIME_MAX).await,
-            ending @ (Ending::Signal | Ending::ParentGone | Ending::Fatal) => ending,
+        let ending = match (self.serve().await, self.options.stdin_eof) {
+            (Ending::StdinEof, StdinEof::Drain | StdinEof::Ignore) => {
+                self.drain(Ending::StdinEof, DRAIN_TIME_MAX).await
+            }
+            (Ending::Shutdown, _) => self.drain(Ending::Shutdown, QUIT_TIME_MAX).await,
+            (ending, _) => ending,
         };
         info!(?ending, "stopping");
-        let (exit_code, flush_time) = match self.stop().await {
-            Ok(()) => (self.exit_code(ending), FLUSH_TIME_MAX),
+        (self.options.ending)(STOP_TIME_MAX);
+        let (goodbye_time, flush_time) = match ending {
+            Ending::ParentGone => (GOODBYE_TIME_MAX_ALONE, FLUSH_TIME_MAX_ALONE),
+            Ending::StdinEof | Ending::Shutdown | Ending::Signal | Ending::Fatal => {
+                (GOODBYE_TIME_MAX, FLUSH_TIME_MAX)
+            }
+        };
+        let (exit_code, flush_time) = match self.stop(goodbye_time).await {
+            Ok(()) => (ending.exit_code(self.last_failure), flush_time),
             Err(AtOnce) => (exit::INTERRUPTED, AT_ONCE),
         };
         self.outbox.put_now(&Output::Bye { reason: ending, exit_code });
-        self.outbox.finish(flush_time).await;
-        exit_code
-    }
-
-    fn exit_code(&self, ending: Ending) -> u8 {
-        match ending {
-            Ending::StdinEof => self.last_failure.map_or(exit::OK, exit_code),
-            Ending::Shutdown | Ending::Signal | Ending::ParentGone => exit::OK,
-            Ending::Fatal => exit::INTERNAL,
+        let mut signals = self.signals;
+        tokio::select! {
+            () = self.outbox.finish(flush_time) => exit_code,
+            () = interrupted(&mut signals) => exit::INTERRUPTED,
         }
     }
 
@@ -150,8 +161,11 @@ impl Session {
                         return ending;
                     }
                 }
-                Happening::InputEnded => return Ending::StdinEof,
-                Happening::Signal(_) => return Ending::Signal,
+                Happening::InputEnded => match self.options.stdin_eof {
+                    StdinEof::Ignore => self.lines = None,
+                    StdinEof::Drain | StdinEof::Abort => return Ending::StdinEof,
+                },
+                Happening::Signal(signal) => return self.signalled(signal),
                 Happening::OutputClosed => return Ending::ParentGone,
                 Happening::NodeGone => {
                     self.report(&Failure::new(Code::Internal, "the node has stopped by itself"));
@@ -163,6 +177,7 @@ impl Session {
 
     /// Lets running commands end, for `limit` at most.
     async fn drain(&mut self, ending: Ending, limit: Duration) -> Ending {
+        (self.options.ending)(limit + STOP_TIME_MAX);
         let mut over = pin!(time::sleep(limit));
         while !self.work.is_empty() {
             tokio::select! {
@@ -172,7 +187,7 @@ impl Session {
                 }
                 happening = self.step(Phase::Draining) => match happening {
                     Happening::Told | Happening::Line(..) | Happening::InputEnded => {}
-                    Happening::Signal(_) => return Ending::Signal,
+                    Happening::Signal(signal) => return self.signalled(signal),
                     Happening::OutputClosed => return Ending::ParentGone,
                     Happening::NodeGone => return ending,
                 },
@@ -182,15 +197,15 @@ impl Session {
     }
 
     /// Stops the node and tells what it still has to tell. Every command has its answer afterwards.
-    async fn stop(&mut self) -> Result<(), AtOnce> {
+    async fn stop(&mut self, limit: Duration) -> Result<(), AtOnce> {
         let node = self.node.clone();
         let mut shutdown = pin!(node.shutdown());
-        let mut over = pin!(time::sleep(STOP_TIME_MAX));
+        let mut over = pin!(time::sleep(limit));
         let mut is_down = false;
         while !is_down || !self.work.is_empty() {
             tokio::select! {
                 () = &mut over => {
-                    warn!("the node has not stopped after {STOP_TIME_MAX:?}");
+                    warn!("the node has not stopped after {limit:?}");
                     break;
                 }
                 () = &mut shutdown, if !is_down => is_down = true,
@@ -218,7 +233,7 @@ impl Session {
         tokio::select! {
             () = outbox.closed(), if phase != Phase::Stopping => Happening::OutputClosed,
             signal = next_signal(&mut self.signals) => Happening::Signal(signal),
-            (room, line) = with_room(outbox, Lane::Answers, self.lines.recv()),
+            (room, line) = with_room(outbox, Lane::Answers, next(&mut self.lines)),
                 if phase == Phase::Serving =>
             {
                 line.map_or(Happening::InputEnded, |line| Happening::Line(room, line))
@@ -227,7 +242,7 @@ impl Session {
                 self.answer(room, &asked, outcome);
                 Happening::Told
             }
-            (room, event) = with_room(outbox, Lane::Events, next_event(&mut self.events)) => {
+            (room, event) = with_room(outbox, Lane::Events, next(&mut self.events)) => {
                 let Some(event) = event else {
                     self.events = None;
                     return Happening::NodeGone;
@@ -361,6 +376,15 @@ impl Session {
         Output::error(asked.id.as_ref(), failure, asked.peer, Some(elapsed))
     }
 
+    /// Why the session ends after `signal`.
+    fn signalled(&self, signal: Signal) -> Ending {
+        if signal == Signal::Panicked {
+            let failure = Failure::new(Code::Internal, "a part of the program has panicked");
+            self.report(&failure.hint("stderr says more; please report it"));
+        }
+        signal.ending()
+    }
+
     fn report(&self, failure: &Failure) {
         self.outbox.put_now(&Output::error(None, failure, None, None));
     }
@@ -371,10 +395,15 @@ async fn with_room<T>(outbox: &Outbox, lane: Lane, next: impl Future<Output = T>
     (room, next.await)
 }
 
-/// What the node tells next; never, when it has no more to tell.
-async fn next_event(events: &mut Option<mpsc::Receiver<Event>>) -> Option<Event> {
-    match events {
-        Some(events) => events.recv().await,
+/// Returns when the user presses Ctrl-C.
+async fn interrupted(signals: &mut mpsc::Receiver<Signal>) {
+    while next_signal(signals).await != Signal::Interrupt {}
+}
+
+/// What comes next, and `None` at the end; never, when the end has been seen.
+async fn next<T>(source: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match source {
+        Some(source) => source.recv().await,
         None => pending().await,
     }
 }
@@ -391,6 +420,9 @@ async fn in_time<T>(
 
 /// The id under which the connection that `--connect` asks for is answered.
 const CONNECT_ID: &str = "--connect";
+
+/// The same when nobody is left who waits.
+const FLUSH_TIME_MAX_ALONE: Duration = Duration::from_millis(500);
 
 /// Time to write one line.
 const AT_ONCE: Duration = Duration::from_millis(100);

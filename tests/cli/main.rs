@@ -1,92 +1,28 @@
 //! The program as a user's shell sees it: what it prints, what it leaves on disk, how it exits.
 //!
-//! No test here starts a node that may leave this machine: all run with `--stun none`,
-//! `--dht-bootstrap none` and a loopback address, and the environment says `none`, too.
+//! No test here starts a node that may leave this machine: `home` makes every command, and says `none` for
+//! the DHT and for STUN, or names a test network on loopback.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real programs take real time, and waits for them have deadlines"
+)]
+
+mod home;
+#[cfg(unix)]
+mod lifecycle;
+#[cfg(unix)]
+mod running;
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    path::Path,
+    process::Command,
 };
 
+use home::{Home, Outcome};
 use p2p_node::{identity::PeerId, ticket::Ticket};
-
-/// A user's home that no other test uses.
-struct Home {
-    path: PathBuf,
-}
-
-impl Home {
-    fn new(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{test}"));
-        // What an earlier run left.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(path.join("run")).unwrap();
-        Self { path }
-    }
-
-    fn identity(&self) -> PathBuf {
-        self.path.join("data/p2p-node/identity.key")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-node"));
-        command
-            .env_clear()
-            .env("HOME", &self.path)
-            .env("XDG_DATA_HOME", self.path.join("data"))
-            .env("XDG_RUNTIME_DIR", self.path.join("run"))
-            // Where a command starts a node though the test believes that it does not.
-            .env("P2P_NODE_DHT_BOOTSTRAP", "none")
-            .env("P2P_NODE_STUN", "none")
-            .stdin(Stdio::null())
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Outcome {
-        Outcome::of(self.command(args).output().unwrap())
-    }
-
-    /// A command that may start a node, but none that leaves this machine.
-    fn node_command(&self, args: &[&str]) -> Command {
-        let mut command = self.command(&["--stun", "none", "--dht-bootstrap", "none"]);
-        command.args(["--bind", "127.0.0.1"]).args(args);
-        command
-    }
-
-    fn run_node(&self, args: &[&str]) -> Outcome {
-        Outcome::of(self.node_command(args).output().unwrap())
-    }
-}
-
-/// What a run came to.
-struct Outcome {
-    exit_code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    fn of(output: Output) -> Self {
-        Self {
-            exit_code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// The names of the events on stdout; panics if there is anything else.
-    fn events(&self) -> Vec<String> {
-        let name = |line: &str| {
-            let event: serde_json::Value = serde_json::from_str(line).unwrap();
-            event["event"].as_str().unwrap().to_owned()
-        };
-        self.stdout.lines().map(name).collect()
-    }
-}
 
 #[test]
 fn help_shows_examples_for_every_command() {

@@ -10,6 +10,8 @@ use p2p_node::{
     failure::{Code, Failure},
 };
 
+use crate::stderr;
+
 /// Prints what a command came to, and turns it into the process's exit code.
 pub(crate) fn report(outcome: Result<String, Failure>) -> ExitCode {
     let printed = outcome.and_then(|line| {
@@ -35,6 +37,5 @@ pub(crate) fn complain(failure: &Failure) {
             text += &format!("  {label}: {line}\n");
         }
     }
-    // A closed stderr has nobody to tell it to.
-    let _ = io::stderr().write_all(text.as_bytes());
+    stderr::write(text.as_bytes());
 }

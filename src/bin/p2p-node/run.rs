@@ -16,13 +16,14 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    args::{IdentityChoice, RunArgs},
+    args::{IdentityChoice, NodeArgs, RunArgs},
     exit::complain,
     handoff::{self, HandOff},
     identity_file,
     lock::Lock,
-    private, signals,
+    panics, parent, peer_name, private, signals,
     start::start,
+    watchdog::Watchdog,
 };
 
 /// Bytes of a secret file that are read; a secret needs 32.
@@ -36,8 +37,8 @@ struct Held {
 }
 
 /// Runs a node until its user wants no more.
-pub(crate) fn run(args: RunArgs) -> ExitCode {
-    block_on(async { ExitCode::from(session(args).await) })
+pub(crate) fn run(args: RunArgs, watchdog: &Watchdog) -> ExitCode {
+    block_on(async { ExitCode::from(session(args, watchdog).await) })
 }
 
 /// Runs `program` on threads of its own.
@@ -55,19 +56,30 @@ pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     code
 }
 
-async fn session(args: RunArgs) -> u8 {
-    let io = Io { input: io::stdin(), output: io::stdout(), signals: signals::listen() };
+async fn session(args: RunArgs, watchdog: &Watchdog) -> u8 {
+    let (ends, signals) = signals::listen(watchdog.clone());
+    panics::tell(ends.clone());
+    parent::watch(args.parent, ends);
+    let io = Io { input: io::stdin(), output: io::stdout(), signals };
+    let connect = args.connect.as_ref().map(peer_name::read).transpose();
+    let watchdog = watchdog.clone();
     let options = Options {
         role: args.mode,
         pid: std::process::id(),
-        service: args.service.clone(),
-        connect: args.connect.clone(),
-        nearby: nearby(args.mode, args.service.clone()),
+        service: args.node.service.clone(),
+        connect: connect.clone().unwrap_or_default(),
+        stdin_eof: args.stdin_eof,
+        ending: Box::new(move |limit| watchdog.arm(limit, exit::INTERNAL)),
+        nearby: nearby(args.mode, args.node.service.clone()),
         entropy: Entropy::from_system(),
         clock: Clock::system(),
     };
     let mut held = Held::default();
-    bridge::run(io, options, start_node(args, &mut held)).await
+    let start = async {
+        connect?;
+        start_node(args.node, args.mode, &mut held).await
+    };
+    bridge::run(io, options, start).await
 }
 
 /// Finds servers on this machine for a client. A server does not look for others.
@@ -82,9 +94,9 @@ fn nearby(
     }
 }
 
-async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> {
-    let identity = identity(&args, held)?;
-    let mut config = Config::new(identity.clone(), args.mode);
+async fn start_node(args: NodeArgs, mode: Role, held: &mut Held) -> Result<Started, Failure> {
+    let identity = identity(&args, mode, held)?;
+    let mut config = Config::new(identity.clone(), mode);
     config.service =
         args.service.map(|name| service(name, args.secret_file.as_deref())).transpose()?;
     config.allow = args.allow;
@@ -92,7 +104,7 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
     config.connect_timeout = args.connect_timeout;
     // A server on this machine is handed over when it is needed; others take a search, so it begins now.
     let service_name = config.service.as_ref().map(|service| service.name.clone());
-    if nearby(args.mode, service_name.clone())().is_none() {
+    if nearby(mode, service_name.clone())().is_none() {
         config.standing = service_name.map(Target::Service);
     }
     let admission = Admission::of(&config);
@@ -100,7 +112,7 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
     let bind = args.network.bind.clone();
     let (node, events) = start(config, args.network)?;
     let addresses = node.status().await?.local_addresses;
-    if args.mode == Role::Server {
+    if mode == Role::Server {
         if let Some(warning) = admission.warning() {
             warn!("{warning}");
         }
@@ -112,9 +124,9 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
     Ok(Started { node, events, addresses, admission })
 }
 
-fn identity(args: &RunArgs, held: &mut Held) -> Result<Identity, Failure> {
+fn identity(args: &NodeArgs, mode: Role, held: &mut Held) -> Result<Identity, Failure> {
     let mut entropy = Entropy::from_system();
-    let path = match (&args.identity, args.mode) {
+    let path = match (&args.identity, mode) {
         (IdentityChoice::File(path), _) => path.clone(),
         (IdentityChoice::ByMode, Role::Server) => identity_file::default_path()?,
         (IdentityChoice::Ephemeral, _) | (IdentityChoice::ByMode, Role::Client) => {

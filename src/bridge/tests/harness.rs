@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::fake_node::{self, Control, Manner};
 use crate::{
-    bridge::run::{Io, Options, Signal, Started, run},
+    bridge::run::{Io, Options, Signal, Started, StdinEof, run},
     entropy::Entropy,
     failure::Failure,
     node::{Role, clock::Clock},
@@ -54,6 +54,8 @@ pub(super) fn options() -> Options {
         pid: 4711,
         service: Some("myapi:v1".parse().unwrap()),
         connect: None,
+        stdin_eof: StdinEof::Drain,
+        ending: Box::new(|_| {}),
         nearby: Box::new(|| None),
         entropy: Entropy::from_seed(1),
         clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
