@@ -110,7 +110,7 @@ async fn start_node(args: NodeArgs, mode: Role, held: &mut Held) -> Result<Start
     let admission = Admission::of(&config);
     let service = config.service.as_ref().map(|service| service.name.clone());
     let bind = args.network.bind.clone();
-    let (node, events) = start(config, args.network)?;
+    let (node, events, inbox) = start(config, args.network)?;
     let addresses = node.status().await?.local_addresses;
     if mode == Role::Server {
         if let Some(warning) = admission.warning() {
@@ -121,7 +121,7 @@ async fn start_node(args: NodeArgs, mode: Role, held: &mut Held) -> Result<Start
             .inspect_err(|error| debug!(%error, "clients on this machine have to search"))
             .unwrap_or_default();
     }
-    Ok(Started { node, events, addresses, admission })
+    Ok(Started { node, events, inbox, addresses, admission })
 }
 
 fn identity(args: &NodeArgs, mode: Role, held: &mut Held) -> Result<Identity, Failure> {
