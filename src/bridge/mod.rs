@@ -17,9 +17,10 @@ mod run;
 mod session;
 mod stdin;
 mod stdout;
+pub mod terminal;
 mod work;
 
-pub use run::{Io, Options, Signal, Started, StdinEof, run};
+pub use run::{Io, Notation, Options, Render, Signal, Started, StdinEof, run};
 pub use session::STOP_TIME_MAX;
 
 #[cfg(test)]

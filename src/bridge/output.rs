@@ -161,12 +161,12 @@ pub enum Output<'a> {
 /// A failure's text.
 #[derive(Debug, Serialize)]
 pub struct Reason<'a> {
-    code: &'static str,
-    message: &'a str,
+    pub(super) code: &'static str,
+    pub(super) message: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    why: &'a str,
+    pub(super) why: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    hint: &'a str,
+    pub(super) hint: &'a str,
 }
 
 /// Who may connect to the node.
@@ -202,14 +202,14 @@ pub enum Ending {
 pub struct MessageOutput<'a> {
     id: &'a str,
     r#type: &'a str,
-    payload: Payload<'a>,
+    pub(super) payload: Payload<'a>,
     encoding: &'static str,
     timestamp: i64,
     metadata: &'a BTreeMap<String, String>,
 }
 
 #[derive(Debug)]
-enum Payload<'a> {
+pub(super) enum Payload<'a> {
     Utf8(&'a str),
     Base64(&'a Bytes),
 }

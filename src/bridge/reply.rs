@@ -50,9 +50,9 @@ pub enum Reply {
 pub struct Delivery {
     message_id: String,
     #[serde(serialize_with = "display")]
-    peer: PeerId,
-    state: &'static str,
-    rtt_ms: f64,
+    pub(super) peer: PeerId,
+    pub(super) state: &'static str,
+    pub(super) rtt_ms: f64,
 }
 
 /// A link that is up.
@@ -61,49 +61,49 @@ pub struct Link {
     /// To whom.
     #[serde(serialize_with = "display")]
     pub peer: PeerId,
-    direction: &'static str,
-    path: Path,
-    rtt_ms: f64,
-    took_ms: u64,
+    pub(super) direction: &'static str,
+    pub(super) path: Path,
+    pub(super) rtt_ms: f64,
+    pub(super) took_ms: u64,
 }
 
 /// How a peer is reached.
 #[derive(Debug, Serialize)]
 pub struct Path {
-    kind: &'static str,
+    pub(super) kind: &'static str,
     local: SocketAddr,
-    remote: SocketAddr,
+    pub(super) remote: SocketAddr,
 }
 
 /// A connected peer.
 #[derive(Debug, Serialize)]
 pub struct Peer {
     #[serde(flatten)]
-    link: Link,
-    connected_ms: u64,
-    messages_sent: u64,
-    messages_received: u64,
+    pub(super) link: Link,
+    pub(super) connected_ms: u64,
+    pub(super) messages_sent: u64,
+    pub(super) messages_received: u64,
 }
 
 /// How the node fares.
 #[derive(Debug, Serialize)]
 pub struct StatusReply {
     #[serde(serialize_with = "display")]
-    peer_id: PeerId,
-    online: bool,
-    nat: String,
-    local_addrs: Vec<SocketAddr>,
-    public_addrs: Vec<SocketAddr>,
-    peers: usize,
-    uptime_ms: u64,
-    dht_nodes: usize,
+    pub(super) peer_id: PeerId,
+    pub(super) online: bool,
+    pub(super) nat: String,
+    pub(super) local_addrs: Vec<SocketAddr>,
+    pub(super) public_addrs: Vec<SocketAddr>,
+    pub(super) peers: usize,
+    pub(super) uptime_ms: u64,
+    pub(super) dht_nodes: usize,
 }
 
 /// One command, explained.
 #[derive(Debug, Serialize)]
 pub struct CommandHelp {
-    usage: &'static str,
-    does: &'static str,
+    pub(super) usage: &'static str,
+    pub(super) does: &'static str,
 }
 
 impl From<&Connection> for Link {

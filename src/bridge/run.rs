@@ -61,9 +61,23 @@ pub enum StdinEof {
     Abort,
 }
 
+/// How events are written.
+#[derive(Clone, Copy, Debug)]
+pub enum Notation {
+    /// JSON lines.
+    Lines,
+    /// What this makes of an event, for a person to read.
+    Terminal(Render),
+}
+
+/// Makes a line for people, without its line feed; `None` for what they need not see.
+pub type Render = fn(&Output<'_>) -> Option<String>;
+
 /// What the bridge knows before the node has started.
 #[allow(missing_debug_implementations, reason = "a closure has nothing to show")]
 pub struct Options {
+    /// How events are written.
+    pub notation: Notation,
     /// What the node does with its service.
     pub role: Role,
     /// The process id that `hello` names.
@@ -112,7 +126,7 @@ where
     W: Write + Send + 'static,
 {
     let Io { input, output, mut signals } = io;
-    let outbox = match Outbox::start(output) {
+    let outbox = match Outbox::start(output, options.notation) {
         Ok(outbox) => outbox,
         Err(error) => {
             error!(%error, "no thread for stdout");

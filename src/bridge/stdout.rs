@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tracing::debug;
 
-use super::output::Output;
+use super::{output::Output, run::Notation};
 
 /// Bytes of events that wait to be written: a third of the largest message's line. A lane that has any
 /// room left takes one whole line, so three quarters of a lane and one line are the most it holds.
@@ -25,6 +25,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// The queue in front of stdout.
 #[derive(Debug)]
 pub(super) struct Outbox {
+    notation: Notation,
     lines: mpsc::UnboundedSender<Queued>,
     events: Arc<Semaphore>,
     answers: Arc<Semaphore>,
@@ -58,7 +59,10 @@ impl Outbox {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(super) fn start(
+        output: impl Write + Send + 'static,
+        notation: Notation,
+    ) -> io::Result<Self> {
         // Bounded by the two semaphores, in bytes.
         let (lines, queue) = mpsc::unbounded_channel();
         let (done, finished) = oneshot::channel();
@@ -70,6 +74,7 @@ impl Outbox {
             let _ = done.send(());
         })?;
         Ok(Self {
+            notation,
             lines,
             events: Arc::new(Semaphore::new(EVENT_BYTES_MAX)),
             answers: Arc::new(Semaphore::new(ANSWER_BYTES_MAX)),
@@ -89,7 +94,7 @@ impl Outbox {
 
     /// Queues a line.
     pub(super) fn put(&self, mut room: Room, output: &Output<'_>) {
-        let line = output.encode();
+        let line = self.encode(output);
         let lane = Arc::clone(room.permit.semaphore());
         // The last line may overdraw its lane; only this task takes permits, so what is counted is there.
         let more = line.len().saturating_sub(1).min(lane.available_permits());
@@ -102,7 +107,7 @@ impl Outbox {
 
     /// Queues one of the few lines at the beginning and the end of a session, which wait for nothing.
     pub(super) fn put_now(&self, output: &Output<'_>) {
-        self.queue(output.encode(), None);
+        self.queue(self.encode(output), None);
     }
 
     /// Returns when nobody reads stdout any more.
@@ -115,6 +120,16 @@ impl Outbox {
         drop(self.lines);
         // A reader that has stopped reading gets no more time.
         let _ = tokio::time::timeout(limit, self.finished).await;
+    }
+
+    /// The line as bytes, with its line feed; nothing for what is not to be seen.
+    fn encode(&self, output: &Output<'_>) -> Vec<u8> {
+        match self.notation {
+            Notation::Lines => output.encode(),
+            Notation::Terminal(render) => {
+                render(output).map(|line| line + "\n").unwrap_or_default().into_bytes()
+            }
+        }
     }
 
     fn queue(&self, line: Vec<u8>, room: Option<Room>) {
@@ -181,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn events_wait_for_a_reader_and_answers_do_not_wait_for_events() {
         let (reader, writer) = io::pipe().unwrap();
-        let outbox = Outbox::start(writer).unwrap();
+        let outbox = Outbox::start(writer, Notation::Lines).unwrap();
         let count = fill(&outbox).await;
         assert!((8..=10).contains(&count), "{count}");
         assert!(poll_once(outbox.room(Lane::Answers)).await.is_some());
@@ -195,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_goes_away_is_noticed() {
         let (reader, writer) = io::pipe().unwrap();
-        let outbox = Outbox::start(writer).unwrap();
+        let outbox = Outbox::start(writer, Notation::Lines).unwrap();
         drop(reader);
         outbox.put_now(&Output::from(&message(1)));
         outbox.closed().await;

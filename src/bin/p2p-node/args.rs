@@ -10,12 +10,12 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
-pub(crate) use self::{
-    log::LogArgs,
-    network::{IdentityChoice, NodeArgs},
-    run::{PeerName, RunArgs},
-};
 use self::{log::LogFlags, network::IdentityFlag, run::RunFlags};
+pub(crate) use self::{
+    log::{Colour, LogArgs},
+    network::{IdentityChoice, NodeArgs},
+    run::{PeerName, RunArgs, Stdio},
+};
 use crate::{demo::DemoArgs, testnet::TestnetArgs};
 
 /// What the user wants.

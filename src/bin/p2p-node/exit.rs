@@ -6,7 +6,10 @@ use std::{
 };
 
 use p2p_node::{
-    bridge::exit::exit_code,
+    bridge::{
+        exit::exit_code,
+        terminal::{self, Style},
+    },
     failure::{Code, Failure},
 };
 
@@ -30,12 +33,6 @@ pub(crate) fn report(outcome: Result<String, Failure>) -> ExitCode {
 
 /// What went wrong, why, and what to do, on stderr.
 pub(crate) fn complain(failure: &Failure) {
-    let Failure { code, message, why, hint } = failure;
-    let mut text = format!("error[{code}]: {message}\n");
-    for (label, line) in [("why", why), ("try", hint)] {
-        if !line.is_empty() {
-            text += &format!("  {label}: {line}\n");
-        }
-    }
+    let text = terminal::failure(failure, Style::Plain) + "\n";
     stderr::write(text.as_bytes());
 }

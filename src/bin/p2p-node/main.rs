@@ -13,6 +13,7 @@ mod panics;
 mod parent;
 mod peer_name;
 mod private;
+mod prompt;
 mod run;
 mod signals;
 mod start;
@@ -28,6 +29,7 @@ use watchdog::Watchdog;
 
 fn main() -> ExitCode {
     let Args { action, log } = Args::read();
+    let colour = log.colour;
     logging::start(log);
     let Ok(watchdog) = Watchdog::start(end_now) else {
         // A system that gives no thread runs no node either.
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
     panics::watch(watchdog.clone());
     // A panic has told its story on stderr by then; 1 is the exit code of a bug.
     let exit_code = panic::catch_unwind(|| match action {
-        Action::Run(args) => run::run(*args, &watchdog),
+        Action::Run(args) => run::run(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
         Action::Demo(args) => run::block_on(demo::demo(args)),

@@ -1,9 +1,14 @@
 //! The main use of the program: a node that is driven over stdin and stdout.
 
-use std::{fs, io, path::Path, process::ExitCode};
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::Path,
+    process::ExitCode,
+};
 
 use p2p_node::{
-    bridge::{self, Io, Options, Started, exit, output::Admission},
+    bridge::{self, Io, Notation, Options, Started, exit, output::Admission, terminal},
     entropy::Entropy,
     failure::{Code, Failure},
     identity::Identity,
@@ -16,12 +21,12 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use crate::{
-    args::{IdentityChoice, NodeArgs, RunArgs},
+    args::{Colour, IdentityChoice, NodeArgs, RunArgs, Stdio},
     exit::complain,
     handoff::{self, HandOff},
     identity_file,
     lock::Lock,
-    panics, parent, peer_name, private, signals,
+    panics, parent, peer_name, private, prompt, signals,
     start::start,
     watchdog::Watchdog,
 };
@@ -37,8 +42,8 @@ struct Held {
 }
 
 /// Runs a node until its user wants no more.
-pub(crate) fn run(args: RunArgs, watchdog: &Watchdog) -> ExitCode {
-    block_on(async { ExitCode::from(session(args, watchdog).await) })
+pub(crate) fn run(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> ExitCode {
+    block_on(async { ExitCode::from(session(args, colour, watchdog).await) })
 }
 
 /// Runs `program` on threads of its own.
@@ -56,14 +61,16 @@ pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     code
 }
 
-async fn session(args: RunArgs, watchdog: &Watchdog) -> u8 {
+async fn session(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> u8 {
     let (ends, signals) = signals::listen(watchdog.clone());
     panics::tell(ends.clone());
     parent::watch(args.parent, ends);
-    let io = Io { input: io::stdin(), output: io::stdout(), signals };
+    let (input, output, notation) = speak(args.stdio, colour);
+    let io = Io { input, output, signals };
     let connect = args.connect.as_ref().map(peer_name::read).transpose();
     let watchdog = watchdog.clone();
     let options = Options {
+        notation,
         role: args.mode,
         pid: std::process::id(),
         service: args.node.service.clone(),
@@ -80,6 +87,33 @@ async fn session(args: RunArgs, watchdog: &Watchdog) -> u8 {
         start_node(args.node, args.mode, &mut held).await
     };
     bridge::run(io, options, start).await
+}
+
+/// What is read and written, and how: for people on a terminal, for programs elsewhere.
+fn speak(stdio: Stdio, colour: Colour) -> (Box<dyn Read + Send>, Box<dyn Write + Send>, Notation) {
+    let (input, output) = (io::stdin(), io::stdout());
+    let is_terminal = input.is_terminal() && output.is_terminal();
+    let render = match colour.is_for(&output) {
+        true => terminal::coloured,
+        false => terminal::plain,
+    };
+    match (stdio, is_terminal) {
+        (Stdio::Json, _) | (Stdio::Auto, false) => {
+            (Box::new(input), Box::new(output), Notation::Lines)
+        }
+        (Stdio::Auto | Stdio::Text, true) if can_erase() => {
+            let (input, output) = prompt::between(input, output);
+            (Box::new(input), Box::new(output), Notation::Terminal(render))
+        }
+        (Stdio::Auto | Stdio::Text, _) => {
+            (Box::new(input), Box::new(output), Notation::Terminal(render))
+        }
+    }
+}
+
+/// Whether the terminal understands what a prompt needs.
+fn can_erase() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
 }
 
 /// Finds servers on this machine for a client. A server does not look for others.

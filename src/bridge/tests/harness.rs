@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::fake_node::{self, Control, Manner};
 use crate::{
-    bridge::run::{Io, Options, Signal, Started, StdinEof, run},
+    bridge::run::{Io, Notation, Options, Signal, Started, StdinEof, run},
     entropy::Entropy,
     failure::Failure,
     node::{Role, clock::Clock},
@@ -50,6 +50,7 @@ pub(super) fn io() -> (Io<PipeReader, PipeWriter>, Ends) {
 /// The same in every test, so that what is made up is known.
 pub(super) fn options() -> Options {
     Options {
+        notation: Notation::Lines,
         role: Role::Server,
         pid: 4711,
         service: Some("myapi:v1".parse().unwrap()),
