@@ -3,6 +3,7 @@
 mod examples;
 mod log;
 mod network;
+mod oneshot;
 mod run;
 mod values;
 
@@ -10,10 +11,16 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
-use self::{log::LogFlags, network::IdentityFlag, run::RunFlags};
+use self::{
+    log::LogFlags,
+    network::IdentityFlag,
+    oneshot::{ListenFlags, PingFlags, SendFlags},
+    run::RunFlags,
+};
 pub(crate) use self::{
     log::{Colour, LogArgs},
     network::{IdentityChoice, NodeArgs},
+    oneshot::{ListenArgs, PingArgs, SendArgs, Shape, Text},
     run::{PeerName, RunArgs, Stdio},
 };
 use crate::{demo::DemoArgs, testnet::TestnetArgs};
@@ -30,6 +37,12 @@ pub(crate) struct Args {
 pub(crate) enum Action {
     /// Run a node.
     Run(Box<RunArgs>),
+    /// Send a message.
+    Send(Box<SendArgs>),
+    /// Print messages.
+    Listen(Box<ListenArgs>),
+    /// See whether a peer answers.
+    Ping(Box<PingArgs>),
     /// Print the peer id.
     Id { identity: Option<PathBuf> },
     /// Play the main job.
@@ -66,6 +79,15 @@ enum Command {
     /// Run a node that is driven over stdin and stdout, as p2p-node does without a command
     #[command(after_help = examples::RUN)]
     Run(Box<RunFlags>),
+    /// Send one message, and end when it is delivered
+    #[command(after_help = examples::SEND)]
+    Send(Box<SendFlags>),
+    /// Print messages as they arrive, one a line; others find this node as they find a server
+    #[command(after_help = examples::LISTEN)]
+    Listen(Box<ListenFlags>),
+    /// See whether a peer can be reached, how, and how quickly it answers
+    #[command(after_help = examples::PING)]
+    Ping(Box<PingFlags>),
     /// Print the peer id of this user's identity, which is made if there is none
     #[command(after_help = examples::ID)]
     Id {
@@ -103,6 +125,15 @@ impl Args {
         let action = match command {
             None => Action::Run(Box::new(RunArgs::from_flags(run, own)?)),
             Some(Command::Run(flags)) => Action::Run(Box::new(RunArgs::from_flags(*flags, own)?)),
+            Some(Command::Send(flags)) => {
+                Action::Send(Box::new(SendArgs::from_flags(*flags, own)?))
+            }
+            Some(Command::Listen(flags)) => {
+                Action::Listen(Box::new(ListenArgs::from_flags(*flags, own)?))
+            }
+            Some(Command::Ping(flags)) => {
+                Action::Ping(Box::new(PingArgs::from_flags(*flags, own)?))
+            }
             Some(Command::Id { identity }) => Action::Id { identity: identity.identity },
             Some(Command::Demo(args)) => Action::Demo(args),
             Some(Command::Testnet(args)) => Action::Testnet(args),

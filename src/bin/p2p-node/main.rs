@@ -6,9 +6,11 @@ mod demo;
 mod exit;
 mod handoff;
 mod identity_file;
+mod launch;
 mod lock;
 mod logging;
 mod offline;
+mod oneshot;
 mod panics;
 mod parent;
 mod peer_name;
@@ -39,6 +41,9 @@ fn main() -> ExitCode {
     // A panic has told its story on stderr by then; 1 is the exit code of a bug.
     let exit_code = panic::catch_unwind(|| match action {
         Action::Run(args) => run::run(*args, colour, &watchdog),
+        Action::Send(args) => oneshot::send(*args, colour, &watchdog),
+        Action::Listen(args) => oneshot::listen(*args, colour, &watchdog),
+        Action::Ping(args) => oneshot::ping(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
         Action::Demo(args) => run::block_on(demo::demo(args)),

@@ -27,6 +27,30 @@ Examples:
   p2p-node run --mode server --service myapi:v1
   p2p-node run --mode client --connect-file ticket.txt";
 
+pub(super) const SEND: &str = "\
+Examples:
+  p2p-node send service:myapi:v1 hello
+  tar c folder | p2p-node send service:myapi:v1 - --type archive
+  p2p-node send --peer-file ticket.txt hello
+  P2P_NODE_PEER=\"$(ssh host p2p-node ticket)\" p2p-node send hello
+
+Ends with 0 when the other program has the message; 5 if the peer is not found or not reached, 6 if it
+refuses, 7 if time is over.";
+
+pub(super) const LISTEN: &str = "\
+Examples:
+  p2p-node listen --service myapi:v1
+  p2p-node listen --service myapi:v1 --count 1 --timeout 1m --payload-only > folder.tar
+
+Ends with 0 after --count messages, or when it is stopped; 7 if time is over.";
+
+pub(super) const PING: &str = "\
+Examples:
+  p2p-node ping service:myapi:v1
+  p2p-node ping --peer-file ticket.txt --count 10
+
+Ends with 0 if any answer came, else with 5.";
+
 pub(super) const ID: &str = "\
 Examples:
   p2p-node id

@@ -105,23 +105,12 @@ pub(super) struct NodeFlags {
 }
 
 impl NodeArgs {
-    /// What `flags` mean; `named` is a service that another argument names.
-    pub(super) fn from_flags(
-        flags: NodeFlags,
-        named: Option<&ServiceName>,
-        matches: &ArgMatches,
-    ) -> Result<Self, clap::Error> {
+    /// What `flags` mean.
+    pub(super) fn from_flags(flags: NodeFlags, matches: &ArgMatches) -> Result<Self, clap::Error> {
         let identity = identity_choice(&flags, matches)?;
-        let service = flags.service.or_else(|| named.cloned());
-        if service.is_none() && source(matches, "service_secret_file") == COMMAND_LINE {
-            return Err(conflict(
-                ErrorKind::MissingRequiredArgument,
-                "--service-secret-file needs the service whose secret it is: --service NAME",
-            ));
-        }
         Ok(Self {
-            secret_file: flags.service_secret_file.filter(|_| service.is_some()),
-            service,
+            secret_file: flags.service_secret_file,
+            service: flags.service,
             allow: flags.allow.into_iter().collect(),
             identity,
             stun: servers(flags.stun, &PUBLIC_STUN_SERVERS)?,
@@ -132,6 +121,17 @@ impl NodeArgs {
             connect_timeout: flags.connect_timeout,
         })
     }
+}
+
+/// A typed secret is somebody's: of the service that is named, too.
+pub(super) fn require_service(node: &NodeArgs, matches: &ArgMatches) -> Result<(), clap::Error> {
+    if node.service.is_none() && source(matches, "service_secret_file") == COMMAND_LINE {
+        return Err(conflict(
+            ErrorKind::MissingRequiredArgument,
+            "--service-secret-file needs the service whose secret it is: --service NAME",
+        ));
+    }
+    Ok(())
 }
 
 /// What was typed wins over what is in the environment; both typed, or both inherited, contradict.

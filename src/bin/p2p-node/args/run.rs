@@ -9,7 +9,7 @@ use p2p_node::{
 };
 
 use super::{
-    network::{NodeArgs, NodeFlags, Typed, conflict, typed_one},
+    network::{NodeArgs, NodeFlags, Typed, conflict, require_service, typed_one},
     values,
 };
 
@@ -99,6 +99,8 @@ enum Eof {
 
 impl RunArgs {
     pub(super) fn from_flags(flags: RunFlags, matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let node = NodeArgs::from_flags(flags.node, matches)?;
+        require_service(&node, matches)?;
         Ok(Self {
             mode: match flags.mode {
                 Mode::Server => Role::Server,
@@ -126,7 +128,7 @@ impl RunArgs {
             },
             parent: flags.parent_pid,
             stdio: flags.stdio,
-            node: NodeArgs::from_flags(flags.node, None, matches)?,
+            node,
         })
     }
 }
