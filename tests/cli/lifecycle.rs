@@ -82,7 +82,7 @@ fn the_end_of_stdin_can_end_everything_at_once() {
     assert!(outcome.stdout.contains(r#""id":"7","code":"shutting_down""#), "{outcome:?}");
 }
 
-fn silent_ticket(socket: &std::net::UdpSocket) -> p2p_node::ticket::Ticket {
+pub(crate) fn silent_ticket(socket: &std::net::UdpSocket) -> p2p_node::ticket::Ticket {
     let identity = p2p_node::identity::Identity::from_seed([9; 32]);
     p2p_node::ticket::Ticket::of(&identity, vec![socket.local_addr().unwrap()])
 }

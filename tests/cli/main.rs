@@ -13,7 +13,11 @@ mod home;
 #[cfg(unix)]
 mod lifecycle;
 #[cfg(unix)]
+mod oneshot;
+#[cfg(unix)]
 mod running;
+#[cfg(unix)]
+mod terminal;
 
 use std::{
     fs::{self, File},
@@ -27,8 +31,16 @@ use p2p_node::{identity::PeerId, ticket::Ticket};
 #[test]
 fn help_shows_examples_for_every_command() {
     let home = Home::new("help");
-    for args in [&["--help"][..], &["id", "--help"], &["ticket", "--help"], &["help", "id"]] {
-        let outcome = home.run(args);
+    let listed = home.run(&["--help"]).stdout;
+    let commands = listed.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // What goes on in a second line is set in further.
+    let commands = commands.lines().filter(|line| !line.starts_with("   "));
+    let commands = commands.map(|line| line.split_whitespace().next().unwrap());
+    let commands: Vec<&str> = commands.filter(|command| *command != "help").collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let helps = commands.iter().map(|command| vec![*command, "--help"]);
+    for args in helps.chain([vec!["--help"], vec!["help", "id"]]) {
+        let outcome = home.run(&args);
         assert_eq!(outcome.exit_code, Some(0));
         assert!(outcome.stdout.contains("Examples:\n  p2p-node "), "{args:?}");
     }
@@ -136,6 +148,39 @@ fn a_secret_file_without_a_secret_is_refused() {
 }
 
 #[test]
+fn completions_are_scripts_that_their_shells_take() {
+    let home = Home::new("completions");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let outcome = home.run(&["completions", shell]);
+        assert_eq!(outcome.exit_code, Some(0));
+        for word in ["testnet", "stdin-eof"] {
+            assert!(outcome.stdout.contains(word), "{shell}: {word}");
+        }
+    }
+    let script = home.path.join("completions.bash");
+    fs::write(&script, home.run(&["completions", "bash"]).stdout).unwrap();
+    let read = Command::new("bash").arg("-n").arg(&script).status();
+    assert!(read.unwrap().success());
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let home = Home::new("manual");
+    let page = home.run(&["man"]);
+    assert_eq!(page.exit_code, Some(0));
+    for heading in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH SUBCOMMANDS"] {
+        assert!(page.stdout.contains(heading), "{heading}");
+    }
+    let folder = home.path.join("man");
+    assert_eq!(home.run(&["man", folder.to_str().unwrap()]).exit_code, Some(0));
+    let send = fs::read_to_string(folder.join("p2p-node-send.1")).unwrap();
+    assert!(send.contains("16 MiB at most"), "{send}");
+    let nowhere = home.run(&["man", "/dev/null/folder"]);
+    assert_eq!(nowhere.exit_code, Some(3));
+    assert!(nowhere.stderr.starts_with("error[config_invalid]: "), "{}", nowhere.stderr);
+}
+
+#[test]
 fn wrong_usage_is_told_on_stderr_and_nothing_starts() {
     let home = Home::new("usage");
     for args in [
@@ -151,6 +196,11 @@ fn wrong_usage_is_told_on_stderr_and_nothing_starts() {
         &["--connect-timeout", "0"],
         &["--bind", "localhost"],
         &["--log", "p2p_node=loud"],
+        &["--stdio", "morse"],
+        &["--stdin-eof", "wait"],
+        &["--parent-pid", "0"],
+        &["--connect", "service", "--connect-file", "ticket"],
+        &["--color", "sometimes"],
         &["ticket", "--addrs", "here"],
         &["dance"],
     ] {

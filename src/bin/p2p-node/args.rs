@@ -10,6 +10,7 @@ mod values;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap_complete::Shell;
 
 use self::{
     log::LogFlags,
@@ -49,6 +50,10 @@ pub(crate) enum Action {
     Demo(DemoArgs),
     /// Run a network without internet.
     Testnet(TestnetArgs),
+    /// Print a script for a shell.
+    Completions(Shell),
+    /// Print the manual, or write it into a folder.
+    Man { directory: Option<PathBuf> },
     /// Print the ticket.
     Ticket { identity: Option<PathBuf>, addrs: Vec<SocketAddr> },
 }
@@ -82,7 +87,7 @@ enum Command {
     /// Send one message, and end when it is delivered
     #[command(after_help = examples::SEND)]
     Send(Box<SendFlags>),
-    /// Print messages as they arrive, one a line; others find this node as they find a server
+    /// Print messages as they arrive; others find this node as they find a server
     #[command(after_help = examples::LISTEN)]
     Listen(Box<ListenFlags>),
     /// See whether a peer can be reached, how, and how quickly it answers
@@ -109,6 +114,19 @@ enum Command {
     /// Run a DHT and STUN servers for a network without internet, until stopped
     #[command(after_help = examples::TESTNET)]
     Testnet(TestnetArgs),
+    /// Print what teaches a shell to complete this program's arguments
+    #[command(after_help = examples::COMPLETIONS)]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write the pages of all commands into a folder
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 impl Args {
@@ -137,6 +155,8 @@ impl Args {
             Some(Command::Id { identity }) => Action::Id { identity: identity.identity },
             Some(Command::Demo(args)) => Action::Demo(args),
             Some(Command::Testnet(args)) => Action::Testnet(args),
+            Some(Command::Completions { shell }) => Action::Completions(shell),
+            Some(Command::Man { directory }) => Action::Man { directory },
             Some(Command::Ticket { addrs, identity }) => {
                 Action::Ticket { identity: identity.identity, addrs }
             }
@@ -145,6 +165,11 @@ impl Args {
         let log_is_typed = source(matches, "log") == Some(ValueSource::CommandLine);
         Ok(Self { action, log: log.read(log_is_typed) })
     }
+}
+
+/// The whole command line, for what is generated from it.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
 }
 
 fn source(matches: &ArgMatches, name: &str) -> Option<ValueSource> {

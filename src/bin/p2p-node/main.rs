@@ -4,6 +4,7 @@ mod args;
 mod defaults;
 mod demo;
 mod exit;
+mod generated;
 mod handoff;
 mod identity_file;
 mod launch;
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         Action::Ping(args) => oneshot::ping(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
+        Action::Completions(shell) => generated::completions(shell),
+        Action::Man { directory } => generated::man(directory.as_deref()),
         Action::Demo(args) => run::block_on(demo::demo(args)),
         Action::Testnet(args) => run::block_on(testnet::testnet(args, watchdog.clone())),
     })

@@ -72,3 +72,13 @@ pub(super) const TESTNET: &str = "\
 Examples:
   p2p-node testnet
   p2p-node testnet --bind 192.168.1.20 --nodes 40";
+
+pub(super) const COMPLETIONS: &str = "\
+Examples:
+  p2p-node completions bash > ~/.local/share/bash-completion/completions/p2p-node
+  p2p-node completions fish > ~/.config/fish/completions/p2p-node.fish";
+
+pub(super) const MAN: &str = "\
+Examples:
+  p2p-node man | man -l -
+  p2p-node man ~/.local/share/man/man1";

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, CommandFactory, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgMatches, CommandFactory, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource,
+};
 use p2p_node::{identity::PeerId, service::ServiceName};
 
 use super::{
@@ -61,7 +63,7 @@ pub(super) struct NodeFlags {
     #[command(flatten)]
     identity: IdentityFlag,
     /// Use a new identity that is gone with the process; clients do so unless --identity is given
-    #[arg(long, env = "P2P_NODE_EPHEMERAL")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_EPHEMERAL")]
     ephemeral: bool,
     /// DHT nodes to begin with (repeat, or separate by commas), or none to use no DHT
     /// [default: router.bittorrent.com:6881, dht.transmissionbt.com:6881, dht.libtorrent.org:25401,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{ArgMatches, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource};
 use p2p_node::bridge::recipient::Recipient;
 
 use super::{
@@ -96,7 +96,7 @@ pub(super) struct SendFlags {
     #[arg(long, value_name = "TIME", value_parser = values::duration, env = "P2P_NODE_TIMEOUT")]
     timeout: Option<Duration>,
     /// Print the receipt as JSON
-    #[arg(long, env = "P2P_NODE_JSON")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_JSON")]
     json: bool,
     #[command(flatten)]
     peer: PeerFlags,
@@ -113,10 +113,10 @@ pub(super) struct ListenFlags {
     #[arg(long, value_name = "TIME", value_parser = values::duration, env = "P2P_NODE_TIMEOUT")]
     timeout: Option<Duration>,
     /// Print nothing but each payload, as it came, and a line feed
-    #[arg(long, env = "P2P_NODE_PAYLOAD_ONLY")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_PAYLOAD_ONLY")]
     payload_only: bool,
     /// Print each message as JSON, one a line
-    #[arg(long, env = "P2P_NODE_JSON")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_JSON")]
     json: bool,
     #[command(flatten)]
     node: NodeFlags,
@@ -137,7 +137,7 @@ pub(super) struct PingFlags {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = values::duration, env = "P2P_NODE_TIMEOUT")]
     timeout: Duration,
     /// Print each answer as JSON, one a line
-    #[arg(long, env = "P2P_NODE_JSON")]
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_JSON")]
     json: bool,
     #[command(flatten)]
     peer: PeerFlags,
