@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::fd::OwnedFd,
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::Instant,
@@ -22,7 +22,9 @@ struct Person {
     child: Child,
     keyboard: File,
     screen: mpsc::Receiver<Vec<u8>>,
+    /// All that was on the screen, and how much of it was waited for.
     seen: String,
+    read: usize,
 }
 
 impl Person {
@@ -36,9 +38,8 @@ impl Person {
             || -> OwnedFd { File::options().read(true).write(true).open(&name).unwrap().into() };
         command.stdin(open()).stdout(open()).stderr(open());
         let child = command.spawn().unwrap();
-        // The command holds the terminal open; its end would not show.
-        let _ = (command.stdin(std::process::Stdio::null()), ());
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        // The command would hold the terminal open, and the program's end would not show.
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let keyboard = File::from(terminal);
         let mut shown = keyboard.try_clone().unwrap();
         let (sender, screen) = mpsc::channel();
@@ -51,7 +52,7 @@ impl Person {
                 }
             }
         });
-        Self { child, keyboard, screen, seen: String::new() }
+        Self { child, keyboard, screen, seen: String::new(), read: 0 }
     }
 
     fn press(&mut self, keys: &str) {
@@ -62,8 +63,8 @@ impl Person {
     fn sees(&mut self, wanted: &str) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(place) = self.seen.find(wanted) {
-                self.seen.drain(..place + wanted.len());
+            if let Some(place) = self.seen[self.read..].find(wanted) {
+                self.read += place + wanted.len();
                 return;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -124,14 +125,18 @@ fn a_person_reads_lines_and_no_json() {
 fn nothing_on_the_screen_is_json_and_nothing_is_painted_unasked() {
     let home = Home::new("no-json");
     let mut person = on_terminal(&home, &SERVER);
-    person.press("list\nstatus\nticket\nconnect service\n\n# nothing\nnonsense\n");
-    let mut screen = String::new();
-    person.sees("nobody is connected");
-    person.sees("error[unknown_command]");
-    screen += &person.seen;
+    for (typed, answer) in [
+        ("list\n", "nobody is connected"),
+        ("status\n", "running for"),
+        ("ticket\n", "p2p1"),
+        ("connect service\n", "error[peer_not_found]"),
+        ("\n# nothing\nnonsense\n", "error[unknown_command]"),
+    ] {
+        person.press(typed);
+        person.sees(answer);
+    }
     person.press("\u{4}");
-    let (rest, exit_code) = person.end();
-    screen += &rest;
+    let (screen, exit_code) = person.end();
     assert_eq!(exit_code, Some(2), "that of the last command that failed");
     assert!(!screen.contains("{\"") && !screen.contains("\"event\""), "{screen}");
     // Erasing the prompt's line is all that is done to the terminal.

@@ -38,7 +38,10 @@ fn story(panic: &PanicHookInfo<'_>, backtrace: &Backtrace) -> String {
     let thread = thread::current();
     let name = thread.name().unwrap_or("without a name");
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
-    let said = panic.payload_as_str().unwrap_or("nothing that is text");
+    let payload = panic.payload();
+    let said = payload.downcast_ref::<&str>().copied();
+    let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let said = said.unwrap_or("nothing that is text");
     let mut story = format!(
         "p2p-node: this is a bug, please report it: thread {name:?} panicked{place}: {said}\n"
     );
@@ -94,11 +97,11 @@ mod tests {
     }
 
     fn panic_in_a_task() -> ! {
-        let watchdog = Watchdog::start(|_| std::process::exit(99)).unwrap();
+        let watchdog = Watchdog::start(|_| std::process::exit(99)).expect("a thread");
         watch(watchdog);
         let (signals, mut told) = mpsc::channel(1);
         tell(signals);
-        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let runtime = tokio::runtime::Runtime::new().expect("threads");
         runtime.spawn(async { panic!("on purpose") });
         let told = runtime.block_on(told.recv());
         stderr::flush(Duration::from_secs(20));

@@ -133,11 +133,11 @@ mod tests {
         assert_eq!(input.read(&mut line).unwrap(), 5);
         assert_eq!(written().unwrap(), "\r\x1b[K> ");
         output.write_all(b"nobody\n").unwrap();
-        input.read(&mut line).unwrap();
+        assert_eq!(input.read(&mut line).unwrap(), 0);
         output.flush().unwrap();
         assert_eq!(written().unwrap(), "\r\x1b[Knobody\n> ");
         drop(output);
-        input.read(&mut line).unwrap();
+        assert_eq!(input.read(&mut line).unwrap(), 0);
         assert_eq!(written().unwrap(), "\r\x1b[K");
     }
 }

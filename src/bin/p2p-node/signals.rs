@@ -1,12 +1,13 @@
 //! Signals that end a session.
 
 use std::{
-    convert::Infallible,
     io::{self, IsTerminal},
     time::Duration,
 };
 
 use p2p_node::bridge::{self, Signal, exit};
+#[cfg(unix)]
+use tokio::signal::unix::{self, SignalKind};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -37,33 +38,57 @@ pub(crate) fn listen(watchdog: Watchdog) -> (mpsc::Sender<Signal>, mpsc::Receive
         // Who does not listen has had enough of them, or is ending.
         let _ = sender.try_send(signal);
     };
-    tokio::spawn(async move {
-        let Err(error) = catch(handle).await;
-        warn!(%error, "signals cannot be caught");
-    });
+    match Caught::begin() {
+        Ok(caught) => drop(tokio::spawn(caught.each(handle))),
+        Err(error) => warn!(%error, "signals cannot be caught"),
+    }
     (signals, received)
 }
 
+/// The signals of this process, which end it no more from the moment that this exists.
 #[cfg(unix)]
-async fn catch(mut handle: impl FnMut(Signal)) -> io::Result<Infallible> {
-    use tokio::signal::unix::{SignalKind, signal};
+struct Caught {
+    terminate: unix::Signal,
+    hang_up: unix::Signal,
+    interrupt: unix::Signal,
+}
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        handle(tokio::select! {
-            _ = terminate.recv() => Signal::Terminate,
-            _ = hang_up.recv() => Signal::Terminate,
-            _ = interrupt.recv() => Signal::Interrupt,
-        });
+#[cfg(unix)]
+impl Caught {
+    fn begin() -> io::Result<Self> {
+        Ok(Self {
+            terminate: unix::signal(SignalKind::terminate())?,
+            hang_up: unix::signal(SignalKind::hangup())?,
+            interrupt: unix::signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn each(mut self, mut handle: impl FnMut(Signal)) {
+        loop {
+            handle(tokio::select! {
+                _ = self.terminate.recv() => Signal::Terminate,
+                _ = self.hang_up.recv() => Signal::Terminate,
+                _ = self.interrupt.recv() => Signal::Interrupt,
+            });
+        }
     }
 }
 
-#[cfg(not(unix))]
-async fn catch(mut handle: impl FnMut(Signal)) -> io::Result<Infallible> {
-    loop {
-        tokio::signal::ctrl_c().await?;
-        handle(Signal::Interrupt);
+/// Ctrl-C, which ends the process no more from the moment that this exists.
+#[cfg(windows)]
+struct Caught {
+    interrupt: tokio::signal::windows::CtrlC,
+}
+
+#[cfg(windows)]
+impl Caught {
+    fn begin() -> io::Result<Self> {
+        Ok(Self { interrupt: tokio::signal::windows::ctrl_c()? })
+    }
+
+    async fn each(mut self, mut handle: impl FnMut(Signal)) {
+        while self.interrupt.recv().await.is_some() {
+            handle(Signal::Interrupt);
+        }
     }
 }

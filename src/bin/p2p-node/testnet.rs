@@ -50,11 +50,11 @@ pub(crate) async fn testnet(args: TestnetArgs, watchdog: Watchdog) -> ExitCode {
             return ExitCode::from(exit_code(failure.code));
         }
     };
+    let (_sender, mut signals) = signals::listen(watchdog);
     if announce(&announcement).is_err() {
         // Nobody reads where the network is, so nobody will use it.
         return ExitCode::from(exit::INTERNAL);
     }
-    let (_sender, mut signals) = signals::listen(watchdog);
     // Ends with the first signal; if none can be had, with the process.
     let _ = signals.recv().await;
     drop(servers);
