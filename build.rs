@@ -7,6 +7,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo::rerun-if-changed={schema}");
     }
     let descriptors = protox::compile(schemas, ["proto"])?;
-    prost_build::Config::new().bytes(["."]).btree_map(["."]).compile_fds(descriptors)?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .btree_map(["."])
+        // Tests look at events without knowing their types.
+        .type_attribute(".", "#[cfg_attr(test, derive(serde::Serialize))]")
+        .compile_fds(descriptors)?;
     Ok(())
 }

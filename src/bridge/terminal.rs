@@ -6,10 +6,10 @@
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use super::{
-    output::{Ending, MessageOutput, Output, Payload, Reason},
-    reply::{CommandHelp, Delivery, Link, Peer, Reply, StatusReply},
+    output::{Ending, Output, Reason},
+    reply::{CommandHelp, Delivery, Failed, Link, NetcheckReply, Path, Peer, Reply, StatusReply},
 };
-use crate::{failure::Failure, node::Target};
+use crate::{failure::Failure, identity::PeerId, node::Target, proto::Message};
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +61,7 @@ pub fn render(output: &Output<'_>, style: Style) -> Option<String> {
             let line = format!("lost {}: {}{again}", peer.short(), clean(reason.message));
             with_causes(style.warned(&line), reason.why, reason.hint, style)
         }
-        Output::Message { peer, message } => {
-            format!("{} {}", style.bold(&format!("{}:", peer.short())), text_of(message))
-        }
+        Output::Message { peer, message } => said(peer, message, style),
         Output::Delivered(delivery) => delivered(delivery, style),
         Output::Ok { reply, .. } => return answer(reply, style),
         Output::Error { reason, .. } => explained("error", reason, style),
@@ -131,23 +129,33 @@ fn connected(link: &Link, style: Style) -> String {
     }
 }
 
-fn text_of(message: &MessageOutput<'_>) -> String {
-    match message.payload {
-        Payload::Utf8(text) => clean(text),
-        Payload::Base64(bytes) => format!("({} bytes that are no text)", bytes.len()),
-    }
+fn said(peer: &PeerId, message: &Message, style: Style) -> String {
+    let text = match std::str::from_utf8(&message.payload) {
+        Ok(text) => clean(text),
+        Err(_) => format!("({} bytes that are no text)", message.payload.len()),
+    };
+    format!("{} {text}", style.bold(&format!("{}:", peer.short())))
 }
 
 fn delivered(delivery: &Delivery, style: Style) -> String {
     let Delivery { peer, state, rtt_ms, .. } = delivery;
-    style.dim(&format!("{state} to {} after {rtt_ms:.0} ms", peer.short()))
+    let after = rtt_ms.map(|rtt_ms| format!(" after {rtt_ms:.0} ms")).unwrap_or_default();
+    let way = if *state == "queued" { "for" } else { "to" };
+    style.dim(&format!("{state} {way} {}{after}", peer.short()))
 }
 
 fn answer(reply: &Reply, style: Style) -> Option<String> {
     Some(match reply {
         Reply::Delivered(delivery) => delivered(delivery, style),
-        // The event says the same.
-        Reply::Connected(_) | Reply::Nothing {} => return None,
+        Reply::Broadcast { sent, failed } => broadcast(sent, failed, style),
+        Reply::Answered { peer, message } => said(peer, message, style),
+        Reply::Pong { peer, rtt_ms, path: Path { kind, remote, .. } } => {
+            let peer = style.bold(&peer.short());
+            format!("pong from {peer} via {remote}  {kind} path  {rtt_ms:.1} ms")
+        }
+        Reply::Netcheck(netcheck) => netcheck_lines(netcheck),
+        // The event says the same, or there is nothing to say.
+        Reply::Connected(_) | Reply::Protocol { .. } | Reply::Nothing {} => return None,
         Reply::Disconnected { peer } => format!("disconnected from {}", peer.short()),
         Reply::Peers { peers } if peers.is_empty() => "nobody is connected".to_owned(),
         Reply::Peers { peers } => lines(peers.iter().map(|peer| peer_line(peer, style))),
@@ -157,6 +165,16 @@ fn answer(reply: &Reply, style: Style) -> Option<String> {
             format!("{} {does}", style.bold(&format!("{usage:<24}")))
         })),
     })
+}
+
+fn broadcast(sent: &[Delivery], failed: &[Failed], style: Style) -> String {
+    if sent.is_empty() && failed.is_empty() {
+        return "nobody is connected".to_owned();
+    }
+    let failed = failed.iter().map(|Failed { peer, failure }| {
+        style.warned(&format!("not to {}: {}", peer.short(), clean(&failure.message)))
+    });
+    lines(sent.iter().map(|delivery| delivered(delivery, style)).chain(failed))
 }
 
 fn peer_line(peer: &Peer, style: Style) -> String {
@@ -172,10 +190,6 @@ fn peer_line(peer: &Peer, style: Style) -> String {
 }
 
 fn status_lines(status: &StatusReply) -> String {
-    let addresses = |addresses: &[SocketAddr]| -> String {
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        if addresses.is_empty() { "none known".to_owned() } else { addresses.join(", ") }
-    };
     let online = match (status.online, status.dht_nodes) {
         (true, nodes) => format!("yes; {nodes} DHT nodes answered lately"),
         (false, nodes) => format!("no record of this node; {nodes} DHT nodes answered lately"),
@@ -189,7 +203,29 @@ fn status_lines(status: &StatusReply) -> String {
         ("peers", status.peers.to_string()),
         ("running for", seconds(status.uptime_ms)),
     ];
-    lines(rows.into_iter().map(|(name, value)| format!("{name:<12} {value}")))
+    table(&rows)
+}
+
+fn netcheck_lines(netcheck: &NetcheckReply) -> String {
+    let servers = format!("{} answered", netcheck.stun_servers);
+    let rows = [
+        ("UDP", if netcheck.udp { "yes" } else { "no" }.to_owned()),
+        ("public", addresses(&netcheck.public_addrs)),
+        ("NAT mapping", netcheck.mapping.to_owned()),
+        ("STUN servers", servers),
+        ("DHT nodes", format!("{} answered lately", netcheck.dht_nodes)),
+    ];
+    let verdicts = netcheck.verdicts.iter().map(|verdict| clean(verdict));
+    lines(std::iter::once(table(&rows)).chain(verdicts))
+}
+
+fn addresses(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() { "none known".to_owned() } else { addresses.join(", ") }
+}
+
+fn table(rows: &[(&str, String)]) -> String {
+    lines(rows.iter().map(|(name, value)| format!("{name:<12} {value}")))
 }
 
 fn explained(kind: &str, reason: &Reason<'_>, style: Style) -> String {
@@ -286,7 +322,7 @@ mod tests {
 
     fn said(payload: &[u8]) -> String {
         let message = message(payload);
-        let output = Output::Message { peer: bob(), message: (&message).into() };
+        let output = Output::Message { peer: bob(), message: &message };
         plain(&output).unwrap()
     }
 

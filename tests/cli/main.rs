@@ -164,6 +164,20 @@ fn completions_are_scripts_that_their_shells_take() {
 }
 
 #[test]
+fn the_schemas_can_be_had_without_the_sources() {
+    let home = Home::new("schema");
+    let schema: serde_json::Value = serde_json::from_str(&home.run(&["schema"]).stdout).unwrap();
+    assert_eq!(schema["title"], "p2p-stdio/1");
+    let folder = home.path.join("proto");
+    assert_eq!(home.run(&["schema", "--proto", folder.to_str().unwrap()]).exit_code, Some(0));
+    let printed = home.run(&["schema", "--proto"]).stdout;
+    for name in ["stdio.proto", "message.proto"] {
+        let written = fs::read_to_string(folder.join(name)).unwrap();
+        assert!(written.contains("syntax = \"proto3\";") && printed.contains(&written), "{name}");
+    }
+}
+
+#[test]
 fn the_manual_has_a_page_for_every_command() {
     let home = Home::new("manual");
     let page = home.run(&["man"]);

@@ -12,6 +12,7 @@
 
 mod markdown;
 mod reference;
+mod schema;
 #[cfg(unix)]
 mod shell;
 #[cfg(unix)]

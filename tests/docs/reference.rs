@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use p2p_node::{
-    bridge::{command::COMMANDS, exit::exit_code},
+    bridge::{exit::exit_code, grammar::COMMANDS},
     failure::Code,
 };
 use serde_json::Value;
@@ -34,8 +34,8 @@ fn codes_that_the_quick_start_explains_exist() {
 #[test]
 fn every_command_on_stdin_is_documented() {
     let protocol = Document::read("PROTOCOL.md").quoted();
-    for (usage, _) in COMMANDS {
-        assert!(protocol.iter().any(|quoted| quoted == usage), "{usage}");
+    for form in COMMANDS {
+        assert!(protocol.iter().any(|quoted| quoted == form.usage), "{}", form.usage);
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) enum Action {
     Demo(DemoArgs),
     /// Run a network without internet.
     Testnet(TestnetArgs),
+    /// Print the schema of the protocol, or of its protobuf form, or write that into a folder.
+    Schema { proto: Option<Option<PathBuf>> },
     /// Print a script for a shell.
     Completions(Shell),
     /// Print the manual, or write it into a folder.
@@ -114,6 +116,13 @@ enum Command {
     /// Run a DHT and STUN servers for a network without internet, until stopped
     #[command(after_help = examples::TESTNET)]
     Testnet(TestnetArgs),
+    /// Print the schema of what is spoken on stdin and stdout: JSON Schema, or protobuf
+    #[command(after_help = examples::SCHEMA)]
+    Schema {
+        /// Print the protobuf files, or write them into the folder DIR
+        #[arg(long, value_name = "DIR", num_args = 0..=1, env = "P2P_NODE_PROTO")]
+        proto: Option<Option<PathBuf>>,
+    },
     /// Print what teaches a shell to complete this program's arguments
     #[command(after_help = examples::COMPLETIONS)]
     Completions {
@@ -155,6 +164,7 @@ impl Args {
             Some(Command::Id { identity }) => Action::Id { identity: identity.identity },
             Some(Command::Demo(args)) => Action::Demo(args),
             Some(Command::Testnet(args)) => Action::Testnet(args),
+            Some(Command::Schema { proto }) => Action::Schema { proto },
             Some(Command::Completions { shell }) => Action::Completions(shell),
             Some(Command::Man { directory }) => Action::Man { directory },
             Some(Command::Ticket { addrs, identity }) => {

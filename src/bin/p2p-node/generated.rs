@@ -1,20 +1,42 @@
-//! What is made from the command line's description: completions for shells, and the manual.
+//! What the program tells of itself: completions for shells, the manual, and the schema of its protocol.
 
 use std::{
     fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap_complete::Shell;
 use clap_mangen::Man;
 use p2p_node::{
-    bridge::exit::{self, exit_code},
+    bridge::{
+        self,
+        exit::{self, exit_code},
+    },
     failure::{Code, Failure},
 };
 
 use crate::{args, exit::complain};
+
+/// Prints the JSON Schema; or the protobuf files, if they are wanted; or writes those into a folder.
+#[allow(clippy::option_option, reason = "a flag with an argument that may be left out")]
+pub(crate) fn schema(proto: Option<Option<PathBuf>>) -> ExitCode {
+    let Some(proto) = proto else {
+        return print(format!("{:#}\n", bridge::schema()).as_bytes());
+    };
+    let Some(directory) = proto else {
+        let files = bridge::PROTO.map(|(name, text)| format!("// {name}\n\n{text}"));
+        return print(files.join("\n").as_bytes());
+    };
+    let write = |(name, text)| fs::write(directory.join(name), text);
+    let written =
+        fs::create_dir_all(&directory).and_then(|()| bridge::PROTO.into_iter().try_for_each(write));
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => not_written(&directory.display().to_string(), &error),
+    }
+}
 
 /// Prints the script that completes arguments in `shell`.
 pub(crate) fn completions(shell: Shell) -> ExitCode {

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Action::Ping(args) => oneshot::ping(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
+        Action::Schema { proto } => generated::schema(proto),
         Action::Completions(shell) => generated::completions(shell),
         Action::Man { directory } => generated::man(directory.as_deref()),
         Action::Demo(args) => run::block_on(demo::demo(args)),

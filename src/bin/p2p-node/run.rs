@@ -59,6 +59,7 @@ async fn session(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> u8 {
         ending: Box::new(move |limit| watchdog.arm(limit, exit::INTERNAL)),
         nearby: launch::nearby(args.mode, args.node.service.clone()),
         entropy: Entropy::from_system(),
+        grease: args.grease.then(Entropy::from_system),
         clock: Clock::system(),
     };
     let mut held = Held::default();
@@ -81,6 +82,7 @@ fn speak(stdio: Stdio, colour: Colour) -> (Box<dyn Read + Send>, Box<dyn Write +
         (Stdio::Json, _) | (Stdio::Auto, false) => {
             (Box::new(input), Box::new(output), Notation::Lines)
         }
+        (Stdio::Protobuf, _) => (Box::new(input), Box::new(output), Notation::Frames),
         (Stdio::Auto | Stdio::Text, true) if can_erase() => {
             let (input, output) = prompt::between(input, output);
             (Box::new(input), Box::new(output), Notation::Terminal(render))

@@ -6,10 +6,7 @@ use super::{
     fake_node::{Manner, carol},
     harness::{Bridge, PATIENCE, options, start_with},
 };
-use crate::bridge::{
-    STOP_TIME_MAX,
-    run::{Options, Signal, StdinEof},
-};
+use crate::bridge::{Options, STOP_TIME_MAX, Signal, StdinEof};
 
 fn bridge(stdin_eof: StdinEof) -> Bridge {
     let bridge = Bridge::with(Options { stdin_eof, ..options() }, Manner::Polite, start_with);

@@ -10,11 +10,12 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    bridge::{output::Admission, run::Started},
+    behaviour::Dependence,
+    bridge::{Started, output::Admission},
     failure::{Code, Failure},
     identity::{Identity, PeerId},
     node::{
-        Event, Inbox, Node, Received, Request, Target,
+        Event, Inbox, Netcheck, Node, Received, Request, Target,
         event::{
             Connection, Direction, PathKind, PathReport, PeerStatus, Pong, Receipt, SendState,
             Status,
@@ -124,9 +125,9 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
             Request::Status { answer } => drop(answer.send(Ok(status()))),
             Request::Ping { peer, answer } => {
                 let pong = Pong { peer, rtt: Duration::from_millis(35), path: path() };
-                drop(answer.send(Ok(pong)));
+                drop(answer.send(reach(&Target::Peer(peer)).unwrap_or(Ok(())).map(|()| pong)));
             }
-            Request::Netcheck { answer } => drop(answer.send(Ok(None))),
+            Request::Netcheck { answer } => drop(answer.send(Ok(Some(netcheck())))),
             Request::Shutdown { answer } => match manner {
                 Manner::Polite => {
                     seen(Asked::Shutdown);
@@ -183,6 +184,17 @@ fn peer_status() -> PeerStatus {
         connection: connection(),
         connected_for: Duration::from_secs(60),
         messages: (3, 2),
+    }
+}
+
+fn netcheck() -> Netcheck {
+    Netcheck {
+        udp: true,
+        public_addresses: vec!["203.0.113.7:41641".parse().unwrap()],
+        mapping: Some(Dependence::EndpointIndependent),
+        stun_servers: 2,
+        dht_nodes: 18,
+        verdicts: vec!["peers behind home routers will work".to_owned()],
     }
 }
 

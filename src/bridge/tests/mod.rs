@@ -3,6 +3,7 @@
 mod endings;
 mod fake_node;
 mod harness;
+mod in_frames;
 mod transcripts;
 
 use std::{
@@ -16,10 +17,7 @@ use fake_node::{Asked, Manner, bob, carol};
 use harness::{Bridge, io, options, start_with};
 
 use super::{
-    command,
-    lines::{LINE_BYTES_MAX, LineSplitter},
-    recipient::Recipient,
-    run::{Signal, run},
+    Notation, Signal, lines::LINE_BYTES_MAX, reader::Reader, recipient::Recipient, run,
     work::COMMANDS_RUNNING_MAX,
 };
 use crate::{
@@ -28,7 +26,6 @@ use crate::{
     node::{Handover, Received, Target},
     proto::Message,
     ticket::Ticket,
-    time::UnixMillis,
 };
 
 #[test]
@@ -251,16 +248,7 @@ fn a_server_on_this_machine_is_asked_before_the_dht() {
 
 /// How many lines of `bytes` want an answer.
 fn answers_to(bytes: &[u8]) -> usize {
-    let mut splitter = LineSplitter::new(LINE_BYTES_MAX);
-    let mut entropy = Entropy::from_seed(1);
-    let mut chunk = bytes;
-    let mut count = 0;
-    while let Some(line) = splitter.next_line(&mut chunk) {
-        let asks = match line {
-            Ok(line) => command::parse(line, &mut entropy, UnixMillis(0)).is_some(),
-            Err(_) => true,
-        };
-        count += usize::from(asks);
-    }
-    count
+    let mut inputs = Vec::new();
+    Reader::new(Notation::Lines).read(&mut &bytes[..], &mut inputs, usize::MAX);
+    inputs.len()
 }

@@ -73,6 +73,11 @@ Examples:
   p2p-node testnet
   p2p-node testnet --bind 192.168.1.20 --nodes 40";
 
+pub(super) const SCHEMA: &str = "\
+Examples:
+  p2p-node schema > p2p-stdio.schema.json
+  p2p-node schema --proto ./proto";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   p2p-node completions bash > ~/.local/share/bash-completion/completions/p2p-node

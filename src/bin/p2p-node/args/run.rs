@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, ValueEnum, error::ErrorKind};
+use clap::{ArgMatches, ValueEnum, builder::BoolishValueParser, error::ErrorKind};
 use p2p_node::{
     bridge::{StdinEof, recipient::Recipient},
     node::Role,
@@ -21,6 +21,7 @@ pub(crate) struct RunArgs {
     pub(crate) stdin_eof: StdinEof,
     pub(crate) parent: Option<u32>,
     pub(crate) stdio: Stdio,
+    pub(crate) grease: bool,
     pub(crate) node: NodeArgs,
 }
 
@@ -42,6 +43,8 @@ pub(crate) enum Stdio {
     Json,
     /// Lines for people
     Text,
+    /// Frames of protobuf, as proto/stdio.proto says
+    Protobuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +61,10 @@ pub(super) struct RunFlags {
     /// What to speak on stdin and stdout: in auto, text on a terminal and JSON elsewhere
     #[arg(long, value_enum, default_value = "auto", env = "P2P_NODE_STDIO")]
     stdio: Stdio,
+    /// Put events and keys that mean nothing among the others now and then: a program that cannot pass
+    /// over them will fail when there are new ones
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_GREASE")]
+    grease: bool,
     /// What the end of stdin means
     #[arg(
         long,
@@ -128,6 +135,7 @@ impl RunArgs {
             },
             parent: flags.parent_pid,
             stdio: flags.stdio,
+            grease: flags.grease,
             node,
         })
     }

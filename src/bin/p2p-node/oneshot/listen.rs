@@ -7,7 +7,7 @@ use std::{
 
 use p2p_node::{
     bridge::{
-        exit,
+        Notation, exit,
         output::Output,
         terminal::{self, Style},
     },
@@ -60,14 +60,14 @@ pub(crate) fn listen(args: ListenArgs, colour: Colour, watchdog: &Watchdog) -> E
 
 fn print(received: &Received, shape: Shape, style: Style) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    let event = Output::from(received);
+    let event = Output::Message { peer: received.peer, message: &received.message };
     match shape {
         Shape::Line => writeln!(out, "{}", terminal::render(&event, style).unwrap_or_default())?,
         Shape::Payload => {
             out.write_all(&received.message.payload)?;
             out.write_all(b"\n")?;
         }
-        Shape::Json => out.write_all(&event.encode())?,
+        Shape::Json => out.write_all(&event.encode(Notation::Lines))?,
     }
     out.flush()
 }
