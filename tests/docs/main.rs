@@ -10,6 +10,7 @@
     reason = "real programs take real time, and waits for them have deadlines"
 )]
 
+mod codes;
 mod markdown;
 mod reference;
 mod schema;

@@ -70,6 +70,8 @@ pub(super) enum Manner {
     Polite,
     /// Does not answer when asked to stop.
     Stubborn,
+    /// Does not answer when asked who is connected.
+    Reticent,
 }
 
 /// A started node, run by a task of the current runtime.
@@ -97,6 +99,7 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
     };
     let mut sends_held = Vec::new();
     let mut connects_held = Vec::new();
+    let mut lists_held = Vec::new();
     while let Some(request) = queue.recv().await {
         match request {
             Request::Connect { target, timeout, answer } => {
@@ -121,7 +124,10 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
                     false => Err(Failure::new(Code::PeerNotFound, "not connected")),
                 });
             }
-            Request::Peers { answer } => drop(answer.send(Ok(vec![peer_status()]))),
+            Request::Peers { answer } => match manner {
+                Manner::Polite | Manner::Stubborn => drop(answer.send(Ok(vec![peer_status()]))),
+                Manner::Reticent => lists_held.push(answer),
+            },
             Request::Status { answer } => drop(answer.send(Ok(status()))),
             Request::Ping { peer, answer } => {
                 let pong = Pong { peer, rtt: Duration::from_millis(35), path: path() };
@@ -129,10 +135,10 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
             }
             Request::Netcheck { answer } => drop(answer.send(Ok(Some(netcheck())))),
             Request::Shutdown { answer } => match manner {
-                Manner::Polite => {
+                Manner::Polite | Manner::Reticent => {
                     seen(Asked::Shutdown);
                     // The answers that are held are dropped with the queue.
-                    drop((sends_held, connects_held));
+                    drop((sends_held, connects_held, lists_held));
                     return drop(answer.send(Ok(())));
                 }
                 Manner::Stubborn => std::future::pending().await,
