@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     linked::Linked,
+    nodes::Nodes,
     raw::{Raw, median},
 };
 
@@ -11,7 +12,9 @@ use crate::{
 pub(crate) fn print(rounds: usize) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let rows = runtime.block_on(rows(rounds));
+    let rows = runtime.block_on(async {
+        [socket_rows(rounds).await, link_rows(rounds).await, node_rows(rounds).await].concat()
+    });
     println!("# Over the shared socket and over quinn alone, medians of {rounds} rounds\n");
     println!("| what | quinn alone | ours | ratio of speeds, median (least – most) |");
     println!("|---|---|---|---|");
@@ -23,12 +26,9 @@ pub(crate) fn print(rounds: usize) {
 
 /// Every measurement has a connection of its own: which of the two threads a task stays on is settled
 /// when it begins, and decides more than anything else how long a wake-up takes.
-async fn rows(rounds: usize) -> Vec<String> {
+async fn socket_rows(rounds: usize) -> Vec<String> {
     let raw = Raw::over_quinns_sockets;
     let shared = Raw::over_the_shared_socket;
-    let mebibytes = |speed: f64| format!("{:.0} MiB/s", speed / f64::from(1 << 20));
-    let thousands = |speed: f64| format!("{:.0} k/s", speed / 1e3);
-    let microseconds = |speed: f64| format!("{:.0} µs", 1e6 / speed);
     vec![
         Comparison::new(
             rounds,
@@ -44,6 +44,12 @@ async fn rows(rounds: usize) -> Vec<String> {
         )
         .await
         .row("shared socket: 100 bytes and back, p50", microseconds),
+    ]
+}
+
+async fn link_rows(rounds: usize) -> Vec<String> {
+    let raw = Raw::over_quinns_sockets;
+    vec![
         Comparison::new(
             rounds,
             async || raw().await.bulk(BULK_SIZE).await,
@@ -69,6 +75,48 @@ async fn rows(rounds: usize) -> Vec<String> {
         .await
         .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
     ]
+}
+
+async fn node_rows(rounds: usize) -> Vec<String> {
+    let raw = Raw::over_quinns_sockets;
+    vec![
+        Comparison::new(
+            rounds,
+            async || raw().await.bulk(BULK_SIZE).await,
+            async || {
+                let speed = Nodes::new().await.messages(BULK_SIZE >> 20, 1 << 20).await;
+                speed * f64::from(1 << 20)
+            },
+        )
+        .await
+        .row("node: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
+        Comparison::new(
+            rounds,
+            async || raw().await.writes(MESSAGES).await,
+            async || Nodes::new().await.messages(MESSAGES, 100).await,
+        )
+        .await
+        .row("node: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
+        Comparison::new(
+            rounds,
+            async || per_ping(raw().await.ping_pong(PINGS).await),
+            async || per_ping(Nodes::new().await.requests(PINGS).await),
+        )
+        .await
+        .row("node: request of 100 bytes and its reply, p50, against an echo", microseconds),
+    ]
+}
+
+fn mebibytes(speed: f64) -> String {
+    format!("{:.0} MiB/s", speed / f64::from(1 << 20))
+}
+
+fn thousands(speed: f64) -> String {
+    format!("{:.0} k/s", speed / 1e3)
+}
+
+fn microseconds(speed: f64) -> String {
+    format!("{:.0} µs", 1e6 / speed)
 }
 
 /// Latencies as speeds, so that all ratios mean the same.

@@ -23,6 +23,7 @@
 mod codecs;
 mod compare;
 mod linked;
+mod nodes;
 mod raw;
 
 use std::{env, time::Duration};

@@ -35,11 +35,13 @@ mod schema;
 mod session;
 mod stdin;
 mod stdout;
+pub mod terminal;
 mod work;
 
-pub use options::{Io, Notation, Options, Render, Signal, Started};
+pub use options::{Io, Notation, Options, Render, Signal, Started, StdinEof};
 pub use run::run;
 pub use schema::{PROTO, schema};
+pub use session::STOP_TIME_MAX;
 
 #[cfg(test)]
 mod tests;

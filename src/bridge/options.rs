@@ -1,12 +1,12 @@
 //! What the bridge is told before it runs, and what a start hands over to it.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use tokio::sync::mpsc;
 
 use super::{
     driven::Driven,
-    output::{Admission, Output},
+    output::{Admission, Ending, Output},
     recipient::Recipient,
 };
 use crate::{
@@ -27,13 +27,28 @@ pub struct Io<R, W> {
     pub signals: mpsc::Receiver<Signal>,
 }
 
-/// A signal that ends the session.
+/// What ends the session from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM: stop properly.
     Terminate,
     /// SIGINT: stop properly; when stopping already, stop at once.
     Interrupt,
+    /// Whoever started the process is gone: stop soon, for nobody waits.
+    ParentGone,
+    /// A part of the program has panicked: stop while the rest still can.
+    Panicked,
+}
+
+/// What the end of stdin means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdinEof {
+    /// What runs may end, then the session ends.
+    Drain,
+    /// Nothing: a service goes on without anybody who gives it commands.
+    Ignore,
+    /// The session ends at once.
+    Abort,
 }
 
 /// How commands and events are written.
@@ -62,6 +77,10 @@ pub struct Options {
     pub service: Option<ServiceName>,
     /// Who is connected at the start, and meant by commands that name nobody.
     pub connect: Option<Recipient>,
+    /// What the end of stdin means.
+    pub stdin_eof: StdinEof,
+    /// Told when the session begins to end, and how long that takes at most.
+    pub ending: Box<dyn Fn(Duration) + Send + Sync>,
     /// Looks for a server of the service on this machine, each time one is wanted. Must be quick.
     pub nearby: Box<dyn Fn() -> Option<Ticket> + Send + Sync>,
     /// Names messages that come without an id.
@@ -86,6 +105,17 @@ pub struct Started<N: Driven = Node> {
     pub addresses: Vec<SocketAddr>,
     /// Who may connect to it.
     pub admission: Admission,
+}
+
+impl Signal {
+    /// Why the session ends then.
+    pub(super) fn ending(self) -> Ending {
+        match self {
+            Self::Terminate | Self::Interrupt => Ending::Signal,
+            Self::ParentGone => Ending::ParentGone,
+            Self::Panicked => Ending::Fatal,
+        }
+    }
 }
 
 impl fmt::Debug for Options {

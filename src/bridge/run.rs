@@ -7,7 +7,7 @@ use tracing::error;
 use super::{
     driven::Driven,
     exit::{self, exit_code},
-    options::{Io, Options, Started},
+    options::{Io, Options, Signal, Started},
     output::{Ending, Output, encoder::Encoder},
     reader::Reader,
     session::{FLUSH_TIME_MAX, Session, next_signal},
@@ -44,7 +44,10 @@ where
     let started = tokio::select! {
         biased;
         () = outbox.closed() => return exit::OK,
-        _ = next_signal(&mut signals) => return say_bye(outbox, Ending::Signal, exit::OK).await,
+        signal = next_signal(&mut signals) => {
+            let exit_code = if signal == Signal::Panicked { exit::INTERNAL } else { exit::OK };
+            return say_bye(outbox, signal.ending(), exit_code).await;
+        }
         started = start => started,
     };
     let input = stdin::start(input, Reader::new(options.notation));

@@ -15,7 +15,7 @@ use super::{
     driven::{Arrived, Driven},
     exit::{self, exit_code},
     intake::Intake,
-    options::{Options, Signal, Started},
+    options::{Options, Signal, Started, StdinEof},
     output::{Ending, Output},
     perform::{self, Names},
     reader::Input,
@@ -39,10 +39,19 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 const QUIT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long the node gets to say goodbye to its peers and to take its record down.
-const STOP_TIME_MAX: Duration = Duration::from_secs(5);
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The same when nobody is left who waits for this process: it is gone within two seconds.
+const GOODBYE_TIME_MAX_ALONE: Duration = Duration::from_secs(1);
 
 /// How long a reader gets to take the last events.
 pub(super) const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The same when nobody is left who waits.
+const FLUSH_TIME_MAX_ALONE: Duration = Duration::from_millis(500);
+
+/// From the moment that nothing may run any more to the end of the process, with some time to spare.
+pub const STOP_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// The version of `p2p-stdio` that is spoken.
 const PROTOCOL: u32 = 1;
@@ -110,20 +119,31 @@ impl<N: Driven> Session<N> {
     /// Serves until the end, whoever wants it; returns the exit code.
     pub(super) async fn run(mut self) -> u8 {
         self.connect_at_start();
-        let ending = match self.serve().await {
-            Ending::StdinEof => self.drain(Ending::StdinEof, DRAIN_TIME_MAX).await,
-            Ending::Shutdown => self.drain(Ending::Shutdown, QUIT_TIME_MAX).await,
-            ending @ (Ending::Signal | Ending::ParentGone | Ending::Fatal) => ending,
+        let ending = match (self.serve().await, self.options.stdin_eof) {
+            (Ending::StdinEof, StdinEof::Drain | StdinEof::Ignore) => {
+                self.drain(Ending::StdinEof, DRAIN_TIME_MAX).await
+            }
+            (Ending::Shutdown, _) => self.drain(Ending::Shutdown, QUIT_TIME_MAX).await,
+            (ending, _) => ending,
         };
         info!(?ending, "stopping");
+        (self.options.ending)(STOP_TIME_MAX);
         let fatal = self.last_failure;
-        let (exit_code, flush_time) = match self.stop().await {
-            Ok(()) => (self.exit_code(ending, fatal), FLUSH_TIME_MAX),
+        let (goodbye_time, flush_time) = match ending {
+            Ending::ParentGone => (GOODBYE_TIME_MAX_ALONE, FLUSH_TIME_MAX_ALONE),
+            Ending::StdinEof | Ending::Shutdown | Ending::Signal | Ending::Fatal => {
+                (GOODBYE_TIME_MAX, FLUSH_TIME_MAX)
+            }
+        };
+        let (exit_code, flush_time) = match self.stop(goodbye_time).await {
+            Ok(()) => (self.exit_code(ending, fatal), flush_time),
             Err(AtOnce) => (exit::INTERRUPTED, AT_ONCE),
         };
         self.outbox.put(Lane::Events, &Output::Bye { reason: ending, exit_code }, None);
-        self.outbox.finish(flush_time).await;
-        exit_code
+        tokio::select! {
+            () = self.outbox.finish(flush_time) => exit_code,
+            () = self.sources.interrupted() => exit::INTERRUPTED,
+        }
     }
 
     /// `fatal` is what failed before the node was stopped.
@@ -141,8 +161,11 @@ impl<N: Driven> Session<N> {
             self.sources.read_input = true;
             let ending = match self.next().await {
                 Next::Input(input) => self.handle_inputs(input),
-                Next::InputEnded => Some(Ending::StdinEof),
-                Next::Signal(_) => Some(Ending::Signal),
+                Next::InputEnded => match self.options.stdin_eof {
+                    StdinEof::Ignore => None,
+                    StdinEof::Drain | StdinEof::Abort => Some(Ending::StdinEof),
+                },
+                Next::Signal(signal) => Some(self.handle_signal(signal)),
                 Next::OutputClosed => Some(Ending::ParentGone),
                 Next::NodeGone => {
                     self.report(Failure::new(Code::Internal, "the node has stopped by itself"));
@@ -160,6 +183,7 @@ impl<N: Driven> Session<N> {
 
     /// Lets running commands end, for `limit` at most.
     async fn drain(&mut self, ending: Ending, limit: Duration) -> Ending {
+        (self.options.ending)(limit + STOP_TIME_MAX);
         let mut over = pin!(time::sleep(limit));
         while !self.work.is_empty() {
             tokio::select! {
@@ -168,7 +192,7 @@ impl<N: Driven> Session<N> {
                     return ending;
                 }
                 next = self.tell(Phase::Draining) => match next {
-                    Some(Next::Signal(_)) => return Ending::Signal,
+                    Some(Next::Signal(signal)) => return self.handle_signal(signal),
                     Some(Next::OutputClosed) => return Ending::ParentGone,
                     Some(Next::NodeGone) => return ending,
                     Some(_) | None => {}
@@ -179,15 +203,15 @@ impl<N: Driven> Session<N> {
     }
 
     /// Stops the node and tells what it still has to tell. Every command has its answer afterwards.
-    async fn stop(&mut self) -> Result<(), AtOnce> {
+    async fn stop(&mut self, limit: Duration) -> Result<(), AtOnce> {
         let node = Arc::clone(&self.node);
         let mut shutdown = pin!(node.shutdown());
-        let mut over = pin!(time::sleep(STOP_TIME_MAX));
+        let mut over = pin!(time::sleep(limit));
         let mut is_down = false;
         while !is_down || !self.work.is_empty() {
             tokio::select! {
                 () = &mut over => {
-                    warn!("the node has not stopped after {STOP_TIME_MAX:?}");
+                    warn!("the node has not stopped after {limit:?}");
                     break;
                 }
                 () = &mut shutdown, if !is_down => is_down = true,
@@ -383,6 +407,15 @@ impl<N: Driven> Session<N> {
         if message.timestamp == 0 {
             message.timestamp = i64::try_from(self.options.clock.unix().0).unwrap_or(i64::MAX);
         }
+    }
+
+    /// Why the session ends after `signal`.
+    fn handle_signal(&mut self, signal: Signal) -> Ending {
+        if signal == Signal::Panicked {
+            let failure = Failure::new(Code::Internal, "a part of the program has panicked");
+            self.report(failure.hint("stderr says more; please report it"));
+        }
+        signal.ending()
     }
 
     fn handle_done(&mut self, asked: Asked, outcome: Outcome<N::Handover>) -> Option<Ending> {

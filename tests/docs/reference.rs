@@ -65,7 +65,8 @@ fn every_event_is_documented_with_keys_that_it_has() {
 fn every_flag_and_variable_that_is_documented_exists() {
     let help: String = [&["--help"][..], &["id", "--help"], &["ticket", "--help"]]
         .into_iter()
-        .chain([&["demo", "--help"][..], &["testnet", "--help"]])
+        .chain([&["demo", "--help"][..], &["testnet", "--help"], &["send", "--help"]])
+        .chain([&["listen", "--help"][..], &["ping", "--help"]])
         .map(help)
         .collect();
     let known = words(&help);

@@ -26,7 +26,8 @@ pub(super) struct Sources<I> {
     events: Option<mpsc::Receiver<Event>>,
     /// `None` likewise.
     inbox: Option<I>,
-    input: mpsc::Receiver<Batch>,
+    /// `None` when stdin has ended.
+    input: Option<mpsc::Receiver<Batch>>,
     /// What is left of the last batch.
     batch: std::vec::IntoIter<Input>,
     signals: mpsc::Receiver<Signal>,
@@ -65,7 +66,7 @@ where
         Self {
             events: Some(events),
             inbox: Some(inbox),
-            input,
+            input: Some(input),
             batch: Batch::new().into_iter(),
             signals,
             is_messages_turn: false,
@@ -119,6 +120,11 @@ where
         }
     }
 
+    /// Returns when the user presses Ctrl-C.
+    pub(super) async fn interrupted(&mut self) {
+        while next_signal(&mut self.signals).await != Signal::Interrupt {}
+    }
+
     /// The next input, if it has been read already.
     pub(super) fn input_now(&mut self) -> Option<Input> {
         self.batch.next()
@@ -145,15 +151,21 @@ pub(in crate::bridge) async fn next_signal(signals: &mut mpsc::Receiver<Signal>)
 
 async fn input_of<H>(
     batch: &mut std::vec::IntoIter<Input>,
-    input: &mut mpsc::Receiver<Batch>,
+    source: &mut Option<mpsc::Receiver<Batch>>,
 ) -> Next<H> {
     loop {
         if let Some(input) = batch.next() {
             return Next::Input(input);
         }
-        match input.recv().await {
-            Some(next) => *batch = next.into_iter(),
-            None => return Next::InputEnded,
+        match source {
+            None => pending().await,
+            Some(input) => match input.recv().await {
+                Some(next) => *batch = next.into_iter(),
+                None => {
+                    *source = None;
+                    return Next::InputEnded;
+                }
+            },
         }
     }
 }

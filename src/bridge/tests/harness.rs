@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::fake_node::{self, Control, Manner};
 use crate::{
-    bridge::{Io, Notation, Options, Signal, Started, run},
+    bridge::{Io, Notation, Options, Signal, Started, StdinEof, run},
     entropy::Entropy,
     failure::Failure,
     node::{Role, clock::Clock},
@@ -57,6 +57,8 @@ pub(super) fn options() -> Options {
         pid: 4711,
         service: Some("myapi:v1".parse().unwrap()),
         connect: None,
+        stdin_eof: StdinEof::Drain,
+        ending: Box::new(|_| {}),
         nearby: Box::new(|| None),
         entropy: Entropy::from_seed(1),
         grease: None,

@@ -1,5 +1,6 @@
 //! Stories of a bridge between two pipes and a fake node.
 
+mod endings;
 mod fake_node;
 mod harness;
 mod in_frames;

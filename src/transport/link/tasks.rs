@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
+    iter,
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -111,10 +112,15 @@ impl Shared {
     async fn write_control(self: Arc<Self>, mut out: FrameWriter) -> Result<Infallible, LinkError> {
         let mut ack_at = None;
         loop {
-            while let Some(frame) = lock(&self.conversation).poll_frame() {
-                push(&mut out, frame);
+            let said: Vec<Control> = iter::from_fn(|| self.poll_frame()).collect();
+            if !said.is_empty() {
+                // An ack does not wait behind what is said now: the peer hears nothing after a farewell.
+                ack_at = Some(Instant::now());
             }
             ack_at = self.write_ack(&mut out, ack_at);
+            for frame in said {
+                push(&mut out, frame);
+            }
             flush(&self.connection, &mut out).await?;
             tokio::select! {
                 biased;
@@ -122,6 +128,10 @@ impl Shared {
                 () = sleep_until(ack_at.unwrap_or_else(Instant::now)), if ack_at.is_some() => {}
             }
         }
+    }
+
+    fn poll_frame(&self) -> Option<Control> {
+        lock(&self.conversation).poll_frame()
     }
 
     /// Writes an ack if one is due, else says when it will be.
