@@ -257,12 +257,9 @@ pub const CREDIT_MAX: u64 = 1_000_000;
 /// An hour, in milliseconds: longer than any dial makes sense, and no timer overflows.
 pub const TIMEOUT_MS_MAX: u64 = 3_600_000;
 
-/// The keys that every JSON command may have.
-pub const COMMON_KEYS: [Key; 3] = [
-    always("cmd", Kind::Text),
-    sometimes("id", Kind::Part("id")),
-    sometimes("timeout_ms", Kind::Integer(1, TIMEOUT_MS_MAX)),
-];
+/// The keys that every JSON command may have, besides `cmd`.
+pub const COMMON_KEYS: [Key; 2] =
+    [sometimes("id", Kind::Part("id")), sometimes("timeout_ms", Kind::Integer(1, TIMEOUT_MS_MAX))];
 
 /// The command that `word` stands for.
 pub fn command(word: &str) -> Option<&'static CommandForm> {

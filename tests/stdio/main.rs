@@ -39,17 +39,8 @@ struct Session {
 }
 
 fn options(notation: Notation) -> Options {
-    Options {
-        notation,
-        role: Role::Server,
-        pid: 1,
-        service: None,
-        connect: None,
-        nearby: Box::new(|| None),
-        entropy: Entropy::from_seed(1),
-        grease: None,
-        clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
-    }
+    let clock = Clock::starting_at(UnixMillis(1_763_820_000_000));
+    Options::new(notation, Role::Server, Entropy::from_seed(1), clock)
 }
 
 impl Session {
