@@ -23,6 +23,8 @@ pub enum Code {
     KeyPermissions,
     /// Another node runs with this identity.
     KeyInUse,
+    /// The outbox's directory or file cannot be used.
+    OutboxUnusable,
     /// The address to bind is taken or not ours.
     AddressInUse,
     /// No STUN server answered: our public address is not known.
@@ -73,7 +75,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::BadRequest,
         Self::UnknownCommand,
         Self::InvalidArgument,
@@ -83,6 +85,7 @@ impl Code {
         Self::KeyUnreadable,
         Self::KeyPermissions,
         Self::KeyInUse,
+        Self::OutboxUnusable,
         Self::AddressInUse,
         Self::StunFailed,
         Self::UdpBlocked,
@@ -120,6 +123,7 @@ impl Code {
             Self::KeyUnreadable => "key_unreadable",
             Self::KeyPermissions => "key_permissions",
             Self::KeyInUse => "key_in_use",
+            Self::OutboxUnusable => "outbox_unusable",
             Self::AddressInUse => "address_in_use",
             Self::StunFailed => "stun_failed",
             Self::UdpBlocked => "udp_blocked",

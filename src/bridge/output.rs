@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     command::Id,
-    reply::{Delivery, Link, Path, Reply, display, millis, whole_millis},
+    reply::{Delivery, Link, Path, Reply, display, display_some, millis, whole_millis},
 };
 use crate::{
     failure::Failure,
@@ -373,13 +373,6 @@ impl Serialize for Payload<'_> {
             Self::Utf8(text) => serializer.serialize_str(text),
             Self::Base64(bytes) => serializer.collect_str(&BASE64.encode_display(bytes)),
         }
-    }
-}
-
-fn display_some<S: Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
-    match peer {
-        Some(peer) => serializer.collect_str(peer),
-        None => serializer.serialize_none(),
     }
 }
 

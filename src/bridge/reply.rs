@@ -49,8 +49,8 @@ pub enum Reply {
 #[derive(Debug, Serialize)]
 pub struct Delivery {
     message_id: String,
-    #[serde(serialize_with = "display")]
-    peer: PeerId,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
+    peer: Option<PeerId>,
     state: &'static str,
     rtt_ms: f64,
 }
@@ -185,6 +185,16 @@ impl Reply {
     pub fn help() -> Self {
         let commands = COMMANDS.iter().map(|&(usage, does)| CommandHelp { usage, does });
         Self::Help { commands: commands.collect() }
+    }
+}
+
+pub(super) fn display_some<S: Serializer>(
+    peer: &Option<PeerId>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match peer {
+        Some(peer) => serializer.collect_str(peer),
+        None => serializer.serialize_none(),
     }
 }
 
