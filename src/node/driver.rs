@@ -51,6 +51,7 @@ use crate::{
         quic::{Arrival, Endpoint},
         route::RouteId,
         socket_set::SocketSet,
+        stray::{self, Strays},
     },
 };
 
@@ -121,6 +122,7 @@ pub(super) struct Driver {
     pub(super) replies: Replies,
     conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
     stun_server: StunServer,
+    strays: Strays,
     tasks: JoinSet<()>,
     outcomes: mpsc::Sender<Outcome>,
 }
@@ -174,6 +176,8 @@ impl Driver {
         let Parts { replies, switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, clock.unix());
+        let mut entropy = entropy;
+        let strays = Strays::new(&config.identity, entropy.fork());
         Self {
             us: config.identity.peer_id(),
             config,
@@ -198,6 +202,7 @@ impl Driver {
             replies,
             conversations: BTreeMap::new(),
             stun_server: StunServer::new(),
+            strays,
             tasks: JoinSet::new(),
             outcomes,
         }
@@ -298,6 +303,13 @@ impl Driver {
         if let Some(conversation) = probe::conversation_of(bytes) {
             let path = Path { socket: *socket, remote: *remote };
             self.handle_probe(conversation, path, bytes);
+            return;
+        }
+        if stray::may_be_stray(bytes) {
+            if let Some(answer) = self.strays.answer(bytes, self.clock.now()) {
+                tracing::debug!(%remote, "a packet of an earlier run: resetting it");
+                self.sockets.send(Path { socket: *socket, remote: *remote }, &answer);
+            }
             return;
         }
         match stun::decode(bytes) {

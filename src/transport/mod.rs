@@ -12,6 +12,7 @@ pub mod route;
 mod routes;
 mod slot;
 pub mod socket_set;
+pub mod stray;
 pub mod traffic;
 pub mod udp;
 pub mod upkeep;
