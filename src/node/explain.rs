@@ -7,7 +7,10 @@ use crate::{
     behaviour::NatBehaviour,
     failure::{Code, Failure},
     identity::PeerId,
-    transport::link::{LinkError, SendError},
+    transport::{
+        link::LinkError,
+        session::{Cause, SendError},
+    },
 };
 
 /// What a dial measured before it ended without a link.
@@ -187,13 +190,22 @@ pub(super) fn not_taken(error: &SendError, size: usize) -> Failure {
 }
 
 /// Why nobody knows whether `peer` has a message.
-pub(super) fn delivery_unknown(cause: &LinkError, peer: PeerId) -> Failure {
+pub(super) fn delivery_unknown(cause: &Cause, peer: PeerId) -> Failure {
     Failure::new(
         Code::DeliveryUnknown,
         format!("the link to {} ended before the message was acknowledged", peer.short()),
     )
     .because(cause.to_string())
     .hint("it may have arrived: send it again only if the other side can tell doubles apart")
+}
+
+/// A message to `peer` was taken and not sent.
+pub(super) fn not_sent(peer: PeerId) -> Failure {
+    Failure::new(
+        Code::ConnectionLost,
+        format!("the link to {} ended before the message was sent", peer.short()),
+    )
+    .hint("send it again: it was not delivered")
 }
 
 /// Why a message to `peer` is not known to have arrived in time.

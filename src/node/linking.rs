@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout_at;
+use tokio::{sync::Mutex, time::timeout_at};
 
 use super::{
     dialling::{Waiting, Wish},
@@ -30,6 +30,7 @@ use crate::{
         link::{Caller, Link, LinkError},
         quic::Arrival,
         route::RouteId,
+        session::{Durability, Session, Undelivered},
         upkeep::Upkeep,
     },
 };
@@ -40,6 +41,16 @@ pub(super) struct Links {
     pub(super) neighbours: BTreeMap<PeerId, Neighbour>,
     pub(super) by_route: BTreeMap<RouteId, PeerId>,
     generations: u64,
+    /// One for each peer that is linked; it stays when another link takes over.
+    sessions: BTreeMap<PeerId, Talk>,
+}
+
+/// The messages that a peer and this node have for each other.
+#[derive(Clone, Debug)]
+struct Talk {
+    session: Session,
+    /// Held by the task that passes messages to the user: of two links that overlap, the older one's.
+    passing: Arc<Mutex<()>>,
 }
 
 #[derive(Debug)]
@@ -233,7 +244,7 @@ impl Driver {
             received: Arc::new(AtomicU64::new(0)),
         };
         self.announce_link(peer, &live);
-        self.start_session(peer, &live);
+        self.carry_session(peer, &live);
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = Some(live);
         }
@@ -255,23 +266,38 @@ impl Driver {
         });
     }
 
-    /// Passes the peer's messages to the user, in order, between `Connected` and the link's end.
-    fn start_session(&mut self, peer: PeerId, live: &Live) {
+    /// Lets the session with `peer` go over its new link, and passes the peer's messages to the user, in
+    /// order, between `Connected` and the link's end.
+    fn carry_session(&mut self, peer: PeerId, live: &Live) {
         let (link, generation) = (live.link.clone(), live.generation);
+        let talk = self.links.sessions.entry(peer).or_insert_with(|| Talk {
+            session: Session::new(&mut self.entropy),
+            passing: Arc::default(),
+        });
+        let Talk { session, passing } = talk.clone();
+        if let Err(error) = link.carry(&session) {
+            // A link that has ended says so below.
+            tracing::debug!(?peer, %error, "a link does not carry its session");
+        }
         let received = live.received.clone();
         let connected = Event::Connected(self.connection(peer, live));
         let (events, outcomes) = (self.events.sender(), self.outcomes());
         self.spawn(async move {
             // A user or a driver that is gone needs no events; the node is about to stop.
+            let _passing = passing.lock().await;
             let _ = events.send(connected).await;
             let error = loop {
-                match link.receive().await {
-                    Ok(message) => {
-                        received.fetch_add(1, Ordering::Relaxed);
-                        let _ = events.send(Event::Message { peer, message }).await;
-                    }
-                    Err(error) => break error,
-                }
+                let arrived = tokio::select! {
+                    biased;
+                    arrived = session.receive() => arrived,
+                    error = link.closed() => break error,
+                };
+                let Some(arrived) = arrived else {
+                    break link.closed().await;
+                };
+                received.fetch_add(1, Ordering::Relaxed);
+                let _ = events.send(Event::Message { peer, message: arrived.message }).await;
+                drop(arrived.handover);
             };
             let end = SessionEnd { peer, generation, error };
             let _ = outcomes.send(Outcome::SessionEnded(end)).await;
@@ -289,6 +315,9 @@ impl Driver {
         self.end_rescue(peer);
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = None;
+        }
+        if let Some(talk) = self.links.sessions.remove(&peer) {
+            talk.session.end(&error.to_string());
         }
         self.release_route(peer);
         let will_retry = self.standing.handle_link_down(self.links.count(), self.clock.now());
@@ -333,6 +362,7 @@ impl Driver {
         let deadline = self.clock.now() + CLOSE_TIME;
         let live = self.links.neighbours.values().filter_map(|neighbour| neighbour.live.as_ref());
         let links: Vec<Arc<Link>> = live.map(|live| live.link.clone()).collect();
+        let sessions = std::mem::take(&mut self.links.sessions);
         async move {
             let mut closing = tokio::task::JoinSet::new();
             for link in links {
@@ -341,6 +371,9 @@ impl Driver {
                 );
             }
             closing.join_all().await;
+            for talk in sessions.into_values() {
+                talk.session.end(&LinkError::Closed.to_string());
+            }
         }
     }
 }
@@ -360,22 +393,28 @@ impl Driver {
                 let message_id = message.id.clone();
                 let size = message.payload.len();
                 let (began, delivered) = (self.clock.now(), live.delivered.clone());
-                match live.link.send(*message) {
+                let Some(talk) = self.links.sessions.get(&peer) else { return };
+                match talk.session.send(*message, Durability::Volatile) {
                     Err(error) => drop(answer.send(Err(explain::not_taken(&error, size)))),
-                    Ok(receipt) => {
+                    Ok(mut receipt) => {
                         let (clock, deadline) = (self.clock, waiting.deadline);
                         self.spawn(async move {
-                            let acknowledged = timeout_at(deadline.into(), receipt).await;
+                            let acknowledged = timeout_at(deadline.into(), &mut receipt).await;
                             let result = match acknowledged {
                                 Ok(Ok(())) => {
                                     delivered.fetch_add(1, Ordering::Relaxed);
                                     let rtt = clock.now().saturating_duration_since(began);
                                     Ok(Receipt { peer, message_id, rtt })
                                 }
-                                Ok(Err(unknown)) => {
-                                    Err(explain::delivery_unknown(&unknown.cause, peer))
+                                Ok(Err(Undelivered::DeliveryUnknown { cause })) => {
+                                    Err(explain::delivery_unknown(&cause, peer))
                                 }
-                                Err(_) => Err(explain::unacknowledged(peer)),
+                                Ok(Err(Undelivered::NotSent)) => Err(explain::not_sent(peer)),
+                                Err(_) => {
+                                    // Nobody waits for it any more.
+                                    let _ = receipt.withdraw();
+                                    Err(explain::unacknowledged(peer))
+                                }
                             };
                             let _ = answer.send(result);
                         });

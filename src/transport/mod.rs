@@ -3,7 +3,7 @@
 //! From the wire upwards: [`udp`] opens sockets, [`demux`] tells STUN, probes and QUIC apart,
 //! [`socket_set`] is what quinn takes for its socket, [`path_table`] and [`upkeep`] know over which path a
 //! peer is reached, [`tls`] and [`quic`] configure the connection, [`link`] makes it one between two peers
-//! who know each other, in [`frame`]s.
+//! who know each other, in [`frame`]s, and a [`session`] goes from link to link.
 
 pub mod demux;
 pub mod path_table;
@@ -21,6 +21,7 @@ pub mod frame;
 pub mod link;
 pub mod quic;
 mod seeded;
+pub mod session;
 pub mod tls;
 
 #[cfg(test)]

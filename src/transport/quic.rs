@@ -7,6 +7,7 @@
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -40,6 +41,8 @@ pub struct Endpoint {
     entropy: Arc<Mutex<Entropy>>,
     acceptor: ServerConfig,
     handshakes: Arc<Semaphore>,
+    /// Names this run of the program.
+    run: NonZeroU64,
 }
 
 /// Somebody who wants to connect and has proved nothing yet.
@@ -83,6 +86,7 @@ impl Endpoint {
             socket,
             Arc::new(TokioRuntime),
         )?;
+        let run = entropy.name();
         Ok(Self {
             inner,
             credentials,
@@ -90,12 +94,18 @@ impl Endpoint {
             entropy: Arc::new(Mutex::new(entropy)),
             acceptor,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            run,
         })
     }
 
     /// Who this node is.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// Names this run of the program to peers, so that they notice a restart.
+    pub(super) fn run(&self) -> NonZeroU64 {
+        self.run
     }
 
     /// The next who wants to connect; `None` when the endpoint is closed.
