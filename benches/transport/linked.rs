@@ -57,11 +57,10 @@ impl Linked {
         };
         let (dialled, accepted) = tokio::join!(Link::dial(&endpoints[0], dial), accept);
         let links = [dialled.unwrap(), accepted.unwrap()];
-        let sessions = links.each_ref().map(|link| {
-            let session = Session::new(&mut Entropy::from_system());
-            link.carry(&session).unwrap();
-            session
-        });
+        let sessions = endpoints.each_ref().map(Session::new);
+        for (link, session) in links.iter().zip(&sessions) {
+            link.carry(session).unwrap();
+        }
         let [dialled, accepted] = sessions;
         Self { dialled, accepted, _links: links, _endpoints: endpoints, _sets: sets }
     }

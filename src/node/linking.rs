@@ -271,7 +271,7 @@ impl Driver {
     fn carry_session(&mut self, peer: PeerId, live: &Live) {
         let (link, generation) = (live.link.clone(), live.generation);
         let talk = self.links.sessions.entry(peer).or_insert_with(|| Talk {
-            session: Session::new(&mut self.entropy),
+            session: Session::new(&self.endpoint),
             passing: Arc::default(),
         });
         let Talk { session, passing } = talk.clone();

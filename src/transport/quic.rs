@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -43,6 +46,10 @@ pub struct Endpoint {
     handshakes: Arc<Semaphore>,
     /// Names this run of the program.
     run: NonZeroU64,
+    /// Links that have come up so far.
+    links: Arc<AtomicU64>,
+    /// Name of the latest session.
+    sessions: Arc<AtomicU64>,
 }
 
 /// Somebody who wants to connect and has proved nothing yet.
@@ -95,6 +102,8 @@ impl Endpoint {
             acceptor,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             run,
+            links: Arc::default(),
+            sessions: Arc::default(),
         })
     }
 
@@ -106,6 +115,19 @@ impl Endpoint {
     /// Names this run of the program to peers, so that they notice a restart.
     pub(super) fn run(&self) -> NonZeroU64 {
         self.run
+    }
+
+    /// A number for a link that has come up: higher than those of all before.
+    pub(super) fn number_link(&self) -> u64 {
+        self.links.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A name for a session: higher than those of all before in this run, and not telling how many.
+    pub(super) fn name_session(&self) -> NonZeroU64 {
+        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = 1 + (entropy.number() >> 32);
+        let name = self.sessions.fetch_add(step, Ordering::Relaxed) + step;
+        NonZeroU64::new(name).expect("a sum of steps of which none is zero")
     }
 
     /// The next who wants to connect; `None` when the endpoint is closed.

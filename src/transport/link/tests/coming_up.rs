@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{probe::Side, probe::Transaction, probe::Urgency, transport::quic::HANDSHAKES_MAX};
+use crate::{
+    entropy::Entropy, probe::Side, probe::Transaction, probe::Urgency,
+    transport::quic::HANDSHAKES_MAX,
+};
 
 fn only(peers: &[u8], keys: &[Key]) -> Caller {
     Caller::Unknown(Admission::Only {
