@@ -29,6 +29,8 @@ pub enum Code {
     KeyPermissions,
     /// Another node runs with this identity.
     KeyInUse,
+    /// The outbox's directory or file cannot be used.
+    OutboxUnusable,
     /// The address to bind is taken or not ours.
     AddressInUse,
     /// No STUN server answered: our public address is not known.
@@ -79,7 +81,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::UnknownCommand,
         Self::InvalidArgument,
@@ -92,6 +94,7 @@ impl Code {
         Self::KeyUnreadable,
         Self::KeyPermissions,
         Self::KeyInUse,
+        Self::OutboxUnusable,
         Self::AddressInUse,
         Self::StunFailed,
         Self::UdpBlocked,
@@ -132,6 +135,7 @@ impl Code {
             Self::KeyUnreadable => "key_unreadable",
             Self::KeyPermissions => "key_permissions",
             Self::KeyInUse => "key_in_use",
+            Self::OutboxUnusable => "outbox_unusable",
             Self::AddressInUse => "address_in_use",
             Self::StunFailed => "stun_failed",
             Self::UdpBlocked => "udp_blocked",

@@ -166,7 +166,7 @@ impl Driven for Echo {
 
 fn receipt(message: Message) -> Receipt {
     Receipt {
-        peer: bob(),
+        peer: Some(bob()),
         message_id: message.id,
         state: SendState::Delivered,
         rtt: Duration::from_micros(1_500),

@@ -158,6 +158,7 @@ fn start(identity: &Identity, role: Role) -> (Node, mpsc::Receiver<Event>, Inbox
         clock: Clock::system(),
         entropy: Entropy::from_system(),
         crypto: Crypto::system(),
+        outbox: None,
     };
     let config = Config::new(identity.clone(), role);
     let (node, events, inbox) = Node::start(config, environment).unwrap();

@@ -38,6 +38,7 @@ pub fn exit_code(code: Code) -> u8 {
         | Code::KeyUnreadable
         | Code::KeyPermissions
         | Code::KeyInUse
+        | Code::OutboxUnusable
         | Code::AddressInUse => CONFIG,
         Code::StunFailed | Code::UdpBlocked | Code::DhtUnreachable => NETWORK,
         Code::NotReady

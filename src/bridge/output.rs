@@ -368,7 +368,10 @@ pub(super) fn display<T: Display, S: Serializer>(
     serializer.collect_str(value)
 }
 
-fn display_some<S: Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn display_some<S: Serializer>(
+    peer: &Option<PeerId>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match peer {
         Some(peer) => serializer.collect_str(peer),
         None => serializer.serialize_none(),

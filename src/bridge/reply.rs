@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     grammar::COMMANDS,
-    output::{Given, Reason, display},
+    output::{Given, Reason, display, display_some},
 };
 use crate::{
     behaviour::Dependence,
@@ -92,9 +92,9 @@ pub enum Reply {
 pub struct Delivery {
     /// Which message.
     pub message_id: String,
-    /// Who has it, or is to have it.
-    #[serde(serialize_with = "display")]
-    pub peer: PeerId,
+    /// Who has it; or is to have it, if that is known yet.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
+    pub peer: Option<PeerId>,
     /// `delivered` or `queued`.
     pub state: &'static str,
     /// From hand-over to acknowledgement, if there was one.

@@ -141,7 +141,8 @@ fn delivered(delivery: &Delivery, style: Style) -> String {
     let Delivery { peer, state, rtt_ms, .. } = delivery;
     let after = rtt_ms.map(|rtt_ms| format!(" after {rtt_ms:.0} ms")).unwrap_or_default();
     let way = if *state == "queued" { "for" } else { "to" };
-    style.dim(&format!("{state} {way} {}{after}", peer.short()))
+    let peer = peer.map_or_else(|| "the service".to_owned(), |peer| peer.short());
+    style.dim(&format!("{state} {way} {peer}{after}"))
 }
 
 fn answer(reply: &Reply, style: Style) -> Option<String> {
@@ -406,7 +407,7 @@ mod tests {
             will_retry: true,
         };
         let receipt = Receipt {
-            peer: bob,
+            peer: Some(bob),
             message_id: "01".to_owned(),
             state: SendState::Delivered,
             rtt: Duration::from_millis(35),

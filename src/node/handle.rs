@@ -1,6 +1,12 @@
 //! The user's side of a node: calls go in, answers and events come out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -13,6 +19,7 @@ use super::{
     event::{Connection, PeerStatus, Pong, Receipt, Sent, Status, Target},
     netcheck::Netcheck,
     received::{Received, Replies},
+    switchboard::{Posted, Switchboard},
 };
 use crate::{
     failure::{Code, Failure},
@@ -31,9 +38,51 @@ pub struct Node {
     /// also when its queue is full and whoever waits is woken in another order.
     turn: Arc<Mutex<()>>,
     replies: Replies,
+    switchboard: Switchboard,
+    /// Sends that the driver has not taken yet.
+    sends_queued: Arc<AtomicUsize>,
+    way: Way,
     clock: Clock,
     /// What an operation may take whose caller names no time.
     patience: Duration,
+}
+
+/// What a handle is made of.
+pub(super) struct Parts {
+    pub(super) peer_id: PeerId,
+    pub(super) ticket: Ticket,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) replies: Replies,
+    pub(super) switchboard: Switchboard,
+    pub(super) way: Way,
+    pub(super) clock: Clock,
+    pub(super) patience: Duration,
+}
+
+/// How messages get to their sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Straight, where there is a link.
+    Short,
+    /// Each is written to the outbox first.
+    ThroughOutbox,
+}
+
+/// A send that the driver has not taken yet; counted until it is dropped.
+#[derive(Debug)]
+pub struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    fn take(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What the user asks of the node's task.
@@ -46,7 +95,13 @@ pub enum Request {
     /// [`Node::connect`]
     Connect { target: Target, timeout: Option<Duration>, answer: Answer<Connection> },
     /// [`Node::send`]
-    Send { target: Target, message: Message, timeout: Option<Duration>, answer: Answer<Receipt> },
+    Send {
+        target: Target,
+        message: Message,
+        timeout: Option<Duration>,
+        answer: Answer<Receipt>,
+        turn: Turn,
+    },
     /// [`Node::disconnect`]
     Disconnect { peer: PeerId, answer: Answer<()> },
     /// [`Node::peers`]
@@ -65,24 +120,35 @@ pub enum Request {
 pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 impl Node {
-    pub(super) fn new(
-        (peer_id, ticket): (PeerId, Ticket),
-        requests: mpsc::Sender<Request>,
-        replies: Replies,
-        (clock, patience): (Clock, Duration),
-    ) -> Self {
-        Self { peer_id, ticket, requests, turn: Arc::default(), replies, clock, patience }
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { peer_id, ticket, requests, replies, switchboard, way, clock, patience } = parts;
+        Self {
+            peer_id,
+            ticket,
+            requests,
+            turn: Arc::default(),
+            replies,
+            switchboard,
+            sends_queued: Arc::default(),
+            way,
+            clock,
+            patience,
+        }
     }
 
     /// A handle to whatever takes requests: a test's stand-in for a node.
     #[cfg(test)]
     pub(crate) fn to(peer_id: PeerId, ticket: Ticket, requests: mpsc::Sender<Request>) -> Self {
-        Self::new(
-            (peer_id, ticket),
+        Self::new(Parts {
+            peer_id,
+            ticket,
             requests,
-            Replies::default(),
-            (Clock::system(), super::config::CONNECT_TIMEOUT),
-        )
+            replies: Replies::default(),
+            switchboard: Switchboard::default(),
+            way: Way::Short,
+            clock: Clock::system(),
+            patience: super::config::CONNECT_TIMEOUT,
+        })
     }
 
     /// Who this node is.
@@ -119,7 +185,25 @@ impl Node {
         message: Message,
         timeout: Option<Duration>,
     ) -> Result<Receipt, Failure> {
-        self.ask(|answer| Request::Send { target, message, timeout, answer }).await
+        let deadline = self.clock.now() + timeout.unwrap_or(self.patience);
+        let message = match self.short_way(&target, message) {
+            Posted::Taken(posting) => return posting.outcome(deadline).await,
+            Posted::NotTaken(failure) => return Err(failure),
+            Posted::NotLinked(message) => message,
+        };
+        let turn = Turn::take(&self.sends_queued);
+        self.ask(|answer| Request::Send { target, message, timeout, answer, turn }).await
+    }
+
+    /// Gives `message` to its session, unless earlier ones are still on the long way: it may not overtake
+    /// them.
+    fn short_way(&self, target: &Target, message: Message) -> Posted {
+        match self.way {
+            Way::Short if self.sends_queued.load(Ordering::Acquire) == 0 => {
+                self.switchboard.post(target, message, self.clock)
+            }
+            Way::Short | Way::ThroughOutbox => Posted::NotLinked(message),
+        }
     }
 
     /// Sends a copy of `message` to every connected peer; done when all copies are. Copies share one payload.

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{identity::PeerId, proto::Message};
+use crate::{identity::PeerId, proto::Message, transport::session};
 
 /// A message that arrived.
 #[derive(Debug)]
@@ -23,11 +23,19 @@ pub struct Received {
 
 /// The promise to acknowledge a message.
 #[derive(Debug)]
-pub struct Handover(());
+pub struct Handover(
+    #[allow(dead_code, reason = "dropping it is its use")] Option<session::Handover>,
+);
 
 impl Handover {
+    pub(super) fn of(handover: session::Handover) -> Self {
+        Self(Some(handover))
+    }
+
+    /// Of a message that nobody sent.
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
-        Self(())
+        Self(None)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroU64,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -17,7 +18,7 @@ use quinn::{
     ValidationTokenConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use ring::{hkdf, hmac};
+use ring::hkdf;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -26,7 +27,10 @@ use tokio::{
 use crate::{
     entropy::Entropy,
     identity::{Identity, PeerId},
-    transport::tls::{Credentials, Crypto, Pin, SERVER_NAME},
+    transport::{
+        stray::{CONNECTION_ID_SIZE, reset_key},
+        tls::{Credentials, Crypto, Pin, SERVER_NAME},
+    },
 };
 
 /// A node's QUIC endpoint: dials and accepts connections over one socket.
@@ -40,6 +44,8 @@ pub struct Endpoint {
     entropy: Arc<Mutex<Entropy>>,
     acceptor: ServerConfig,
     handshakes: Arc<Semaphore>,
+    /// Names this run of the program.
+    run: NonZeroU64,
 }
 
 /// Somebody who wants to connect and has proved nothing yet.
@@ -83,6 +89,7 @@ impl Endpoint {
             socket,
             Arc::new(TokioRuntime),
         )?;
+        let run = entropy.name();
         Ok(Self {
             inner,
             credentials,
@@ -90,12 +97,18 @@ impl Endpoint {
             entropy: Arc::new(Mutex::new(entropy)),
             acceptor,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            run,
         })
     }
 
     /// Who this node is.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// Names this run of the program to peers, so that they notice a restart.
+    pub(super) fn run(&self) -> NonZeroU64 {
+        self.run
     }
 
     /// The next who wants to connect; `None` when the endpoint is closed.
@@ -163,9 +176,7 @@ fn endpoint_config(identity: &Identity, entropy: &mut Entropy) -> EndpointConfig
     // A key that outlives the process: a restarted node answers packets for its old connections with a
     // stateless reset that the peer can verify (RFC 9000, section 10.3). So a peer learns of the restart
     // in one round trip, not from silence.
-    let reset_key = identity.derive("stateless reset");
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, reset_key.as_bytes());
-    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    let mut config = EndpointConfig::new(Arc::new(reset_key(identity)));
     let ids = Mutex::new(entropy.fork());
     config
         .cid_generator(move || {
@@ -282,6 +293,3 @@ const CONTROL_RESERVE: u32 = 1 << 20;
 /// Bytes kept for an arrival between its first packet and our decision: a certificate takes two
 /// packets at most.
 const INCOMING_BUFFER_SIZE: u64 = 16 << 10;
-
-/// RFC 9000, section 7.2 asks for eight at least.
-const CONNECTION_ID_SIZE: usize = 8;

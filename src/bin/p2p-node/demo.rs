@@ -208,6 +208,7 @@ impl Network {
             clock: Clock::system(),
             entropy,
             crypto: Crypto::system(),
+            outbox: None,
         };
         let (node, events, inbox) = Node::start(config, environment).map_err(io::Error::other)?;
         Ok(Side { node, events, inbox })

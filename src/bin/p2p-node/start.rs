@@ -52,6 +52,7 @@ pub(crate) fn start(
         clock: Clock::system(),
         entropy,
         crypto: Crypto::system(),
+        outbox: None,
     };
     Node::start(config, environment)
 }

@@ -178,7 +178,7 @@ pub(super) fn path() -> PathReport {
 
 fn receipt(message_id: String) -> Receipt {
     Receipt {
-        peer: bob().peer_id(),
+        peer: Some(bob().peer_id()),
         message_id,
         state: SendState::Delivered,
         rtt: Duration::from_millis(35),

@@ -185,7 +185,7 @@ fn event(text: &str) -> Event {
             will_retry: true,
         },
         "delivered" => Event::Delivered(Receipt {
-            peer,
+            peer: Some(peer),
             message_id: "9f2c".to_owned(),
             state: SendState::Delivered,
             rtt: Duration::from_millis(90),

@@ -33,6 +33,7 @@ pub(super) const ONE_WAY: Duration = Duration::from_millis(50);
 pub(super) struct Network {
     mailboxes: Mutex<BTreeMap<SocketAddr, Arc<Mutex<Mailbox>>>>,
     unplugged: Mutex<BTreeSet<SocketAddr>>,
+    starts: Mutex<u64>,
     log: Mutex<Vec<u8>>,
 }
 
@@ -47,9 +48,14 @@ impl Network {
         Arc::new(Self::default())
     }
 
-    /// A node with the identity of `seed` at port `seed`; the same after a restart.
+    /// A node with the identity of `seed` at port `seed`; another run of it after a restart.
     pub(super) fn node(self: &Arc<Self>, seed: u8) -> Endpoint {
-        let mut entropy = Entropy::from_seed(seed.into());
+        let start = {
+            let mut starts = self.starts.lock().unwrap();
+            *starts += 1;
+            *starts
+        };
+        let mut entropy = Entropy::from_seed(u64::from(seed) + (start << 8));
         let crypto = Crypto::seeded(entropy.fork());
         let socket = Arc::new(self.socket(address(seed)));
         Endpoint::new(&identity(seed), crypto, entropy, socket).unwrap()
