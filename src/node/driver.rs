@@ -51,7 +51,7 @@ use crate::{
         quic::{Arrival, Endpoint},
         route::RouteId,
         socket_set::SocketSet,
-        stray::{self, Strays},
+        stray,
     },
 };
 
@@ -122,7 +122,6 @@ pub(super) struct Driver {
     pub(super) replies: Replies,
     conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
     stun_server: StunServer,
-    strays: Strays,
     tasks: JoinSet<()>,
     outcomes: mpsc::Sender<Outcome>,
 }
@@ -176,8 +175,6 @@ impl Driver {
         let Parts { replies, switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, clock.unix());
-        let mut entropy = entropy;
-        let strays = Strays::new(&config.identity, entropy.fork());
         Self {
             us: config.identity.peer_id(),
             config,
@@ -202,7 +199,6 @@ impl Driver {
             replies,
             conversations: BTreeMap::new(),
             stun_server: StunServer::new(),
-            strays,
             tasks: JoinSet::new(),
             outcomes,
         }
@@ -306,7 +302,7 @@ impl Driver {
             return;
         }
         if stray::may_be_stray(bytes) {
-            if let Some(answer) = self.strays.answer(bytes, self.clock.now()) {
+            if let Some(answer) = self.endpoint.answer_stray(bytes, self.clock.now()) {
                 tracing::debug!(%remote, "a packet of an earlier run: resetting it");
                 self.sockets.send(Path { socket: *socket, remote: *remote }, &answer);
             }

@@ -180,7 +180,7 @@ impl Driver {
         }
         self.sessions.remove(peer);
         self.sessions.make_room();
-        let session = Session::new(&mut self.entropy);
+        let session = Session::new(&self.endpoint);
         session.import_doubles(self.sessions.remembered.remove(&peer).unwrap_or_default());
         let counts = Arc::new(Counts::default());
         let passing = self.pass_messages(peer, session.clone(), counts.clone());

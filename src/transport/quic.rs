@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -28,7 +31,7 @@ use crate::{
     entropy::Entropy,
     identity::{Identity, PeerId},
     transport::{
-        stray::{CONNECTION_ID_SIZE, reset_key},
+        stray::{CONNECTION_ID_SIZE, RunKey, Strays, reset_key},
         tls::{Credentials, Crypto, Pin, SERVER_NAME},
     },
 };
@@ -46,6 +49,11 @@ pub struct Endpoint {
     handshakes: Arc<Semaphore>,
     /// Names this run of the program.
     run: NonZeroU64,
+    strays: Arc<Mutex<Strays>>,
+    /// Links that have come up so far.
+    links: Arc<AtomicU64>,
+    /// Name of the latest session.
+    sessions: Arc<AtomicU64>,
 }
 
 /// Somebody who wants to connect and has proved nothing yet.
@@ -83,13 +91,15 @@ impl Endpoint {
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&entropy.bytes::<32>());
         let mut acceptor = ServerConfig::new(quic_server(&credentials, None), Arc::new(token_key));
         configure_acceptor(&mut acceptor);
+        let run_key = RunKey::new(entropy.bytes());
         let inner = quinn::Endpoint::new_with_abstract_socket(
-            endpoint_config(identity, &mut entropy),
+            endpoint_config(identity, run_key.clone(), &mut entropy),
             Some(acceptor.clone()),
             socket,
             Arc::new(TokioRuntime),
         )?;
         let run = entropy.name();
+        let strays = Strays::new(identity, run_key, entropy.fork());
         Ok(Self {
             inner,
             credentials,
@@ -98,6 +108,9 @@ impl Endpoint {
             acceptor,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             run,
+            strays: Arc::new(Mutex::new(strays)),
+            links: Arc::default(),
+            sessions: Arc::default(),
         })
     }
 
@@ -106,9 +119,27 @@ impl Endpoint {
         self.peer_id
     }
 
+    /// The answer to a packet that no connection takes; see [`Strays::answer`].
+    pub fn answer_stray(&self, packet: &[u8], now: std::time::Instant) -> Option<Vec<u8>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner).answer(packet, now)
+    }
+
     /// Names this run of the program to peers, so that they notice a restart.
     pub(super) fn run(&self) -> NonZeroU64 {
         self.run
+    }
+
+    /// A number for a link that has come up: higher than those of all before.
+    pub(super) fn number_link(&self) -> u64 {
+        self.links.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A name for a session: higher than those of all before in this run, and not telling how many.
+    pub(super) fn name_session(&self) -> NonZeroU64 {
+        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = 1 + (entropy.number() >> 32);
+        let name = self.sessions.fetch_add(step, Ordering::Relaxed) + step;
+        NonZeroU64::new(name).expect("a sum of steps of which none is zero")
     }
 
     /// The next who wants to connect; `None` when the endpoint is closed.
@@ -172,7 +203,7 @@ impl Endpoint {
     }
 }
 
-fn endpoint_config(identity: &Identity, entropy: &mut Entropy) -> EndpointConfig {
+fn endpoint_config(identity: &Identity, run: RunKey, entropy: &mut Entropy) -> EndpointConfig {
     // A key that outlives the process: a restarted node answers packets for its old connections with a
     // stateless reset that the peer can verify (RFC 9000, section 10.3). So a peer learns of the restart
     // in one round trip, not from silence.
@@ -181,7 +212,7 @@ fn endpoint_config(identity: &Identity, entropy: &mut Entropy) -> EndpointConfig
     config
         .cid_generator(move || {
             let mut entropy = ids.lock().unwrap_or_else(PoisonError::into_inner);
-            Box::new(ConnectionIds(entropy.fork()))
+            Box::new(ConnectionIds { entropy: entropy.fork(), run: run.clone() })
         })
         // STUN, probes and QUIC are told apart by their first byte on one socket.
         .grease_quic_bit(false)
@@ -231,15 +262,15 @@ fn quic_server(credentials: &Credentials, pin: Option<Arc<Pin>>) -> Arc<QuicServ
     Arc::new(tls)
 }
 
-/// Random connection ids.
-///
-/// Stray packets cannot be told from those for connections of an earlier run, so each gets a stateless
-/// reset: smaller than itself, and one in 20 ms at most.
-struct ConnectionIds(Entropy);
+/// Connection ids that this run of the program knows for its own, and nobody else can tell apart.
+struct ConnectionIds {
+    entropy: Entropy,
+    run: RunKey,
+}
 
 impl ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        ConnectionId::new(&self.0.bytes::<CONNECTION_ID_SIZE>())
+        ConnectionId::new(&self.run.connection_id(self.entropy.bytes()))
     }
 
     fn cid_len(&self) -> usize {

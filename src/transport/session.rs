@@ -54,7 +54,8 @@ pub use outbound::{
     IN_FLIGHT_LENGTH_MAX, IN_FLIGHT_SIZE_MAX, QUEUE_LENGTH_MAX, QUEUE_SIZE_MAX, SendError,
 };
 
-use crate::{entropy::Entropy, proto::Message};
+use super::quic::Endpoint;
+use crate::proto::Message;
 use machine::{Fate, Machine};
 use message::{Encoded, check_size};
 
@@ -152,9 +153,12 @@ pub struct Status {
 }
 
 impl Session {
-    /// A session with a peer of whom nothing is known. Nothing is sent before a link carries it.
-    pub fn new(entropy: &mut Entropy) -> Self {
-        let machine = Machine::new(entropy.name());
+    /// A session with a peer of whom nothing is known, for links of `endpoint`. Nothing is sent before a
+    /// link carries it.
+    ///
+    /// It replaces all earlier sessions with the same peer: those are to be ended before.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        let machine = Machine::new(endpoint.name_session());
         let state = Mutex::new(State { machine, line: None });
         let shared = Shared { state, arrived: Notify::new(), changed: Notify::new() };
         Self(Arc::new(Owner(Arc::new(shared))))

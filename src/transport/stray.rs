@@ -13,6 +13,7 @@ use crate::{entropy::Entropy, identity::Identity};
 #[derive(Debug)]
 pub struct Strays {
     key: hmac::Key,
+    run: RunKey,
     entropy: Entropy,
     answered_at: Option<Instant>,
 }
@@ -22,6 +23,30 @@ pub(super) fn reset_key(identity: &Identity) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, identity.derive("stateless reset").as_bytes())
 }
 
+/// By which a run of the program knows the connection ids that it has given: their second half is a
+/// function of the first. To others they look random.
+#[derive(Clone, Debug)]
+pub(super) struct RunKey(hmac::Key);
+
+impl RunKey {
+    pub(super) fn new(secret: [u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
+    }
+
+    /// The connection id that begins with `nonce`.
+    pub(super) fn connection_id(&self, nonce: [u8; 4]) -> [u8; CONNECTION_ID_SIZE] {
+        let tag = hmac::sign(&self.0, &nonce);
+        let mut id = [0; CONNECTION_ID_SIZE];
+        let bytes = nonce.iter().chain(tag.as_ref());
+        id.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        id
+    }
+
+    fn has_given(&self, id: &[u8; CONNECTION_ID_SIZE]) -> bool {
+        id.first_chunk().is_some_and(|nonce| self.connection_id(*nonce) == *id)
+    }
+}
+
 /// Whether `packet`, which belongs to no connection, may be one of an earlier run: it has a short header.
 pub fn may_be_stray(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first & (LONG_HEADER | FIXED) == FIXED)
@@ -29,8 +54,8 @@ pub fn may_be_stray(packet: &[u8]) -> bool {
 
 impl Strays {
     /// Of the node with `identity`.
-    pub fn new(identity: &Identity, entropy: Entropy) -> Self {
-        Self { key: reset_key(identity), entropy, answered_at: None }
+    pub(super) fn new(identity: &Identity, run: RunKey, entropy: Entropy) -> Self {
+        Self { key: reset_key(identity), run, entropy, answered_at: None }
     }
 
     /// The answer to a packet that belongs to no connection: always smaller than the packet, so that two
@@ -40,7 +65,11 @@ impl Strays {
         if !may_be_stray(packet) || self.answered_at.is_some_and(is_soon) {
             return None;
         }
-        let connection_id = packet.get(1..=CONNECTION_ID_SIZE)?;
+        let connection_id = packet.get(1..)?.first_chunk()?;
+        // A peer whose NAT gave it another address: its connection lives.
+        if self.run.has_given(connection_id) {
+            return None;
+        }
         let size = packet.len().saturating_sub(1).min(SIZE_MAX);
         let random = size.checked_sub(TOKEN_SIZE).filter(|random| *random >= UNPREDICTABLE_SIZE)?;
         let noise = self.entropy.bytes::<SIZE_MAX>();
@@ -81,7 +110,7 @@ mod tests {
     use super::*;
 
     fn strays() -> Strays {
-        Strays::new(&Identity::from_seed([1; 32]), Entropy::from_seed(1))
+        Strays::new(&Identity::from_seed([1; 32]), RunKey::new([1; 32]), Entropy::from_seed(1))
     }
 
     fn packet(size: usize) -> Vec<u8> {
@@ -92,7 +121,7 @@ mod tests {
     fn every_answer_is_smaller_than_its_packet_and_has_the_identitys_token() {
         let token = hmac::sign(&reset_key(&Identity::from_seed([1; 32])), &[7; 8]);
         for size in 1..100 {
-            match strays().answer(&packet(size), Instant::now()) {
+            match strays().answer(&packet(size), tokio::time::Instant::now().into_std()) {
                 None => assert!(size < 22, "{size}"),
                 Some(answer) => {
                     assert!(answer.len() < size && answer.len() <= SIZE_MAX, "{size}");
@@ -104,8 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn a_live_connection_whose_peer_has_moved_is_not_reset() {
+        let mut id = RunKey::new([1; 32]).connection_id([1, 2, 3, 4]);
+        let packet = |id: [u8; 8]| [&[0x41][..], &id, &[0; 60]].concat();
+        let now = tokio::time::Instant::now().into_std();
+        assert_eq!(strays().answer(&packet(id), now), None);
+        id[7] ^= 1;
+        assert!(strays().answer(&packet(id), now).is_some());
+    }
+
+    #[test]
     fn only_packets_with_short_headers_are_answered_and_those_not_often() {
-        let (mut strays, now) = (strays(), Instant::now());
+        let (mut strays, now) = (strays(), tokio::time::Instant::now().into_std());
         for first in [0x00, 0x80, 0xc3] {
             let mut long = packet(60);
             long[0] = first;

@@ -318,7 +318,7 @@ mod tests {
 
     impl Story {
         fn new(entries: Vec<Entry>) -> Self {
-            let start = Instant::now();
+            let start = tokio::time::Instant::now().into_std();
             Self { ledger: Ledger::new(entries, start), start }
         }
 

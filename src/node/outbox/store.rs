@@ -206,11 +206,10 @@ fn decode(number: u64, encoding: &[u8]) -> Option<Entry> {
 }
 
 fn unusable(error: &DatabaseError) -> Failure {
-    let hint = match error {
-        DatabaseError::DatabaseAlreadyOpen => {
-            "another node uses it: give each node an --outbox of its own"
-        }
-        _ => "--outbox names a directory for this node alone; move a damaged file away",
+    let is_open = matches!(error, DatabaseError::DatabaseAlreadyOpen);
+    let hint = match is_open {
+        true => "another node uses it: give each node an --outbox of its own",
+        false => "--outbox names a directory for this node alone; move a damaged file away",
     };
     Failure::new(Code::OutboxUnusable, "the outbox cannot be opened")
         .because(error.to_string())

@@ -74,6 +74,8 @@ pub(super) struct Established {
     pub(super) agent: String,
     /// Names the run of the peer's program.
     pub(super) run: NonZeroU64,
+    /// Higher than those of all links that came up before.
+    pub(super) number: u64,
     pub(super) probe_keys: ProbeKeys,
     pub(super) control_out: FrameWriter,
     pub(super) control_in: ControlReader,
@@ -91,8 +93,7 @@ pub(super) async fn dial(endpoint: &Endpoint, dial: Dial) -> Result<Established,
         .await
         .map_err(|_| LinkError::TimedOut)?
         .map_err(|error| handshake_error(error, Some(&pin)))?;
-    let parties = [endpoint.peer_id(), dial.peer];
-    let greeting = greet_acceptor(endpoint.run(), &connection, parties, &dial.keys);
+    let greeting = greet_acceptor(endpoint, &connection, dial.peer, &dial.keys);
     or_close(&connection, dial.deadline, greeting).await
 }
 
@@ -115,30 +116,30 @@ pub(super) async fn accept(
         .into_0rtt()
         .expect("an acceptor can always send before the handshake has ended");
     let greeting = async {
-        let control_out = say_hello_early(endpoint.run(), &connection, &caller).await?;
+        let control_out = say_hello_early(endpoint, &connection, &caller).await?;
         finished.await;
         let identified = peer_id_of(&connection);
         if let Some(error) = connection.close_reason() {
             return Err(handshake_error(error, pin.as_ref()));
         }
         let peer = identified.ok_or_else(|| LinkError::violation("no certificate"))?;
-        let parties = [peer, endpoint.peer_id()];
-        greet_dialler(&connection, parties, &caller, control_out).await
+        greet_dialler(endpoint, &connection, peer, &caller, control_out).await
     };
     or_close(&connection, deadline, greeting).await
 }
 
 async fn greet_acceptor(
-    our_run: NonZeroU64,
+    endpoint: &Endpoint,
     connection: &Connection,
-    parties: [PeerId; 2],
+    peer: PeerId,
     keys: &[Key],
 ) -> Result<Established, LinkError> {
+    let parties = [endpoint.peer_id(), peer];
     let binding = channel_binding(connection, parties)?;
     let keys = keys.iter().take(PROOFS_MAX);
     let proofs = keys.map(|key| prove(key, &binding)).collect();
     let mut control_out = open_control(connection).await?;
-    push_hello(&mut control_out, our_run, None, proofs);
+    push_hello(&mut control_out, endpoint.run(), None, proofs);
     flush(connection, &mut control_out).await?;
 
     let mut control_in = accept_control(connection).await?;
@@ -156,13 +157,13 @@ async fn greet_acceptor(
             }
         }
     }
-    let [_, peer] = parties;
     Ok(Established {
         connection: connection.clone(),
         side: Side::Initiator,
         peer,
         agent: agent_in(&hello),
         run,
+        number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Initiator)?,
         control_out,
         control_in,
@@ -171,25 +172,26 @@ async fn greet_acceptor(
 
 /// The acceptor's hello. Whoever can receive at the dialler's address can read it.
 async fn say_hello_early(
-    our_run: NonZeroU64,
+    endpoint: &Endpoint,
     connection: &Connection,
     caller: &Caller,
 ) -> Result<FrameWriter, LinkError> {
     let mut control_out = open_control(connection).await?;
-    push_hello(&mut control_out, our_run, early_welcome(caller), Vec::new());
+    push_hello(&mut control_out, endpoint.run(), early_welcome(caller), Vec::new());
     flush(connection, &mut control_out).await?;
     Ok(control_out)
 }
 
 async fn greet_dialler(
+    endpoint: &Endpoint,
     connection: &Connection,
-    parties: [PeerId; 2],
+    peer: PeerId,
     caller: &Caller,
     mut control_out: FrameWriter,
 ) -> Result<Established, LinkError> {
     let mut control_in = accept_control(connection).await?;
     let (hello, run) = read_hello(connection, &mut control_in).await?;
-    let [peer, _] = parties;
+    let parties = [peer, endpoint.peer_id()];
     if let Caller::Unknown(admission) = caller {
         let binding = channel_binding(connection, parties)?;
         if let Verdict::Refused(refusal) = admission.judge(peer, &hello.proofs, &binding) {
@@ -206,6 +208,7 @@ async fn greet_dialler(
         peer,
         agent: agent_in(&hello),
         run,
+        number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Responder)?,
         control_out,
         control_in,

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) agent: String,
     /// Names the run of the peer's program.
     run: NonZeroU64,
+    /// Higher than those of all links that came up before.
+    number: u64,
     pub(super) probe_keys: ProbeKeys,
     pub(super) carrying: Mutex<Carrying>,
     /// What wakes the tasks; a session that the link carries does so, too.
@@ -60,14 +62,15 @@ pub(super) struct Shared {
 
 /// Starts the tasks of a link; they end when the set is dropped.
 pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
-    let Established { connection, side, peer, agent, run, probe_keys, control_out, control_in } =
-        established;
+    let Established { connection, control_out, control_in, .. } = established;
+    let Established { side, peer, agent, run, number, probe_keys, .. } = established;
     let shared = Arc::new(Shared {
         connection,
         side,
         peer,
         agent,
         run,
+        number,
         probe_keys,
         carrying: Mutex::new(Carrying::new()),
         line: Arc::default(),
@@ -91,7 +94,7 @@ pub(super) fn carry(
     if carrying.carrier().is_some() {
         return Err(NotCarried::Taken);
     }
-    let (carrier, resume) = match session.attach(shared.run, &shared.line) {
+    let (carrier, resume) = match session.attach(shared.run, shared.number, &shared.line) {
         Ok(attached) => attached,
         Err(NotAttached::Ended) => return Err(NotCarried::SessionEnded),
         Err(NotAttached::EarlierRun) => {

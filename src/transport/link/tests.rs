@@ -14,7 +14,6 @@ use super::{
     sim::{Network, address, identity},
 };
 use crate::{
-    entropy::Entropy,
     proto::Message,
     sealing::Key,
     transport::{
@@ -69,7 +68,8 @@ impl World {
     async fn linked() -> (Self, Talk, Talk) {
         let world = Self::new();
         let (alice, bob) = world.link().await;
-        (world, Talk::new(alice, ALICE), Talk::new(bob, BOB))
+        let talks = (Talk::new(alice, &world.alice), Talk::new(bob, &world.bob));
+        (world, talks.0, talks.1)
     }
 }
 
@@ -80,8 +80,8 @@ struct Talk {
 }
 
 impl Talk {
-    fn new(link: Link, seed: u8) -> Self {
-        let session = Session::new(&mut Entropy::from_seed(seed.into()));
+    fn new(link: Link, endpoint: &Endpoint) -> Self {
+        let session = Session::new(endpoint);
         link.carry(&session).unwrap();
         Self { link, session }
     }

@@ -43,16 +43,18 @@ pub(in crate::transport) struct Carrier {
 }
 
 impl Session {
-    /// Goes on over a link to `run` of the peer's program, and gives what the peer is to be told first.
+    /// Goes on over link number `link`, which leads to `run` of the peer's program, and gives what the
+    /// peer is to be told first.
     /// The link that carried the session before does so no longer.
     pub(in crate::transport) fn attach(
         &self,
         run: NonZeroU64,
+        link: u64,
         line: &Arc<Line>,
     ) -> Result<(Carrier, Resume), NotAttached> {
         let shared = &self.0.0;
         let (generation, resume, before) = shared.settle(|state| {
-            let generation = state.machine.attach(run)?;
+            let generation = state.machine.attach(run, link)?;
             let before = state.line.replace(line.clone());
             Ok((generation, state.machine.resume(), before))
         })?;

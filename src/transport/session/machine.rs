@@ -4,10 +4,13 @@
 //!
 //! Three names decide what may be believed. The *run* in the peer's hello names a run of its program: with
 //! another one, the peer has lost everything. The *session* in its resume names what that run remembers of
-//! us: with another one, it has forgotten us in between. The *generation* counts the links that we were
+//! us: with a higher one, it has forgotten us in between. The *generation* counts the links that we were
 //! attached to: whatever comes over an older one changes nothing.
+//!
+//! A link may lead to a run that is over, if it is attached late. Runs cannot be compared, but links can: the
+//! one that came up later leads to the later run.
 
-use std::{collections::VecDeque, num::NonZeroU64};
+use std::num::NonZeroU64;
 
 use thiserror::Error;
 use tokio::time::Instant;
@@ -30,8 +33,6 @@ use crate::{
 pub(super) struct Machine<T> {
     id: NonZeroU64,
     peer: Option<Peer>,
-    /// Runs and sessions of the peer that are over; the youngest last.
-    retired: VecDeque<NonZeroU64>,
     outbound: Outbound<T>,
     inbound: Inbound,
     generation: u64,
@@ -43,6 +44,8 @@ pub(super) struct Machine<T> {
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     run: NonZeroU64,
+    /// The number of the latest link to that run.
+    link: u64,
     /// Unknown until its first resume.
     session: Option<NonZeroU64>,
 }
@@ -120,7 +123,6 @@ impl<T> Machine<T> {
         Self {
             id,
             peer: None,
-            retired: VecDeque::new(),
             outbound: Outbound::new(),
             inbound: Inbound::default(),
             generation: 0,
@@ -129,22 +131,24 @@ impl<T> Machine<T> {
         }
     }
 
-    /// Goes on over a new link to `run` of the peer's program, and gives the link's generation.
-    pub(super) fn attach(&mut self, run: NonZeroU64) -> Result<u64, NotAttached> {
+    /// Goes on over another link to `run` of the peer's program, and gives the link's generation. Links
+    /// are numbered in the order in which they came up.
+    pub(super) fn attach(&mut self, run: NonZeroU64, link: u64) -> Result<u64, NotAttached> {
         if self.stage == Stage::Ended {
             return Err(NotAttached::Ended);
         }
-        if self.retired.contains(&run) {
+        let before = self.peer.filter(|peer| peer.run != run);
+        if before.is_some_and(|before| link < before.link) {
             return Err(NotAttached::EarlierRun);
         }
         self.outbound.detach();
-        if let Some(before) = self.peer.filter(|peer| peer.run != run) {
-            self.retire(before.run);
+        if before.is_some() {
             self.lose_in_flight(&Cause::PeerRestarted);
             self.inbound.forget_numbering();
             self.peer = None;
         }
-        self.peer.get_or_insert(Peer { run, session: None });
+        let peer = self.peer.get_or_insert(Peer { run, link, session: None });
+        peer.link = peer.link.max(link);
         self.outbound.attach();
         self.inbound.attach();
         self.generation += 1;
@@ -181,14 +185,13 @@ impl<T> Machine<T> {
         }
         let session = NonZeroU64::new(resume.session)
             .ok_or_else(|| Rejected::Violation("a session without a name".to_owned()))?;
-        if self.retired.contains(&session) {
+        let peer = self.peer.as_mut().expect("an attached session knows the peer's run");
+        if peer.session.is_some_and(|before| session < before) {
             return Err(Rejected::EarlierSession);
         }
         let knows_us = resume.peer_session == self.id.get();
         let received = if knows_us { resume.received } else { 0 };
-        let peer = self.peer.as_mut().expect("an attached session knows the peer's run");
-        if let Some(before) = peer.session.replace(session).filter(|&before| before != session) {
-            self.retire(before);
+        if peer.session.replace(session).is_some_and(|before| before < session) {
             self.inbound.forget_numbering();
             // What this new session has of ours was written to it alone: with anything in flight, nothing
             // is written before the peer has resumed.
@@ -243,14 +246,19 @@ impl<T> Machine<T> {
         Ok(self.outbound.pop_batch(out))
     }
 
-    /// How soon an ack is due on the link.
+    /// How soon an ack is due on the link. None is before the peer has resumed: it may number its messages
+    /// anew.
     pub(super) fn ack_need(&self, generation: u64) -> AckNeed {
-        if self.is_current(generation) { self.inbound.ack_need() } else { AckNeed::None }
+        if self.may_acknowledge(generation) { self.inbound.ack_need() } else { AckNeed::None }
     }
 
     /// What the next ack on the link says.
     pub(super) fn acknowledge(&mut self, generation: u64) -> Option<u64> {
-        if self.is_current(generation) { self.inbound.acknowledge() } else { None }
+        if self.may_acknowledge(generation) { self.inbound.acknowledge() } else { None }
+    }
+
+    fn may_acknowledge(&self, generation: u64) -> bool {
+        self.stage == Stage::Resumed && self.generation == generation
     }
 
     /// Queues a message, and gives the number by which it can be withdrawn.
@@ -333,13 +341,6 @@ impl<T> Machine<T> {
         let lost = self.outbound.lose_in_flight().into_iter();
         self.settled.extend(lost.map(|ticket| (ticket, Fate::Unknown(cause.clone()))));
     }
-
-    fn retire(&mut self, name: NonZeroU64) {
-        self.retired.push_back(name);
-        if self.retired.len() > RETIRED_MAX {
-            self.retired.pop_front();
-        }
-    }
 }
 
 impl From<NeverSent> for Rejected {
@@ -353,7 +354,3 @@ impl From<BadMessage> for Rejected {
         Self::Violation(error.to_string())
     }
 }
-
-/// Names of the peer's earlier runs and sessions that are kept, to know a link that was overtaken by a
-/// restart. A link lasts 45 s without its peer, and a peer is not restarted more often in that time.
-const RETIRED_MAX: usize = 16;

@@ -91,7 +91,7 @@ async fn a_link_to_an_earlier_run_is_not_used_any_more() {
     let over = NotCarried::LinkEnded(LinkError::Lost(Loss::Restarted));
     assert_eq!(spare.carry(&alice.session), Err(over));
     assert_eq!(link.carry(&alice.session), Err(NotCarried::Taken));
-    let bob = Talk::new(bob, BOB);
+    let bob = Talk::new(bob, &world.bob);
     alice.send(message(1, 5)).unwrap();
     assert_eq!(bob.receive().await, Ok(message(1, 5)));
     alice.session.end("");

@@ -2,12 +2,14 @@
 
 use bytes::BytesMut;
 use quinn::{ConnectionError, SendStream};
+use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::{
-    proto::wire::{Ack, Control, Hello, Ping, Resume, Sequenced, Welcome},
+    entropy::Entropy,
+    proto::wire::{Ack, Control, Hello, Ping, Resume, Sequenced, Welcome, control::Kind},
     transport::{
-        frame::{Chunks, Frame},
+        frame::{Chunks, Frame, FrameReader},
         link::{Loss, wire::control},
         tls::Pin,
     },
@@ -54,7 +56,21 @@ impl Stranger {
         let mut stranger = Self::new().await;
         let stream = stranger.says(&[hello(1)]).await;
         let (bob, _) = (&mut stranger.accepting).await.unwrap();
-        (stranger, Talk::new(bob.unwrap(), BOB), stream)
+        let bob = Talk::new(bob.unwrap(), &stranger.world.bob);
+        (stranger, bob, stream)
+    }
+
+    /// The name of Bob's session, as he tells it.
+    async fn told_session(&self) -> u64 {
+        let mut stream = self.connection.accept_uni().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 1);
+        let mut frames = FrameReader::<_, Control>::new(stream);
+        loop {
+            let frame = frames.next().await.unwrap().unwrap();
+            if let Some(Kind::Resume(resume)) = frame.kind {
+                return resume.session;
+            }
+        }
     }
 
     /// What Bob makes of it, and the number and reason that he closes with.
@@ -248,8 +264,11 @@ async fn the_same_rules_hold_before_there_is_a_session() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_has_more_than_was_sent_is_found_out() {
-    let (_stranger, bob, mut control_stream) = Stranger::greeted().await;
-    let session = Entropy::from_seed(BOB.into()).name().get();
+    let mut stranger = Stranger::new().await;
+    let mut control_stream = stranger.says(&[hello(1)]).await;
+    let link = (&mut stranger.accepting).await.unwrap().0.unwrap();
+    let bob = Talk::new(link, &stranger.world.bob);
+    let session = stranger.told_session().await;
     let boast = Resume { session: 7, peer_session: session, received: 1 };
     control_stream.write_all(&bytes_of(&[control(boast)])).await.unwrap();
     let what = "message 1 is said to have arrived where 0 were sent";
