@@ -85,7 +85,8 @@ fn print(receipt: Receipt, json: bool) -> Result<u8, Failure> {
     let line = match json {
         true => serde_json::to_string(&Reply::from(receipt)).expect("all keys are strings"),
         false => {
-            let (peer, rtt_ms) = (receipt.peer.short(), receipt.rtt.as_millis());
+            let rtt_ms = receipt.rtt.as_millis();
+            let peer = receipt.peer.map_or_else(|| "the service".to_owned(), |peer| peer.short());
             format!("delivered to {peer} after {rtt_ms} ms")
         }
     };
