@@ -15,7 +15,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use p2p_node::{
-    bridge::{Io, Notation, Options, output::Output, reader::Reader, run},
+    bridge::{Io, Notation, Options, StdinEof, output::Output, reader::Reader, run},
     entropy::Entropy,
     node::{Role, clock::Clock},
     proto::{
@@ -66,6 +66,8 @@ fn options(notation: Notation) -> Options {
         pid: 1,
         service: None,
         connect: None,
+        stdin_eof: StdinEof::Drain,
+        ending: Box::new(|_| {}),
         nearby: Box::new(|| None),
         entropy: Entropy::from_seed(1),
         grease: None,

@@ -21,7 +21,7 @@ use std::{
 };
 
 use p2p_node::{
-    bridge::{Io, Notation, Options, run},
+    bridge::{Io, Notation, Options, StdinEof, run},
     entropy::Entropy,
     node::{Role, clock::Clock},
     time::UnixMillis,
@@ -45,6 +45,8 @@ fn options(notation: Notation) -> Options {
         pid: 1,
         service: None,
         connect: None,
+        stdin_eof: StdinEof::Drain,
+        ending: Box::new(|_| {}),
         nearby: Box::new(|| None),
         entropy: Entropy::from_seed(1),
         grease: None,
