@@ -16,7 +16,7 @@ mod lifecycle;
 mod oneshot;
 #[cfg(unix)]
 mod running;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod terminal;
 
 use std::{
