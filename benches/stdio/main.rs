@@ -4,6 +4,7 @@
 //! `reader` and `events` are its codecs alone.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on fails")]
+#![allow(clippy::disallowed_methods, reason = "a bench measures real time")]
 
 mod echo;
 
@@ -15,7 +16,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use p2p_node::{
-    bridge::{Io, Notation, Options, StdinEof, output::Output, reader::Reader, run},
+    bridge::{Io, Notation, Options, output::Output, reader::Reader, run},
     entropy::Entropy,
     node::{Role, clock::Clock},
     proto::{
@@ -60,19 +61,8 @@ fn command(notation: Notation, number: usize, size: usize) -> Vec<u8> {
 }
 
 fn options(notation: Notation) -> Options {
-    Options {
-        notation,
-        role: Role::Server,
-        pid: 1,
-        service: None,
-        connect: None,
-        stdin_eof: StdinEof::Drain,
-        ending: Box::new(|_| {}),
-        nearby: Box::new(|| None),
-        entropy: Entropy::from_seed(1),
-        grease: None,
-        clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
-    }
+    let clock = Clock::starting_at(UnixMillis(1_763_820_000_000));
+    Options::new(notation, Role::Server, Entropy::from_seed(1), clock)
 }
 
 /// Counts events until there are `count`.

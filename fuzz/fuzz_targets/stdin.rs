@@ -23,17 +23,9 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let notation = if choice % 2 == 0 { Notation::Lines } else { Notation::Frames };
-    let options = Options {
-        notation,
-        role: Role::Server,
-        pid: 1,
-        service: None,
-        connect: None,
-        nearby: Box::new(|| None),
-        entropy: Entropy::from_seed(1),
-        grease: (choice % 3 == 0).then(|| Entropy::from_seed(2)),
-        clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
-    };
+    let clock = Clock::starting_at(UnixMillis(1_763_820_000_000));
+    let mut options = Options::new(notation, Role::Server, Entropy::from_seed(1), clock);
+    options.grease = (choice % 3 == 0).then(|| Entropy::from_seed(2));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("the system gives a runtime");
     runtime.block_on(async {

@@ -107,6 +107,26 @@ pub struct Started<N: Driven = Node> {
     pub admission: Admission,
 }
 
+impl Options {
+    /// For a node without a service and without servers nearby, with no process id, drained at the end of
+    /// stdin.
+    pub fn new(notation: Notation, role: Role, entropy: Entropy, clock: Clock) -> Self {
+        Self {
+            notation,
+            role,
+            pid: 0,
+            service: None,
+            connect: None,
+            stdin_eof: StdinEof::Drain,
+            ending: Box::new(|_| {}),
+            nearby: Box::new(|| None),
+            entropy,
+            grease: None,
+            clock,
+        }
+    }
+}
+
 impl Signal {
     /// Why the session ends then.
     pub(super) fn ending(self) -> Ending {

@@ -41,28 +41,23 @@ pub const PROTO: [(&str, &str); 2] = [
 ];
 
 fn command(form: &CommandForm) -> Option<Value> {
-    let keys = form.keys?;
     let names: Vec<&str> = [Some(form.cmd), form.also].into_iter().flatten().collect();
-    let mut schema = object(COMMON_KEYS.iter().chain(keys));
-    schema["description"] = form.does.into();
-    schema["properties"]["cmd"] = json!({ "enum": names });
-    schema["additionalProperties"] = false.into();
-    Some(schema)
+    let keys = COMMON_KEYS.iter().chain(form.keys?);
+    let mut schema = object(("cmd", json!({ "enum": names })), keys);
+    schema.insert("description".to_owned(), form.does.into());
+    schema.insert("additionalProperties".to_owned(), false.into());
+    Some(schema.into())
 }
 
 fn event(form: &EventForm) -> Value {
-    let mut schema = object(form.keys.iter());
-    schema["description"] = form.when.into();
-    schema["properties"]["event"] = json!({ "const": form.event });
-    if let Some(required) = schema["required"].as_array_mut() {
-        required.insert(0, "event".into());
-    }
-    schema
+    let mut schema = object(("event", json!({ "const": form.event })), form.keys.iter());
+    schema.insert("description".to_owned(), form.when.into());
+    schema.into()
 }
 
 fn shape(shape: &Shape) -> Value {
     match shape {
-        Shape::Object(keys) => object(keys.iter()),
+        Shape::Object(keys) => members(keys.iter()).into(),
         Shape::Either(kinds) => {
             let kinds: Vec<Value> = kinds.iter().map(|&it| kind(it)).collect();
             json!({ "anyOf": kinds })
@@ -70,12 +65,33 @@ fn shape(shape: &Shape) -> Value {
     }
 }
 
-fn object<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> Value {
+/// An object with these members, and first the one that says what it is.
+fn object<'a>(
+    (name, named): (&str, Value),
+    keys: impl Iterator<Item = &'a Key> + Clone,
+) -> Map<String, Value> {
+    let mut schema = members(keys);
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.insert(name.to_owned(), named);
+    }
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.insert(0, name.into());
+    }
+    schema
+}
+
+fn members<'a>(keys: impl Iterator<Item = &'a Key> + Clone) -> Map<String, Value> {
     let properties: Map<String, Value> =
         keys.clone().map(|key| (key.name.to_owned(), kind(key.kind))).collect();
-    let required: Vec<&str> =
-        keys.filter(|key| key.need == Need::Always).map(|key| key.name).collect();
-    json!({ "type": "object", "properties": properties, "required": required })
+    let required: Vec<Value> =
+        keys.filter(|key| key.need == Need::Always).map(|key| key.name.into()).collect();
+    [
+        ("type".to_owned(), "object".into()),
+        ("properties".to_owned(), properties.into()),
+        ("required".to_owned(), required.into()),
+    ]
+    .into_iter()
+    .collect()
 }
 
 fn kind(kind: Kind) -> Value {

@@ -21,7 +21,7 @@ use std::{
 };
 
 use p2p_node::{
-    bridge::{Io, Notation, Options, StdinEof, run},
+    bridge::{Io, Notation, Options, run},
     entropy::Entropy,
     node::{Role, clock::Clock},
     time::UnixMillis,
@@ -39,19 +39,8 @@ struct Session {
 }
 
 fn options(notation: Notation) -> Options {
-    Options {
-        notation,
-        role: Role::Server,
-        pid: 1,
-        service: None,
-        connect: None,
-        stdin_eof: StdinEof::Drain,
-        ending: Box::new(|_| {}),
-        nearby: Box::new(|| None),
-        entropy: Entropy::from_seed(1),
-        grease: None,
-        clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
-    }
+    let clock = Clock::starting_at(UnixMillis(1_763_820_000_000));
+    Options::new(notation, Role::Server, Entropy::from_seed(1), clock)
 }
 
 impl Session {

@@ -158,5 +158,6 @@ fn grease_is_put_in_now_and_then_and_a_reader_that_passes_over_it_misses_nothing
             None => unknown += 1,
         }
     }
-    assert_eq!((known, unknown), (1_003, keys));
+    assert_eq!(known, 1_003);
+    assert!((25..100).contains(&unknown), "{unknown}");
 }

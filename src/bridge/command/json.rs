@@ -77,7 +77,8 @@ impl Object<'_> {
             "hello" => self.hello(form)?,
             cmd => simple_verb(cmd).ok_or_else(|| unknown_command(cmd))?,
         };
-        let names = || COMMON_KEYS.iter().chain(keys).map(|key| key.name);
+        let named = || COMMON_KEYS.iter().chain(keys).map(|key| key.name);
+        let names = || ["cmd"].into_iter().chain(named());
         if let Some(name) = self.fields.first_beyond(names) {
             let known = names().collect::<Vec<_>>().join(", ");
             return Err(wrong(format!("{cmd} has an unknown or repeated key {name:?}"))

@@ -189,7 +189,9 @@ fn values(event: &Value) -> Vec<(String, String)> {
             Value::Number(number) if number.as_f64() == Some(0.0) && name != "payload" => {}
             // Real time passes.
             _ if name == "elapsed_ms" => {}
-            value => all.push((name.to_lowercase(), fold(&value.to_string()))),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                all.push((name.to_lowercase(), fold(&value.to_string())));
+            }
         }
     }
     let mut all = Vec::new();
