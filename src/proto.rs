@@ -27,3 +27,12 @@ mod package {
         include!(concat!(env!("OUT_DIR"), "/p2p_node.rendezvous.rs"));
     }
 }
+
+/// Bytes as a list of numbers.
+#[cfg(test)]
+pub(crate) fn as_numbers<S: serde::Serializer>(
+    bytes: &bytes::Bytes,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(&bytes[..])
+}

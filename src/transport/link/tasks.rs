@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::{Future, pending},
+    iter,
     num::NonZeroU64,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -140,10 +141,19 @@ impl Shared {
         loop {
             // The carrier is looked at first: then its resume is among the frames.
             let carrier = lock(&self.carrying).carrier();
-            while let Some(frame) = lock(&self.conversation).poll_frame() {
+            let said: Vec<Control> = iter::from_fn(|| self.poll_frame()).collect();
+            let (farewells, said): (Vec<_>, Vec<_>) = said.into_iter().partition(is_farewell);
+            for frame in said {
                 push(&mut out, frame);
             }
+            if !farewells.is_empty() {
+                // An ack does not wait behind a farewell: the peer hears nothing after it.
+                ack_at = Some(Instant::now());
+            }
             ack_at = carrier.and_then(|carrier| write_ack(&carrier, &mut out, ack_at));
+            for frame in farewells {
+                push(&mut out, frame);
+            }
             flush(&self.connection, &mut out).await?;
             tokio::select! {
                 biased;
@@ -151,6 +161,10 @@ impl Shared {
                 () = sleep_until(ack_at.unwrap_or_else(Instant::now)), if ack_at.is_some() => {}
             }
         }
+    }
+
+    fn poll_frame(&self) -> Option<Control> {
+        lock(&self.conversation).poll_frame()
     }
 
     async fn read_control(
@@ -255,6 +269,10 @@ impl Shared {
             carrier.detach();
         }
     }
+}
+
+fn is_farewell(frame: &Control) -> bool {
+    matches!(frame.kind, Some(Kind::Bye(_)))
 }
 
 /// Writes an ack if one is due, else says when it will be.

@@ -133,6 +133,15 @@ async fn a_close_in_peace_delivers_what_is_queued_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_consumer_took_is_acknowledged_before_the_farewell() {
+    let (_world, alice, bob) = World::linked().await;
+    let receipt = alice.send(message(1, 5)).unwrap();
+    bob.receive().await.unwrap();
+    bob.close("heard enough", in_seconds(3)).await;
+    assert_eq!(receipt.await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_close_gives_up_at_its_deadline_when_the_consumer_stands_still() {
     let (_world, alice, bob) = World::linked().await;
     let receipt = alice.send(message(1, 5)).unwrap();
