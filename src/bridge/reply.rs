@@ -92,7 +92,7 @@ pub enum Reply {
 pub struct Delivery {
     /// Which message.
     pub message_id: String,
-    /// Who has it, or is to have it; while any server of a service may, nobody yet.
+    /// Who has it; or is to have it, if that is known yet.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
     pub peer: Option<PeerId>,
     /// `delivered` or `queued`.

@@ -140,9 +140,9 @@ fn said(peer: &PeerId, message: &Message, style: Style) -> String {
 fn delivered(delivery: &Delivery, style: Style) -> String {
     let Delivery { peer, state, rtt_ms, .. } = delivery;
     let after = rtt_ms.map(|rtt_ms| format!(" after {rtt_ms:.0} ms")).unwrap_or_default();
-    let to = peer.map_or_else(|| "a server".to_owned(), |peer| peer.short());
     let way = if *state == "queued" { "for" } else { "to" };
-    style.dim(&format!("{state} {way} {}{after}", to))
+    let peer = peer.map_or_else(|| "the service".to_owned(), |peer| peer.short());
+    style.dim(&format!("{state} {way} {peer}{after}"))
 }
 
 fn answer(reply: &Reply, style: Style) -> Option<String> {

@@ -33,6 +33,9 @@ const MESSAGE_ID: Key = always("message_id", Kind::Text);
 
 const STATE: Key = always("state", Kind::OneOf(&["delivered", "queued"]));
 
+/// Who has a message, or is to have it, if that is known yet.
+const RECEIVER: Key = sometimes("peer", Kind::Part("peer_id"));
+
 /// Once it is acknowledged.
 const RECEIPT_RTT_MS: Key = sometimes("rtt_ms", Kind::Decimal);
 
@@ -101,12 +104,12 @@ pub const EVENTS: [EventForm; 26] = [
     EventForm {
         event: "delivered",
         when: "a message that was answered as queued has arrived",
-        keys: &[MESSAGE_ID, WHO, STATE, RECEIPT_RTT_MS],
+        keys: &[MESSAGE_ID, RECEIVER, STATE, RECEIPT_RTT_MS],
     },
     EventForm {
         event: "ok",
         when: "a send, say or reply is done",
-        keys: &[ID, MESSAGE_ID, WHO, STATE, RECEIPT_RTT_MS],
+        keys: &[ID, MESSAGE_ID, RECEIVER, STATE, RECEIPT_RTT_MS],
     },
     EventForm {
         event: "ok",
@@ -264,7 +267,7 @@ pub const PARTS: [Part; 8] = [
             always("messages_received", COUNT),
         ]),
     },
-    Part { name: "receipt", shape: Shape::Object(&[MESSAGE_ID, WHO, STATE, RECEIPT_RTT_MS]) },
+    Part { name: "receipt", shape: Shape::Object(&[MESSAGE_ID, RECEIVER, STATE, RECEIPT_RTT_MS]) },
     Part { name: "failed", shape: Shape::Object(&[WHO, CODE, WHAT, WHY, HINT]) },
     Part {
         name: "usage",

@@ -279,7 +279,7 @@ impl From<&Delivery> for event::Receipt {
     fn from(delivery: &Delivery) -> Self {
         Self {
             message_id: delivery.message_id.clone(),
-            peer: delivery.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            peer: named(delivery.peer),
             state: delivery.state.to_owned(),
             rtt_ms: delivery.rtt_ms.unwrap_or_default(),
         }

@@ -141,17 +141,17 @@ impl Shared {
         loop {
             // The carrier is looked at first: then its resume is among the frames.
             let carrier = lock(&self.carrying).carrier();
-            let said: Vec<Control> = iter::from_fn(|| self.poll_frame()).collect();
-            let (farewells, said): (Vec<_>, Vec<_>) = said.into_iter().partition(is_farewell);
+            let said = iter::from_fn(|| lock(&self.conversation).poll_frame());
+            let (farewell, said): (Vec<Control>, Vec<Control>) = said.partition(is_farewell);
             for frame in said {
                 push(&mut out, frame);
             }
-            if !farewells.is_empty() {
-                // An ack does not wait behind a farewell: the peer hears nothing after it.
+            if !farewell.is_empty() {
+                // The peer hears nothing after a farewell, so an ack does not wait any longer.
                 ack_at = Some(Instant::now());
             }
             ack_at = carrier.and_then(|carrier| write_ack(&carrier, &mut out, ack_at));
-            for frame in farewells {
+            for frame in farewell {
                 push(&mut out, frame);
             }
             flush(&self.connection, &mut out).await?;
@@ -161,10 +161,6 @@ impl Shared {
                 () = sleep_until(ack_at.unwrap_or_else(Instant::now)), if ack_at.is_some() => {}
             }
         }
-    }
-
-    fn poll_frame(&self) -> Option<Control> {
-        lock(&self.conversation).poll_frame()
     }
 
     async fn read_control(
