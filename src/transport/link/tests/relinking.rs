@@ -125,15 +125,15 @@ async fn relink(world: &World, [alice, bob]: &[Session; 2], mut entropy: Entropy
         let (link, _) = world.alice_dials(dial(BOB, &[])).await;
         let (Ok(link), Ok(other)) = (link, accepting.await.unwrap().0) else { continue };
         let pause = Duration::from_millis(entropy.number() % 120);
-        let _ = if entropy.below(2) == 0 {
-            let first = link.carry(alice);
+        let mut ends = [(&link, alice), (&other, bob)];
+        if entropy.below(2) == 0 {
+            ends.reverse();
+        }
+        for (end, session) in ends {
+            // A link that has died meanwhile is replaced like any other.
+            let _ = end.carry(session);
             tokio::time::sleep(pause).await;
-            first.and(other.carry(bob))
-        } else {
-            let first = other.carry(bob);
-            tokio::time::sleep(pause).await;
-            first.and(link.carry(alice))
-        };
+        }
         before.push_back((link, other));
         // Long enough for something to get through, short enough to die in the middle of it.
         tokio::time::sleep(Duration::from_millis(300 + entropy.number() % 1_500)).await;

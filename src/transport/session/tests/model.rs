@@ -48,7 +48,7 @@ async fn every_schedule_delivers_once_and_in_order_or_tells_the_truth() {
         let met =
             ["delivered", "not sent", "unknown", "restarts", "forgotten", "earlier", "doubles"];
         for what in met {
-            assert!(totals.get(what).is_some_and(|&count| count > 100), "{what} in {totals:?}");
+            assert!(totals.get(what).is_some_and(|&count| count > 50), "{what} in {totals:?}");
         }
     }
 }
@@ -114,7 +114,7 @@ impl World {
         Self {
             entropy: Entropy::from_seed(seed),
             now: Instant::now(),
-            is_peaceful: seed % 2 == 0,
+            is_peaceful: seed.is_multiple_of(2),
             sides: [Side::new(1, 2), Side::new(3, 4)],
             lives: [0; 2],
             breaks: [0; 2],
