@@ -63,6 +63,8 @@ pub enum Code {
     Timeout,
     /// The connection was lost with the message in flight: it may or may not have arrived.
     DeliveryUnknown,
+    /// The peer has the request, and did not answer it in time.
+    NoReply,
     /// The node is stopping.
     ShuttingDown,
     /// A bug in this program.
@@ -71,7 +73,7 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::BadRequest,
         Self::UnknownCommand,
         Self::InvalidArgument,
@@ -101,6 +103,7 @@ impl Code {
         Self::QueueFull,
         Self::Timeout,
         Self::DeliveryUnknown,
+        Self::NoReply,
         Self::ShuttingDown,
         Self::Internal,
     ];
@@ -137,6 +140,7 @@ impl Code {
             Self::QueueFull => "queue_full",
             Self::Timeout => "timeout",
             Self::DeliveryUnknown => "delivery_unknown",
+            Self::NoReply => "no_reply",
             Self::ShuttingDown => "shutting_down",
             Self::Internal => "internal",
         }
@@ -156,6 +160,7 @@ impl Code {
                 | Self::TooManyPeers
                 | Self::QueueFull
                 | Self::Timeout
+                | Self::NoReply
         )
     }
 }

@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-use p2p_node::{
-    failure::Failure,
-    node::{Event, event::Stage},
-};
+use p2p_node::{failure::Failure, node::event::Stage};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -90,8 +87,5 @@ fn datagrams_sent(client: &Peer, server: &Peer) -> [u64; 2] {
 }
 
 fn delivered(server: &Peer) -> Option<Instant> {
-    server.events().into_iter().find_map(|(at, event)| match event {
-        Event::Message { .. } => Some(at),
-        _ => None,
-    })
+    server.messages().first().map(|(at, _, _)| *at)
 }

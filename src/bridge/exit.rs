@@ -48,6 +48,6 @@ pub fn exit_code(code: Code) -> u8 {
         | Code::TooManyPeers
         | Code::DeliveryUnknown => PEER,
         Code::PeerIdentityMismatch | Code::PeerVersionMismatch | Code::Refused => REFUSED,
-        Code::QueueFull | Code::Timeout | Code::ShuttingDown => TIMEOUT,
+        Code::QueueFull | Code::Timeout | Code::NoReply | Code::ShuttingDown => TIMEOUT,
     }
 }

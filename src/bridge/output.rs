@@ -11,12 +11,12 @@ use serde::{Serialize, Serializer};
 
 use super::{
     command::Id,
-    reply::{Link, Path, Reply, display, millis, whole_millis},
+    reply::{Delivery, Link, Path, Reply, display, millis, whole_millis},
 };
 use crate::{
     failure::Failure,
     identity::PeerId,
-    node::{Config, Event, Role, Target},
+    node::{Config, Event, Received, Role, Target},
     proto::Message,
     ticket::Ticket,
 };
@@ -113,6 +113,8 @@ pub enum Output<'a> {
         /// Whether the node dials again by itself.
         will_retry: bool,
     },
+    /// A message that was queued has been delivered.
+    Delivered(Delivery),
     /// A message arrived.
     Message {
         /// From whom.
@@ -237,6 +239,7 @@ impl Output<'_> {
             | Self::Connected(_)
             | Self::PathChanged { .. }
             | Self::Disconnected { .. }
+            | Self::Delivered(_)
             | Self::Ok { .. }
             | Self::Error { .. }
             | Self::Warning(_)
@@ -324,11 +327,15 @@ impl<'a> From<&'a Event> for Output<'a> {
             Event::Disconnected { peer, failure, will_retry } => {
                 Self::Disconnected { peer: *peer, reason: failure.into(), will_retry: *will_retry }
             }
-            Event::Message { peer, message } => {
-                Self::Message { peer: *peer, message: message.into() }
-            }
+            Event::Delivered(receipt) => Self::Delivered(receipt.into()),
             Event::Warning(failure) => Self::Warning(failure.into()),
         }
+    }
+}
+
+impl<'a> From<&'a Received> for Output<'a> {
+    fn from(received: &'a Received) -> Self {
+        Self::Message { peer: received.peer, message: (&received.message).into() }
     }
 }
 

@@ -94,13 +94,18 @@ impl Directory {
             Event::Disconnected { peer, .. } => {
                 self.connected.remove(peer);
             }
-            Event::Message { peer, .. } => self.last_sender = Some(*peer),
             Event::Online { .. }
             | Event::Connecting { .. }
             | Event::Progress { .. }
             | Event::PathChanged { .. }
+            | Event::Delivered(_)
             | Event::Warning(_) => {}
         }
+    }
+
+    /// Follows who sends.
+    pub fn handle_message(&mut self, sender: PeerId) {
+        self.last_sender = Some(sender);
     }
 
     /// Learns from the answer to a command that `peer` is connected, which may be ahead of the event.
@@ -209,7 +214,7 @@ const SHOWN_CHARACTERS_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{identity::Identity, proto::Message};
+    use crate::identity::Identity;
 
     fn identity(seed: u8) -> Identity {
         Identity::from_seed([seed; 32])
@@ -272,8 +277,7 @@ mod tests {
     fn last_is_who_sent_the_latest_message() {
         let mut directory = directory();
         for sender in [peer(1), peer(2)] {
-            let message = Message::default();
-            directory.handle_event(&Event::Message { peer: sender, message });
+            directory.handle_message(sender);
         }
         assert_eq!(resolve(&directory, "@last"), Ok(Target::Peer(peer(2))));
     }

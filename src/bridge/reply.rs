@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use super::command::COMMANDS;
 use crate::{
     identity::PeerId,
-    node::event::{Connection, Direction, PathReport, PeerStatus, Receipt, Status},
+    node::event::{Connection, Direction, PathReport, PeerStatus, Receipt, SendState, Status},
 };
 
 /// What came of a command.
@@ -15,17 +15,7 @@ use crate::{
 #[serde(untagged)]
 pub enum Reply {
     /// Of `send` and `say`.
-    Delivered {
-        /// Which message.
-        message_id: String,
-        /// Who has it.
-        #[serde(serialize_with = "display")]
-        peer: PeerId,
-        /// Always `delivered`: the other node has handed it to its consumer.
-        state: &'static str,
-        /// From hand-over to acknowledgement.
-        rtt_ms: f64,
-    },
+    Delivered(Delivery),
     /// Of `connect`.
     Connected(Link),
     /// Of `disconnect`.
@@ -53,6 +43,16 @@ pub enum Reply {
     },
     /// Of `quit`.
     Nothing {},
+}
+
+/// What became of a message.
+#[derive(Debug, Serialize)]
+pub struct Delivery {
+    message_id: String,
+    #[serde(serialize_with = "display")]
+    peer: PeerId,
+    state: &'static str,
+    rtt_ms: f64,
 }
 
 /// A link that is up.
@@ -141,10 +141,19 @@ impl From<PeerStatus> for Peer {
 
 impl From<Receipt> for Reply {
     fn from(receipt: Receipt) -> Self {
-        Self::Delivered {
-            message_id: receipt.message_id,
+        Self::Delivered((&receipt).into())
+    }
+}
+
+impl From<&Receipt> for Delivery {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            message_id: receipt.message_id.clone(),
             peer: receipt.peer,
-            state: "delivered",
+            state: match receipt.state {
+                SendState::Delivered => "delivered",
+                SendState::Queued => "queued",
+            },
             rtt_ms: millis(receipt.rtt),
         }
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     entropy::Entropy,
     failure::{Code, Failure},
-    node::{Event, Node, Role, clock::Clock},
+    node::{Event, Inbox, Node, Role, clock::Clock},
     service::ServiceName,
     ticket::Ticket,
 };
@@ -71,6 +71,8 @@ pub struct Started {
     pub node: Node,
     /// What it tells.
     pub events: mpsc::Receiver<Event>,
+    /// The messages that arrive.
+    pub inbox: Inbox,
     /// Its addresses on its own interfaces.
     pub addresses: Vec<SocketAddr>,
     /// Who may connect to it.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     failure::{Code, Failure},
     identity::PeerId,
-    node::{Event, Node, Role, Target},
+    node::{Event, Inbox, Node, Received, Role, Target},
     service::ServiceName,
 };
 
@@ -47,6 +47,8 @@ pub(super) struct Session {
     node: Node,
     /// `None` when the node has no more to tell.
     events: Option<mpsc::Receiver<Event>>,
+    /// `None` likewise.
+    inbox: Option<Inbox>,
     lines: mpsc::Receiver<Line>,
     signals: mpsc::Receiver<Signal>,
     outbox: Outbox,
@@ -104,6 +106,7 @@ impl Session {
         Self {
             node: started.node,
             events: Some(started.events),
+            inbox: Some(started.inbox),
             lines,
             signals,
             outbox,
@@ -209,6 +212,9 @@ impl Session {
         while let Some(event) = self.events.as_mut().and_then(|events| events.try_recv().ok()) {
             self.outbox.put_now(&Output::from(&event));
         }
+        while let Some(received) = self.inbox.as_mut().and_then(Inbox::try_next) {
+            self.outbox.put_now(&Output::from(&received));
+        }
         Ok(())
     }
 
@@ -216,13 +222,10 @@ impl Session {
     async fn step(&mut self, phase: Phase) -> Happening {
         let outbox = &self.outbox;
         tokio::select! {
+            // Events come before messages: a peer is connected before it says something.
+            biased;
             () = outbox.closed(), if phase != Phase::Stopping => Happening::OutputClosed,
             signal = next_signal(&mut self.signals) => Happening::Signal(signal),
-            (room, line) = with_room(outbox, Lane::Answers, self.lines.recv()),
-                if phase == Phase::Serving =>
-            {
-                line.map_or(Happening::InputEnded, |line| Happening::Line(room, line))
-            }
             (room, (asked, outcome)) = with_room(outbox, Lane::Answers, self.work.next()) => {
                 self.answer(room, &asked, outcome);
                 Happening::Told
@@ -234,6 +237,21 @@ impl Session {
                 };
                 self.directory.handle_event(&event);
                 self.outbox.put(room, &Output::from(&event));
+                Happening::Told
+            }
+            (room, line) = with_room(outbox, Lane::Answers, self.lines.recv()),
+                if phase == Phase::Serving =>
+            {
+                line.map_or(Happening::InputEnded, |line| Happening::Line(room, line))
+            }
+            (room, received) = with_room(outbox, Lane::Events, next_message(&mut self.inbox)) => {
+                match received {
+                    None => self.inbox = None,
+                    Some(received) => {
+                        self.directory.handle_message(received.peer);
+                        self.outbox.put(room, &Output::from(&received));
+                    }
+                }
                 Happening::Told
             }
         }
@@ -369,6 +387,14 @@ impl Session {
 async fn with_room<T>(outbox: &Outbox, lane: Lane, next: impl Future<Output = T>) -> (Room, T) {
     let room = outbox.room(lane).await;
     (room, next.await)
+}
+
+/// The next message; never, when none will come any more.
+async fn next_message(inbox: &mut Option<Inbox>) -> Option<Received> {
+    match inbox {
+        Some(inbox) => inbox.next().await,
+        None => pending().await,
+    }
 }
 
 /// What the node tells next; never, when it has no more to tell.

@@ -144,12 +144,17 @@ mod tests {
     use futures_lite::future::poll_once;
 
     use super::*;
-    use crate::{identity::Identity, node::Event, proto::Message};
+    use crate::{
+        identity::Identity,
+        node::{Handover, Received},
+        proto::Message,
+    };
 
-    fn message(size: usize) -> Event {
-        Event::Message {
+    fn message(size: usize) -> Received {
+        Received {
             peer: Identity::from_seed([1; 32]).peer_id(),
             message: Message { payload: vec![b'x'; size].into(), ..Message::default() },
+            handover: Handover::new(),
         }
     }
 

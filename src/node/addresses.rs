@@ -2,6 +2,7 @@
 //! wants to know.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use super::{
     driver::{Driver, Outcome},
     environment::Interfaces,
     event::Event,
+    netcheck::Seen,
 };
 use crate::{
     behaviour::NatBehaviour,
@@ -75,6 +77,24 @@ impl Addresses {
         let known =
             self.report.as_ref().and_then(|report| report.v4.as_ref().or(report.v6.as_ref()));
         known.map_or_else(|| "not known".to_owned(), ToString::to_string)
+    }
+
+    /// What STUN has shown; `None` while servers are being asked.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        let report = self.report.as_ref();
+        if !self.gathered.complete && report.is_none_or(|report| report.stage == Stage::Asking) {
+            return None;
+        }
+        let known = report.into_iter().flat_map(|report| [&report.v4, &report.v6]).flatten();
+        let observations = known.flat_map(|inferred| &inferred.evidence.observations);
+        let servers: BTreeSet<SocketAddr> = observations.map(|seen| seen.server).collect();
+        Some(Seen {
+            public_addresses: self.public(),
+            nat: self.gathered.nat,
+            stun_servers: servers.len(),
+            stun_configured: !self.servers.is_empty(),
+            ..Seen::default()
+        })
     }
 
     /// When something is due.

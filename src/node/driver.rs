@@ -31,7 +31,9 @@ use super::{
     events::Events,
     handle::{Answer, Request},
     linking::{Links, SessionEnd},
+    netcheck::{Netcheck, Seen},
     publishing::{Published, Publishing},
+    received::{Received, Replies},
     standing::Standing,
 };
 use crate::{
@@ -107,6 +109,8 @@ pub(super) struct Driver {
     pub(super) answering: Answering,
     pub(super) links: Links,
     pub(super) events: Events,
+    pub(super) messages: mpsc::Sender<Received>,
+    pub(super) replies: Replies,
     conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
     stun_server: StunServer,
     tasks: JoinSet<()>,
@@ -134,6 +138,8 @@ pub(super) struct Parts {
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
     pub(super) events: Events,
+    pub(super) messages: mpsc::Sender<Received>,
+    pub(super) replies: Replies,
     pub(super) outcomes: mpsc::Sender<Outcome>,
 }
 
@@ -152,7 +158,8 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, addresses, events, outcomes, .. } = parts;
+        let Parts { endpoint, rendezvous, addresses, events, messages, replies, outcomes, .. } =
+            parts;
         Self {
             us: config.identity.peer_id(),
             config,
@@ -170,6 +177,8 @@ impl Driver {
             answering: Answering::default(),
             links: Links::default(),
             events,
+            messages,
+            replies,
             conversations: BTreeMap::new(),
             stun_server: StunServer::new(),
             tasks: JoinSet::new(),
@@ -251,6 +260,8 @@ impl Driver {
             Request::Disconnect { peer, answer } => drop(answer.send(self.disconnect(peer))),
             Request::Peers { answer } => drop(answer.send(Ok(self.peer_statuses()))),
             Request::Status { answer } => drop(answer.send(Ok(self.status()))),
+            Request::Ping { peer, answer } => self.ping(peer, answer),
+            Request::Netcheck { answer } => drop(answer.send(Ok(self.netcheck()))),
             Request::Shutdown { .. } => unreachable!("the loop ends with a shutdown, see run"),
         }
     }
@@ -366,6 +377,18 @@ impl Driver {
             peers: self.links.count(),
             dht_nodes: dht.map_or(0, |health| health.nodes_answering),
         }
+    }
+
+    /// What is known of the network; `None` while servers are being asked.
+    fn netcheck(&self) -> Option<Netcheck> {
+        let seen = self.addresses.seen()?;
+        let health = self.rendezvous.as_ref().map(|rendezvous| rendezvous.health());
+        let seen = Seen {
+            dht_configured: health.is_some(),
+            dht_nodes: health.map_or(0, |health| health.nodes_answering),
+            ..seen
+        };
+        Some(seen.judge())
     }
 
     async fn stop(mut self, answer: Option<Answer<()>>) {

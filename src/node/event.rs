@@ -2,9 +2,7 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use crate::{
-    failure::Failure, identity::PeerId, proto::Message, service::ServiceName, ticket::Ticket,
-};
+use crate::{failure::Failure, identity::PeerId, service::ServiceName, ticket::Ticket};
 
 /// How a user names the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,13 +65,8 @@ pub enum Event {
         /// Whether the node dials again by itself.
         will_retry: bool,
     },
-    /// A message arrived.
-    Message {
-        /// From whom; proved by TLS.
-        peer: PeerId,
-        /// What it says.
-        message: Message,
-    },
+    /// A message that was queued has been delivered.
+    Delivered(Receipt),
     /// Something is wrong that the user may want to mend; the node goes on.
     Warning(Failure),
 }
@@ -148,8 +141,39 @@ pub struct Receipt {
     pub peer: PeerId,
     /// Which message.
     pub message_id: String,
+    /// How far it has come.
+    pub state: SendState,
     /// From hand-over to the other side's acknowledgement.
     pub rtt: Duration,
+}
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendState {
+    /// The other node has handed it to its consumer.
+    Delivered,
+    /// It lies in the outbox on this machine's disk and goes out when the peer is there.
+    Queued,
+}
+
+/// What became of one copy of a message that went to several peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// To whom.
+    pub peer: PeerId,
+    /// How it fared.
+    pub outcome: Result<Receipt, Failure>,
+}
+
+/// A connected peer's answer to a ping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// Who answered.
+    pub peer: PeerId,
+    /// Until the answer came, through queues and all.
+    pub rtt: Duration,
+    /// The path at the time of the answer.
+    pub path: PathReport,
 }
 
 /// A connected peer, as `list` shows it.

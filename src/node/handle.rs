@@ -2,9 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::JoinSet,
+    time::{sleep, timeout_at},
+};
 
-use super::event::{Connection, PeerStatus, Receipt, Status, Target};
+use super::{
+    clock::Clock,
+    event::{Connection, PeerStatus, Pong, Receipt, Sent, Status, Target},
+    netcheck::Netcheck,
+    received::{Received, Replies},
+};
 use crate::{
     failure::{Code, Failure},
     identity::PeerId,
@@ -21,6 +30,10 @@ pub struct Node {
     /// Held while a request is handed over: requests reach the node in the order in which they are made,
     /// also when its queue is full and whoever waits is woken in another order.
     turn: Arc<Mutex<()>>,
+    replies: Replies,
+    clock: Clock,
+    /// What an operation may take whose caller names no time.
+    patience: Duration,
 }
 
 /// What the user asks of the node's task.
@@ -40,6 +53,10 @@ pub enum Request {
     Peers { answer: Answer<Vec<PeerStatus>> },
     /// [`Node::status`]
     Status { answer: Answer<Status> },
+    /// [`Node::ping`]
+    Ping { peer: PeerId, answer: Answer<Pong> },
+    /// [`Node::netcheck`]; `None` while servers are being asked.
+    Netcheck { answer: Answer<Option<Netcheck>> },
     /// [`Node::shutdown`]
     Shutdown { answer: Answer<()> },
 }
@@ -48,8 +65,24 @@ pub enum Request {
 pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 impl Node {
-    pub(crate) fn new(peer_id: PeerId, ticket: Ticket, requests: mpsc::Sender<Request>) -> Self {
-        Self { peer_id, ticket, requests, turn: Arc::default() }
+    pub(super) fn new(
+        (peer_id, ticket): (PeerId, Ticket),
+        requests: mpsc::Sender<Request>,
+        replies: Replies,
+        (clock, patience): (Clock, Duration),
+    ) -> Self {
+        Self { peer_id, ticket, requests, turn: Arc::default(), replies, clock, patience }
+    }
+
+    /// A handle to whatever takes requests: a test's stand-in for a node.
+    #[cfg(test)]
+    pub(crate) fn to(peer_id: PeerId, ticket: Ticket, requests: mpsc::Sender<Request>) -> Self {
+        Self::new(
+            (peer_id, ticket),
+            requests,
+            Replies::default(),
+            (Clock::system(), super::config::CONNECT_TIMEOUT),
+        )
     }
 
     /// Who this node is.
@@ -89,6 +122,102 @@ impl Node {
         self.ask(|answer| Request::Send { target, message, timeout, answer }).await
     }
 
+    /// Sends a copy of `message` to every connected peer; done when all copies are. Copies share one payload.
+    ///
+    /// # Errors
+    /// When the node is stopping. How each copy fared is in the list, in the order of the peers' ids.
+    pub async fn broadcast(
+        &self,
+        message: Message,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<Sent>, Failure> {
+        let mut copies = JoinSet::new();
+        for status in self.peers().await? {
+            let (node, peer, message) = (self.clone(), status.connection.peer, message.clone());
+            copies.spawn(async move {
+                let outcome = node.send(Target::Peer(peer), message, timeout).await;
+                Sent { peer, outcome }
+            });
+        }
+        let mut sent = copies.join_all().await;
+        sent.sort_by_key(|sent| sent.peer);
+        Ok(sent)
+    }
+
+    /// Sends `message` to `target` and waits for the answer: the first message of that peer whose metadata
+    /// names this one's id under [`IN_REPLY_TO`](super::IN_REPLY_TO).
+    ///
+    /// # Errors
+    /// Those of [`Node::send`]; [`Code::NoReply`] when the peer has the message and did not answer in time.
+    pub async fn request(
+        &self,
+        target: Target,
+        message: Message,
+        timeout: Option<Duration>,
+    ) -> Result<Received, Failure> {
+        let began = self.clock.now();
+        let deadline = began + timeout.unwrap_or(self.patience);
+        let peer = self.connect(target, timeout).await?.peer;
+        let id = message.id.clone();
+        let awaited = self.replies.expect(peer, id.clone()).ok_or_else(|| {
+            Failure::new(
+                Code::InvalidArgument,
+                format!("a request with the id {id:?} is under way"),
+            )
+            .hint("give each request an id of its own, or none")
+        })?;
+        let left = deadline.saturating_duration_since(self.clock.now());
+        self.send(Target::Peer(peer), message, Some(left)).await?;
+        match timeout_at(deadline.into(), awaited.answer()).await {
+            Ok(Some(received)) => Ok(received),
+            Ok(None) => Err(stopping()),
+            Err(_) => {
+                Err(Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
+                    .because(format!(
+                        "it has the message, and {:.1} s have passed",
+                        self.clock.now().saturating_duration_since(began).as_secs_f64()
+                    ))
+                    .hint("does the other program answer such messages? wait longer: timeout_ms"))
+            }
+        }
+    }
+
+    /// Asks a connected peer for an answer, behind what is on its way already.
+    ///
+    /// # Errors
+    /// [`Code::PeerNotFound`] if it is not connected, [`Code::Timeout`] if it does not answer, or how
+    /// the connection ended.
+    pub async fn ping(&self, peer: PeerId, timeout: Option<Duration>) -> Result<Pong, Failure> {
+        let deadline = self.clock.now() + timeout.unwrap_or(self.patience);
+        let pong = self.ask(|answer| Request::Ping { peer, answer });
+        timeout_at(deadline.into(), pong).await.unwrap_or_else(|_| {
+            Err(Failure::new(Code::Timeout, format!("{} has not answered", peer.short()))
+                .hint("list shows its path; wait longer: timeout_ms"))
+        })
+    }
+
+    /// What this network lets through, as soon as the servers that are asked have answered or failed.
+    ///
+    /// # Errors
+    /// When the node is stopping.
+    pub async fn netcheck(&self, timeout: Option<Duration>) -> Result<Netcheck, Failure> {
+        let deadline = self.clock.now() + timeout.unwrap_or(self.patience);
+        loop {
+            let known = self.ask(|answer| Request::Netcheck { answer }).await?;
+            if let Some(netcheck) = known {
+                return Ok(netcheck);
+            }
+            if self.clock.now() >= deadline {
+                return Err(Failure::new(
+                    Code::Timeout,
+                    "the servers that are asked have not answered yet",
+                )
+                .hint("they have 3 s; wait longer: timeout_ms"));
+            }
+            sleep(NETCHECK_INTERVAL).await;
+        }
+    }
+
     /// Ends the link to `peer`, if there is one.
     ///
     /// # Errors
@@ -121,10 +250,16 @@ impl Node {
 
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, Failure> {
         let (answer, answered) = oneshot::channel();
-        let gone = || Failure::new(Code::ShuttingDown, "the node is stopping");
         let turn = self.turn.lock().await;
-        self.requests.send(request(answer)).await.map_err(|_| gone())?;
+        self.requests.send(request(answer)).await.map_err(|_| stopping())?;
         drop(turn);
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        answered.await.unwrap_or_else(|_| Err(stopping()))
     }
 }
+
+fn stopping() -> Failure {
+    Failure::new(Code::ShuttingDown, "the node is stopping")
+}
+
+/// How often a check that is not complete is looked at again.
+const NETCHECK_INTERVAL: Duration = Duration::from_millis(100);

@@ -14,8 +14,10 @@ use tokio::time::timeout_at;
 use super::{
     dialling::{Waiting, Wish},
     driver::{Driver, Outcome, Owner},
-    event::{Connection, Direction, Event, PeerStatus, Receipt, Stage, Target},
+    event::{Connection, Direction, Event, PeerStatus, Pong, Receipt, SendState, Stage, Target},
     explain,
+    handle::Answer,
+    received::{Handover, Received},
     rescue::Rescue,
 };
 use crate::{
@@ -261,6 +263,7 @@ impl Driver {
         let received = live.received.clone();
         let connected = Event::Connected(self.connection(peer, live));
         let (events, outcomes) = (self.events.sender(), self.outcomes());
+        let (messages, replies) = (self.messages.clone(), self.replies.clone());
         self.spawn(async move {
             // A user or a driver that is gone needs no events; the node is about to stop.
             let _ = events.send(connected).await;
@@ -268,7 +271,10 @@ impl Driver {
                 match link.receive().await {
                     Ok(message) => {
                         received.fetch_add(1, Ordering::Relaxed);
-                        let _ = events.send(Event::Message { peer, message }).await;
+                        let received = Received { peer, message, handover: Handover::new() };
+                        if let Some(received) = replies.offer(received) {
+                            let _ = messages.send(received).await;
+                        }
                     }
                     Err(error) => break error,
                 }
@@ -314,13 +320,25 @@ impl Driver {
     /// # Errors
     /// When it is not connected.
     pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
-        let live = self.links.live(peer).ok_or_else(|| {
-            Failure::new(Code::PeerNotFound, format!("{} is not connected", peer.short()))
-                .hint("`list` shows who is")
-        })?;
+        let live = self.links.live(peer).ok_or_else(|| not_connected(peer))?;
         let link = live.link.clone();
         self.close_link(link, "disconnected");
         Ok(())
+    }
+
+    /// Asks a connected peer for an answer.
+    pub(super) fn ping(&mut self, peer: PeerId, answer: Answer<Pong>) {
+        let Some(live) = self.links.live(peer) else {
+            // Whoever does not wait any more needs no answer, here and below.
+            return drop(answer.send(Err(not_connected(peer))));
+        };
+        let (link, path) = (live.link.clone(), live.upkeep.best());
+        let path = self.path_report(path);
+        self.spawn(async move {
+            let rtt = link.ping().await;
+            let pong = rtt.map(|rtt| Pong { peer, rtt, path });
+            let _ = answer.send(pong.map_err(|error| explain::link_failed(&error, peer)));
+        });
     }
 
     fn close_link(&mut self, link: Arc<Link>, reason: &'static str) {
@@ -370,7 +388,8 @@ impl Driver {
                                 Ok(Ok(())) => {
                                     delivered.fetch_add(1, Ordering::Relaxed);
                                     let rtt = clock.now().saturating_duration_since(began);
-                                    Ok(Receipt { peer, message_id, rtt })
+                                    let state = SendState::Delivered;
+                                    Ok(Receipt { peer, message_id, state, rtt })
                                 }
                                 Ok(Err(unknown)) => {
                                     Err(explain::delivery_unknown(&unknown.cause, peer))
@@ -411,6 +430,11 @@ impl Driver {
         };
         self.links.neighbours.iter().filter_map(status).collect()
     }
+}
+
+fn not_connected(peer: PeerId) -> Failure {
+    Failure::new(Code::PeerNotFound, format!("{} is not connected", peer.short()))
+        .hint("`list` shows who is")
 }
 
 /// Two dials that cross are no further apart than their links take to come up.

@@ -1,5 +1,5 @@
-//! The public API: a [`Node`], what it is told ([`Config`]), what it stands on ([`Environment`]), and
-//! what it tells ([`Event`]).
+//! The public API: a [`Node`], what it is told ([`Config`]), what it stands on ([`Environment`]), what
+//! it tells ([`Event`]), and the messages that arrive ([`Inbox`]).
 //!
 //! Inside, one task, the `driver`, owns every machine. `dial` decides how a peer is reached; the files
 //! that are named for an activity (`dialling`, `answering`, `linking`, `routing`, `addresses`,
@@ -21,7 +21,9 @@ mod explain;
 mod found;
 mod handle;
 mod linking;
+mod netcheck;
 mod publishing;
+mod received;
 mod rescue;
 mod routing;
 mod standing;
@@ -32,3 +34,5 @@ pub use config::{Config, Role};
 pub use environment::Environment;
 pub use event::{Event, Target};
 pub use handle::{Answer, Node, Request};
+pub use netcheck::Netcheck;
+pub use received::{Handover, IN_REPLY_TO, Inbox, Received};

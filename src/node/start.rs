@@ -12,6 +12,7 @@ use super::{
     event::Event,
     events::Events,
     handle::Node,
+    received::{Inbox, Replies},
 };
 use crate::{
     candidate::canonical,
@@ -22,15 +23,15 @@ use crate::{
 };
 
 impl Node {
-    /// Starts a node; must be called inside a tokio runtime. Its events come out of the receiver; the
-    /// node slows its peers down while nobody takes them.
+    /// Starts a node; must be called inside a tokio runtime. Its events come out of the receiver, its
+    /// messages out of the inbox; the node slows its peers down while nobody takes them.
     ///
     /// # Errors
     /// When a socket does not know its own address.
     pub fn start(
         config: Config,
         environment: Environment,
-    ) -> Result<(Self, mpsc::Receiver<Event>), Failure> {
+    ) -> Result<(Self, mpsc::Receiver<Event>, Inbox), Failure> {
         let Environment { sockets, interfaces, rendezvous, clock, mut entropy, crypto } =
             environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
@@ -44,10 +45,13 @@ impl Node {
         let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (outcome_sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
+        let (message_sender, inbox) = Inbox::new();
+        let replies = Replies::default();
         let node = Self::new(
-            config.identity.peer_id(),
-            Ticket::of(&config.identity, Vec::new()),
+            (config.identity.peer_id(), Ticket::of(&config.identity, Vec::new())),
             request_sender,
+            replies.clone(),
+            (clock, config.connect_timeout),
         );
         let addresses =
             Addresses::new(interfaces, &bound_sockets, config.stun_servers.clone(), clock.now());
@@ -61,11 +65,13 @@ impl Node {
             rendezvous,
             addresses,
             events: Events::new(event_sender),
+            messages: message_sender,
+            replies,
             outcomes: outcome_sender,
         });
         // Ends by itself when the last handle is dropped.
         tokio::spawn(driver.run(Inputs { requests, datagrams, outcomes }));
-        Ok((node, events))
+        Ok((node, events, inbox))
     }
 }
 
@@ -78,7 +84,7 @@ fn no_endpoint(error: &io::Error) -> Failure {
 /// Calls that wait for the driver, which takes each within microseconds.
 const REQUESTS_MAX: usize = 1_024;
 
-/// Events that wait for the user; each message among them may hold 16 MiB, so few.
+/// Events that wait for the user.
 const EVENTS_MAX: usize = 16;
 
 /// Reports of tasks that wait for the driver.

@@ -269,11 +269,8 @@ fn five_mebibytes_cross_intact_while_every_seventh_datagram_is_lost() {
         large.payload = payload.clone().into();
         let began = Instant::now();
         let sent = client.node.send(to_service(), large, Some(secs(1_200)));
-        let received = server.within(secs(1_200), |event| match event {
-            Event::Message { message, .. } => Some(message.clone()),
-            _ => None,
-        });
-        let (sent, received) = tokio::join!(sent, received);
+        let received = server.message_within(secs(1_200));
+        let (sent, (_, received)) = tokio::join!(sent, received);
         sent.unwrap();
         assert!(received.payload == payload, "intact");
         println!("5 MiB in {} s", began.elapsed().as_secs());

@@ -9,7 +9,7 @@ use p2p_node::{
     failure::Failure,
     identity::PeerId,
     node::{
-        Event, Node, Target,
+        Event, Inbox, Node, Received, Target,
         event::{Connection, Receipt, Stage},
     },
     proto::Message,
@@ -28,16 +28,24 @@ pub(crate) struct Peer {
     log: Arc<Log>,
     /// Events that the test has looked at.
     looked_at: usize,
+    /// Messages that the test has looked at.
+    messages_read: usize,
 }
 
 #[derive(Default)]
 struct Log {
     events: Mutex<Vec<(Instant, Event)>>,
+    messages: Mutex<Vec<(Instant, PeerId, Message)>>,
     more: Notify,
 }
 
 impl Peer {
-    pub(crate) fn new(home: Home, node: Node, mut events: mpsc::Receiver<Event>) -> Self {
+    pub(crate) fn new(
+        home: Home,
+        node: Node,
+        mut events: mpsc::Receiver<Event>,
+        mut inbox: Inbox,
+    ) -> Self {
         let log = Arc::new(Log::default());
         let writer = log.clone();
         tokio::spawn(async move {
@@ -47,7 +55,14 @@ impl Peer {
                 writer.more.notify_one();
             }
         });
-        Self { home, node, log, looked_at: 0 }
+        let writer = log.clone();
+        tokio::spawn(async move {
+            while let Some(Received { peer, message, .. }) = inbox.next().await {
+                writer.messages.lock().unwrap().push((Instant::now(), peer, message));
+                writer.more.notify_one();
+            }
+        });
+        Self { home, node, log, looked_at: 0, messages_read: 0 }
     }
 
     pub(crate) fn id(&self) -> PeerId {
@@ -57,6 +72,11 @@ impl Peer {
     /// All that the node has told so far.
     pub(crate) fn events(&self) -> Vec<(Instant, Event)> {
         self.log.events.lock().unwrap().clone()
+    }
+
+    /// All messages that have arrived so far, in their order.
+    pub(crate) fn messages(&self) -> Vec<(Instant, PeerId, Message)> {
+        self.log.messages.lock().unwrap().clone()
     }
 
     /// Looks at further events until `wanted` returns something; panics after a virtual minute.
@@ -118,11 +138,26 @@ impl Peer {
 
     /// The next message.
     pub(crate) async fn message(&mut self) -> (PeerId, Message) {
-        self.until(|event| match event {
-            Event::Message { peer, message } => Some((*peer, message.clone())),
-            _ => None,
-        })
-        .await
+        self.message_within(Duration::from_secs(60)).await
+    }
+
+    /// The next message; panics when `limit` has passed.
+    pub(crate) async fn message_within(&mut self, limit: Duration) -> (PeerId, Message) {
+        let log = self.log.clone();
+        let next = async {
+            loop {
+                let message = log.messages.lock().unwrap().get(self.messages_read).cloned();
+                if let Some((_, peer, message)) = message {
+                    self.messages_read += 1;
+                    return (peer, message);
+                }
+                log.more.notified().await;
+            }
+        };
+        match timeout(limit, next).await {
+            Ok(found) => found,
+            Err(_) => panic!("no message; told so far: {:#?}", self.events()),
+        }
     }
 
     /// Connects to the service of this world.

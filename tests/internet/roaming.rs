@@ -93,13 +93,7 @@ fn numbered(number: u32) -> Message {
 }
 
 fn arrivals(peer: &Peer) -> Vec<(Instant, String)> {
-    let events = peer.events().into_iter();
-    events
-        .filter_map(|(at, event)| match event {
-            Event::Message { message, .. } => Some((at, message.id)),
-            _ => None,
-        })
-        .collect()
+    peer.messages().into_iter().map(|(at, _, message)| (at, message.id)).collect()
 }
 
 /// The longest time without a message after `since`.

@@ -301,13 +301,11 @@ impl Ledger {
     fn check(&self, nodes: &Nodes) {
         let mut arrived: BTreeMap<(PeerId, PeerId), Vec<usize>> = BTreeMap::new();
         for peer in nodes.all() {
-            for (_, event) in peer.events() {
-                if let Event::Message { peer: from, message } = event {
-                    let number: usize = message.id.parse().unwrap();
-                    assert_eq!(self.0[number].from, from);
-                    assert_eq!(self.0[number].size, message.payload.len());
-                    arrived.entry((from, peer.id())).or_default().push(number);
-                }
+            for (_, from, message) in peer.messages() {
+                let number: usize = message.id.parse().unwrap();
+                assert_eq!(self.0[number].from, from);
+                assert_eq!(self.0[number].size, message.payload.len());
+                arrived.entry((from, peer.id())).or_default().push(number);
             }
         }
         for (way, numbers) in &arrived {

@@ -190,8 +190,8 @@ impl World {
             entropy: self.entropy.fork(),
             crypto: Crypto::seeded(self.entropy.fork()),
         };
-        let (node, events) = Node::start(config, environment).unwrap();
-        Peer::new(home.clone(), node, events)
+        let (node, events, inbox) = Node::start(config, environment).unwrap();
+        Peer::new(home.clone(), node, events, inbox)
     }
 
     pub(crate) fn server(&mut self, home: &Home) -> Peer {

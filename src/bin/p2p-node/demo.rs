@@ -18,7 +18,7 @@ use p2p_node::{
     failure::{Code, Failure},
     identity::Identity,
     lab::{Host, Internet, Nat, Ports, Seed},
-    node::{Clock, Config, Environment, Event, Node, Role, Target, stun_service},
+    node::{Clock, Config, Environment, Event, Inbox, Node, Role, Target, stun_service},
     proto::Message,
     service::Service,
     transport::tls::Crypto,
@@ -66,6 +66,7 @@ enum NatKind {
 struct Side {
     node: Node,
     events: mpsc::Receiver<Event>,
+    inbox: Inbox,
 }
 
 /// Runs the demo and prints as it goes; the exit code is that of the connection.
@@ -126,18 +127,22 @@ async fn talk(
             biased;
             Some(event) = server.events.recv() => {
                 timeline.print("server", &event, out)?;
-                if let Event::Message { peer, .. } = &event {
-                    greeted = true;
-                    let (answering, peer) = (server.node.clone(), *peer);
-                    // Its arrival at the client shows how it fared.
-                    tokio::spawn(async move {
-                        answering.send(Target::Peer(peer), message(HELLO_BACK), Some(PATIENCE)).await
-                    });
-                }
+            }
+            Some(received) = server.inbox.next() => {
+                timeline.print_message("server", &received.message, out)?;
+                greeted = true;
+                let (answering, peer) = (server.node.clone(), received.peer);
+                // Its arrival at the client shows how it fared.
+                tokio::spawn(async move {
+                    answering.send(Target::Peer(peer), message(HELLO_BACK), Some(PATIENCE)).await
+                });
             }
             Some(event) = client.events.recv() => {
                 timeline.print("client", &event, out)?;
-                answered |= matches!(event, Event::Message { .. });
+            }
+            Some(received) = client.inbox.next() => {
+                timeline.print_message("client", &received.message, out)?;
+                answered = true;
             }
             sent = &mut sending, if receipt.is_none() => match sent.map_err(io::Error::other)? {
                 Ok(done) => {
@@ -204,8 +209,8 @@ impl Network {
             entropy,
             crypto: Crypto::system(),
         };
-        let (node, events) = Node::start(config, environment).map_err(io::Error::other)?;
-        Ok(Side { node, events })
+        let (node, events, inbox) = Node::start(config, environment).map_err(io::Error::other)?;
+        Ok(Side { node, events, inbox })
     }
 }
 

@@ -98,7 +98,7 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
     let admission = Admission::of(&config);
     let service = config.service.as_ref().map(|service| service.name.clone());
     let bind = args.network.bind.clone();
-    let (node, events) = start(config, args.network)?;
+    let (node, events, inbox) = start(config, args.network)?;
     let addresses = node.status().await?.local_addresses;
     if args.mode == Role::Server {
         if let Some(warning) = admission.warning() {
@@ -109,7 +109,7 @@ async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> 
             .inspect_err(|error| debug!(%error, "clients on this machine have to search"))
             .unwrap_or_default();
     }
-    Ok(Started { node, events, addresses, admission })
+    Ok(Started { node, events, inbox, addresses, admission })
 }
 
 fn identity(args: &RunArgs, held: &mut Held) -> Result<Identity, Failure> {

@@ -13,7 +13,7 @@ use p2p_node::{
     },
     entropy::Entropy,
     failure::{Code, Failure},
-    node::{Clock, Config, Environment, Event, Node},
+    node::{Clock, Config, Environment, Event, Inbox, Node},
     transport::{
         tls::Crypto,
         udp::{self, BindError, UdpSocket},
@@ -38,7 +38,7 @@ pub(crate) struct Network {
 pub(crate) fn start(
     config: Config,
     network: Network,
-) -> Result<(Node, mpsc::Receiver<Event>), Failure> {
+) -> Result<(Node, mpsc::Receiver<Event>, Inbox), Failure> {
     let mut entropy = Entropy::from_system();
     let sockets = bind(&network.bind).map_err(|error| not_bound(&error))?;
     let rendezvous = match network.dht_bootstrap.is_empty() {

@@ -14,8 +14,11 @@ use crate::{
     failure::{Code, Failure},
     identity::{Identity, PeerId},
     node::{
-        Event, Node, Request, Target,
-        event::{Connection, Direction, PathKind, PathReport, PeerStatus, Receipt, Status},
+        Event, Inbox, Node, Received, Request, Target,
+        event::{
+            Connection, Direction, PathKind, PathReport, PeerStatus, Pong, Receipt, SendState,
+            Status,
+        },
     },
     proto::Message,
     ticket::Ticket,
@@ -44,6 +47,8 @@ pub(super) fn mallory() -> Identity {
 pub(super) struct Control {
     /// Makes the node tell something.
     pub(super) events: mpsc::Sender<Event>,
+    /// Lets messages arrive.
+    pub(super) messages: mpsc::Sender<Received>,
     /// What was asked of the node, in order.
     pub(super) requests: Receiver<Asked>,
 }
@@ -70,15 +75,17 @@ pub(super) enum Manner {
 pub(super) fn start(manner: Manner) -> (Started, Control) {
     let (requests, queue) = mpsc::channel(16);
     let (events, told) = mpsc::channel(4);
+    let (messages, inbox) = Inbox::new();
     let (log, requests_seen) = channel();
     tokio::spawn(serve(queue, log, manner));
     let started = Started {
-        node: Node::new(alice().peer_id(), Ticket::of(&alice(), Vec::new()), requests),
+        node: Node::to(alice().peer_id(), Ticket::of(&alice(), Vec::new()), requests),
         events: told,
+        inbox,
         addresses: vec!["192.168.1.20:41641".parse().unwrap()],
         admission: Admission::Anyone,
     };
-    let control = Control { events, requests: requests_seen };
+    let control = Control { events, messages, requests: requests_seen };
     (started, control)
 }
 
@@ -115,6 +122,11 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
             }
             Request::Peers { answer } => drop(answer.send(Ok(vec![peer_status()]))),
             Request::Status { answer } => drop(answer.send(Ok(status()))),
+            Request::Ping { peer, answer } => {
+                let pong = Pong { peer, rtt: Duration::from_millis(35), path: path() };
+                drop(answer.send(Ok(pong)));
+            }
+            Request::Netcheck { answer } => drop(answer.send(Ok(None))),
             Request::Shutdown { answer } => match manner {
                 Manner::Polite => {
                     seen(Asked::Shutdown);
@@ -158,7 +170,12 @@ pub(super) fn path() -> PathReport {
 }
 
 fn receipt(message_id: String) -> Receipt {
-    Receipt { peer: bob().peer_id(), message_id, rtt: Duration::from_millis(35) }
+    Receipt {
+        peer: bob().peer_id(),
+        message_id,
+        state: SendState::Delivered,
+        rtt: Duration::from_millis(35),
+    }
 }
 
 fn peer_status() -> PeerStatus {

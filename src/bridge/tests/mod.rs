@@ -24,7 +24,7 @@ use super::{
 use crate::{
     entropy::Entropy,
     failure::{Code, Failure},
-    node::{Event, Target},
+    node::{Handover, Received, Target},
     proto::Message,
     ticket::Ticket,
     time::UnixMillis,
@@ -146,20 +146,21 @@ fn senders_wait_while_nobody_reads_stdout() {
         });
     });
     let node = told.recv().unwrap();
-    let message = |number: usize| Event::Message {
+    let message = |number: usize| Received {
         peer: bob().peer_id(),
         message: Message {
             id: number.to_string(),
             payload: vec![b'x'; 1024 * 1024].into(),
             ..Message::default()
         },
+        handover: Handover::new(),
     };
     // What the bridge takes in a second without a reader is all that it takes.
     let mut taken = 0;
     let waiter = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     waiter.block_on(async {
         let second = Duration::from_secs(1);
-        while node.events.send_timeout(message(taken), second).await.is_ok() {
+        while node.messages.send_timeout(message(taken), second).await.is_ok() {
             taken += 1;
             assert!(taken < 50, "the bridge takes whatever comes");
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     bridge::run::Signal,
     failure::{Code, Failure},
-    node::{Event, Target, event::Stage},
+    node::{Event, Handover, Received, Target, event::Stage},
     proto::Message,
     ticket::Ticket,
 };
@@ -45,7 +45,10 @@ fn play(transcript: &str) -> String {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
         match kind {
             ">" => bridge.write(format!("{}\n", unfold(text)).as_bytes()),
-            "!" => bridge.node.events.blocking_send(event(text)).unwrap(),
+            "!" => match message(text) {
+                Some(message) => bridge.node.messages.blocking_send(message).unwrap(),
+                None => bridge.node.events.blocking_send(event(text)).unwrap(),
+            },
             "^D" => bridge.close_stdin(),
             "^C" => bridge.signal(Signal::Interrupt),
             "TERM" => bridge.signal(Signal::Terminate),
@@ -90,19 +93,26 @@ fn shown(target: &Target) -> String {
     }
 }
 
+fn message(text: &str) -> Option<Received> {
+    let payload: &'static [u8] = match text {
+        "message" => b"hello",
+        "message in bytes" => b"\xff\x00",
+        "message with all sorts of characters" => "\"\\\n\u{1}\u{2028}é".as_bytes(),
+        _ => return None,
+    };
+    let message = Message {
+        id: "01ab".to_owned(),
+        r#type: "request".to_owned(),
+        payload: payload.into(),
+        timestamp: 1_763_820_000_123,
+        metadata: [("lang".to_owned(), "en".to_owned())].into(),
+    };
+    Some(Received { peer: bob().peer_id(), message, handover: Handover::new() })
+}
+
 fn event(text: &str) -> Event {
     let peer = bob().peer_id();
     let target = Target::Peer(peer);
-    let message = |payload: &'static [u8]| Event::Message {
-        peer,
-        message: Message {
-            id: "01ab".to_owned(),
-            r#type: "request".to_owned(),
-            payload: payload.into(),
-            timestamp: 1_763_820_000_123,
-            metadata: [("lang".to_owned(), "en".to_owned())].into(),
-        },
-    };
     match text {
         "online" => Event::Online {
             stored_at: 18,
@@ -131,9 +141,6 @@ fn event(text: &str) -> Event {
             failure: Failure::new(Code::ConnectionLost, "nothing heard for 15 s").hint("wait"),
             will_retry: true,
         },
-        "message" => message(b"hello"),
-        "message in bytes" => message(b"\xff\x00"),
-        "message with all sorts of characters" => message("\"\\\n\u{1}\u{2028}é".as_bytes()),
         "warning" => Event::Warning(
             Failure::new(Code::DhtUnreachable, "no DHT node answers").because("8 asked in 5 s"),
         ),

@@ -2,9 +2,12 @@
 
 use std::io::{self, Write};
 
-use p2p_node::node::{
-    Event,
-    event::{PathReport, Stage},
+use p2p_node::{
+    node::{
+        Event,
+        event::{PathReport, Stage},
+    },
+    proto::Message,
 };
 use tokio::time::Instant;
 
@@ -50,16 +53,23 @@ impl Timeline {
             Event::PathChanged { path, .. } => {
                 self.note(who, "path", &format!("now {}", path.remote), out)
             }
-            Event::Message { message, .. } => {
-                let text = String::from_utf8_lossy(&message.payload);
-                self.note(who, "message", &format!("\"{text}\""), out)
-            }
             Event::Disconnected { failure, .. } => {
                 self.note(who, "disconnected", &failure.message, out)
             }
             Event::Warning(failure) => self.note(who, "warning", &failure.message, out),
-            Event::Online { .. } => Ok(()),
+            Event::Online { .. } | Event::Delivered(_) => Ok(()),
         }
+    }
+
+    /// Prints a message that arrived.
+    pub(super) fn print_message(
+        &self,
+        who: &str,
+        message: &Message,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        let text = String::from_utf8_lossy(&message.payload);
+        self.note(who, "message", &format!("\"{text}\""), out)
     }
 
     /// Prints one line.
