@@ -16,14 +16,14 @@ from ._errors import P2PError, P2PTimeout, error_from
 from ._json import JSON, Fields
 from ._message import Message
 
-MESSAGES_AT_ONCE = 128
-"""Messages that the node has and that have not been acknowledged. It runs 256 commands at once."""
+MESSAGES_AT_ONCE = 768
+"""Messages that the node has and that have not been acknowledged. It keeps 1,024 for one peer."""
 
-REQUESTS_AT_ONCE = 64
+REQUESTS_AT_ONCE = 256
 """The same for requests, which take as long as the other program does; they must not hold messages up."""
 
-BYTES_AT_ONCE = 32 * 1024 * 1024
-"""The same for payloads: two of the largest, and what the node keeps for one peer."""
+BYTES_AT_ONCE = 16 * 1024 * 1024
+"""The same for payloads of either kind: the largest message. The node keeps 32 MiB for one peer."""
 
 ANSWER_MARGIN_SECONDS = 2.0
 """The node gives up first, because it knows better why; this is for its answer's way to us."""

@@ -48,8 +48,8 @@ class Listener(Protocol):
 class Codec(Protocol):
     """A notation."""
 
-    arguments: Sequence[str]
-    """What makes the program use it."""
+    name: str
+    """What the program calls it."""
 
     def decoder(self, listener: Listener) -> Sink:
         """Understands what the node says, from its first byte on."""

@@ -47,7 +47,7 @@ _VERB_TAGS: dict[MessageVerb, bytes] = {
 class FrameCodec:
     """See `Codec`."""
 
-    arguments: Sequence[str] = ("--stdio=protobuf",)
+    name = "protobuf"
 
     def __init__(self) -> None:
         # Filled anew for every command: that takes a third of the time of making one.

@@ -19,7 +19,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class LineCodec:
     """See `Codec`."""
 
-    arguments: Sequence[str] = ()
+    name = "json"
 
     def decoder(self, listener: Listener) -> LineDecoder:
         """See `Codec`."""

@@ -101,7 +101,7 @@ class P2PNode:
             *(("--allow", peer) for peer in allow),
         ]
         codec = choose_codec(transport)
-        words = ["--mode", self._mode, *codec.arguments]
+        words = ["--mode", self._mode]
         for flag, value in options:
             if value is not None:
                 # In one word, so that no value is ever taken for a flag.

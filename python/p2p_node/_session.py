@@ -67,7 +67,7 @@ class Session:
         self._ready = self._loop.create_future()
         self._process = Process(
             [str(find_binary(self._binary)), *self._arguments],
-            env={**os.environ, **self._env},
+            env={**os.environ, **self._env, **self._own_variables()},
             sink=self.codec.decoder(self),
             on_exit=self._handle_exit,
         )
@@ -131,6 +131,10 @@ class Session:
             watcher.close(self._end_of_stream)
         self._watchers.add(watcher)
         return watcher
+
+    def _own_variables(self) -> dict[str, str]:
+        # The end of stdin may not be noticed while another child of ours holds the pipe; our end is.
+        return {"P2P_NODE_STDIO": self.codec.name, "P2P_NODE_PARENT_PID": str(os.getpid())}
 
     # Calls.
 

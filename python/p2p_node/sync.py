@@ -19,12 +19,14 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Se
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
-from . import _client, _node, _server
+from ._client import P2PClient as AsyncClient
 from ._codec import Transport
 from ._events import Event
 from ._message import Message, Payload
-from ._node import CALL_SECONDS, DRAIN_SECONDS, QUESTION_SECONDS, Content, StrPath
+from ._node import CALL_SECONDS, DRAIN_SECONDS, QUESTION_SECONDS, Content, Stream, StrPath
+from ._node import P2PNode as AsyncNode
 from ._records import Broadcast, Connection, NetCheck, NodeStatus, PeerStatus, Pong, Receipt
+from ._server import P2PServer as AsyncServer
 from ._session import not_started
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["P2PClient", "P2PNode", "P2PServer"]
 
 _T = TypeVar("_T")
-_N = TypeVar("_N", bound=_node.P2PNode)
+_N = TypeVar("_N", bound=AsyncNode)
 
 
 class _Loop:
@@ -239,7 +241,7 @@ class _Blocking(Generic[_N]):
             raise not_started()
         return self._loop.wait_for(coroutine)
 
-    def _iterate(self, stream: _node.Stream[_T], timeout: float | None) -> Iterator[_T]:
+    def _iterate(self, stream: Stream[_T], timeout: float | None) -> Iterator[_T]:
         async def take() -> tuple[_T] | None:
             try:
                 return (await asyncio.wait_for(stream.__anext__(), timeout),)
@@ -255,10 +257,10 @@ class _Blocking(Generic[_N]):
             self._loop = None
 
 
-class P2PNode(_Blocking[_node.P2PNode]):
+class P2PNode(_Blocking[AsyncNode]):
     """See `p2p_node.P2PNode`."""
 
-    _kind: ClassVar[type[_node.P2PNode]] = _node.P2PNode
+    _kind: ClassVar[type[AsyncNode]] = AsyncNode
 
     def __init__(
         self,
@@ -294,10 +296,10 @@ class P2PNode(_Blocking[_node.P2PNode]):
 class P2PServer(P2PNode):
     """See `p2p_node.P2PServer`."""
 
-    _kind = _server.P2PServer
+    _kind = AsyncServer
 
 
-class P2PClient(_Blocking[_client.P2PClient]):
+class P2PClient(_Blocking[AsyncClient]):
     """See `p2p_node.P2PClient`."""
 
     def __init__(
@@ -318,7 +320,7 @@ class P2PClient(_Blocking[_client.P2PClient]):
     ) -> None:
         """Describes a client, with the options of `p2p_node.P2PClient`; `start` starts it."""
         super().__init__(
-            _client.P2PClient(
+            AsyncClient(
                 server,
                 service=service,
                 service_secret_file=service_secret_file,

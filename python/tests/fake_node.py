@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 ALPHABET = "ybndrfg8ejkmcpqxot1uwisza345h769"
 PEER_ID = "".join(ALPHABET[byte % 32] for byte in secrets.token_bytes(52))
@@ -110,7 +110,7 @@ class Frames:
         return varint(len(encoded)) + encoded
 
 
-notation = Frames() if "--stdio=protobuf" in sys.argv else Lines()
+notation = Frames() if os.environ["P2P_NODE_STDIO"] == "protobuf" else Lines()
 
 
 def flattened(body: dict[str, Any]) -> dict[str, Any]:
@@ -118,9 +118,10 @@ def flattened(body: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in body.items():
         if name in ("reason", "link", "receipt", "received", "status", "pong", "netcheck", "broadcast"):
-            flat |= flattened(value) if isinstance(value, dict) else {name: value}
+            flat |= flattened(cast("dict[str, Any]", value)) if isinstance(value, dict) else {name: value}
         elif name == "peers" and isinstance(value, dict):
-            flat["peers"] = [flattened(peer) for peer in value["peers"]]
+            peers = cast("list[dict[str, Any]]", value["peers"])
+            flat["peers"] = [flattened(peer) for peer in peers]
         elif name == "failed":
             flat["failed"] = [flattened(failed) for failed in value]
         elif name == "payload":
@@ -131,7 +132,8 @@ def flattened(body: dict[str, Any]) -> dict[str, Any]:
         elif name == "id" and value is None:
             flat["id"] = None
         elif value is not None:
-            flat[name] = flattened(value) if isinstance(value, dict) and name != "metadata" else value
+            is_object = isinstance(value, dict) and name != "metadata"
+            flat[name] = flattened(cast("dict[str, Any]", value)) if is_object else value
     return flat
 
 
@@ -144,11 +146,12 @@ def fill(target: Any, body: dict[str, Any]) -> None:
             target.metadata.update(value)
         elif isinstance(value, dict):
             getattr(target, name).SetInParent()
-            fill(getattr(target, name), value)
+            fill(getattr(target, name), cast("dict[str, Any]", value))
         elif isinstance(value, list):
-            for item in value:
+            items: list[Any] = value
+            for item in items:
                 if isinstance(item, dict):
-                    fill(getattr(target, name).add(), item)
+                    fill(getattr(target, name).add(), cast("dict[str, Any]", item))
                 else:
                     getattr(target, name).append(item)
         else:

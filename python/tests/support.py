@@ -7,6 +7,7 @@ import faulthandler
 import importlib.util
 import ipaddress
 import os
+import random
 import select
 import shutil
 import signal
@@ -23,9 +24,10 @@ from unittest import mock
 PYTHON_FOLDER = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PYTHON_FOLDER))  # Tests run from the checkout, with nothing installed.
 
-from p2p_node import BINARY_VARIABLE, BinaryNotFound, Transport, find_binary  # noqa: E402
+from p2p_node import BINARY_VARIABLE, BinaryNotFound, Message, Transport, find_binary  # noqa: E402
 from p2p_node import _node as node_module  # noqa: E402
 from p2p_node._codec import Codec, choose_codec  # noqa: E402
+from p2p_node._json import Fields  # noqa: E402
 
 _T = TypeVar("_T", bound="type[NodeTestCase]")
 
@@ -70,6 +72,11 @@ def guard_against_the_internet(event: str, arguments: tuple[object, ...]) -> Non
     for name in NETWORK_VARIABLES:
         if not is_local(environment.get(name, "")):
             raise AssertionError(f"{words[0]} would be started with {name}={environment.get(name)!r}")
+
+
+def offline() -> dict[str, str]:
+    """The environment for a program that has nothing to do with nodes."""
+    return {**os.environ, **dict.fromkeys(NETWORK_VARIABLES, "none")}
 
 
 def is_local(servers: str) -> bool:
@@ -127,6 +134,46 @@ def over_both_transports(case: _T) -> _T:
     return cast("_T", made[0])
 
 
+class Notebook:
+    """Writes down what a decoder tells."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def handle_message(self, message: Message) -> None:
+        self.told.append(message)
+
+    def handle_ok(self, call_id: int, reply: object) -> None:
+        self.told.append(call_id)
+
+    def handle_error(self, call_id: int, fields: Fields) -> None:
+        self.told.append((call_id, fields.text("code")))
+
+    def handle_event(self, name: str, fields: Fields) -> None:
+        self.told.append(name)
+
+    def handle_malformed(self, why: str) -> None:
+        self.told.append("malformed")
+
+    def handle_garbage(self, why: str) -> None:
+        self.told.append("garbage")
+
+
+def told_in_pieces(encoded: bytes, transport: Transport, seed: int, piece_max: int) -> list[object]:
+    """What a decoder makes of `encoded` when it comes in pieces of up to `piece_max` bytes."""
+    notebook = Notebook()
+    decoder = choose_codec(transport).decoder(notebook)
+    chance = random.Random(seed)
+    rest = memoryview(encoded)
+    while rest:
+        space = decoder.space()
+        count = min(len(space), len(rest), chance.randint(1, piece_max))
+        space[:count] = rest[:count]
+        decoder.advance(count)
+        rest = rest[count:]
+    return notebook.told
+
+
 def real_binary() -> Path:
     """The program under test. Tests that need it are skipped where it has not been built, but never in CI."""
     try:
@@ -138,12 +185,13 @@ def real_binary() -> Path:
 
 
 class Terminal:
-    """One of the two scripts, as somebody runs it in a terminal."""
+    """A script, as somebody runs it in a terminal."""
 
-    def __init__(self, script: str, *arguments: str, binary: Path) -> None:
+    def __init__(self, script: str, *arguments: str, binary: Path | None = None) -> None:
         self.output = b""
+        chosen = ["--binary", str(binary)] if binary is not None else []
         self.process = subprocess.Popen[bytes](
-            [sys.executable, str(PYTHON_FOLDER / script), "--binary", str(binary), *arguments],
+            [sys.executable, str(PYTHON_FOLDER / script), *chosen, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

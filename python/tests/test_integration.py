@@ -14,13 +14,15 @@ from p2p_node import (
     ConfigError,
     InvalidCall,
     Message,
+    NoReply,
     P2PClient,
     P2PNode,
     P2PServer,
     PeerNotFound,
     Refused,
 )
-from p2p_node._testnet import Testnet
+from p2p_node._inbox import CREDIT_MESSAGES
+from p2p_node.testing import Testnet
 
 SERVICE = "myapi:v1"
 
@@ -138,6 +140,39 @@ class TestnetTest(NodeTestCase):
             await sending
         self.assertEqual(heard, payloads)
 
+    async def test_requests_broadcasts_and_questions(self) -> None:
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        async with self.client() as client:
+            serving = asyncio.ensure_future(server.serve(shout))
+            answer = await client.request("service", "hello", timeout=WAIT_SECONDS)
+            self.assertEqual((answer.text(), answer.sender), ("HELLO", server.peer_id))
+            with self.assertRaises(NoReply):
+                await client.request("service", b"quiet", timeout=0.5)
+            result = await server.broadcast("to all")
+            self.assertEqual([receipt.peer for receipt in result.sent], [client.peer_id])
+            self.assertEqual((await hear(client)).text(), "to all")
+            pong = await client.ping(server.peer_id)
+            self.assertEqual((pong.peer, pong.path.kind), (server.peer_id, client.server.path.kind))
+            netcheck = await client.netcheck()
+            self.assertTrue(netcheck.udp, netcheck)
+            serving.cancel()
+
+    async def test_a_slow_listener_slows_the_sender_and_nothing_is_lost(self) -> None:
+        count = 6_000
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        async with self.client() as client:
+            payloads = (str(number).encode() + bytes(4_000) for number in range(count))
+            sending = asyncio.ensure_future(client.send_many("service", payloads))
+            # Nobody listens: what is under way fills up and stays there.
+            await asyncio.wait({sending}, timeout=1)
+            self.assertFalse(sending.done())
+            self.assertLessEqual(len(server._session.inbox), CREDIT_MESSAGES)
+            messages = server.listen()
+            for number in range(count):
+                message = await asyncio.wait_for(anext(messages), WAIT_SECONDS)
+                self.assertEqual(int(message.payload.rstrip(b"\0")), number)
+            self.assertEqual(await sending, count)
+
     async def test_what_makes_no_sense_is_refused(self) -> None:
         async with P2PNode(ephemeral=True) as node:
             for peer, code in [("p2p1damaged", "invalid_ticket"), ("nobody", "invalid_argument")]:
@@ -159,6 +194,10 @@ class TestnetTest(NodeTestCase):
         with self.assertRaises(ConfigError) as caught:
             await P2PNode(arguments=["--no-such-flag"]).start()
         self.assertIn("--no-such-flag", caught.exception.why)
+
+
+async def shout(message: Message) -> str | None:
+    return message.text().upper() if message.type == "text" else None
 
 
 async def hear(node: P2PNode) -> Message:

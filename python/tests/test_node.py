@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from unittest import mock
 
 from support import (
@@ -642,10 +642,9 @@ class OtherLoopsTest(NodeTestCase):
 
     def test_nodes_work_in_loops_that_cannot_watch_pipes(self) -> None:
         class Loop(asyncio.SelectorEventLoop):
-            def add_reader(self, fd: object, *arguments: object) -> None:
-                if not isinstance(fd, int):
-                    # The loop's own.
-                    return super().add_reader(fd, *arguments)  # type: ignore
+            def add_reader(  # type: ignore[override]
+                self, fd: Any, callback: Callable[..., Any], *args: Any
+            ) -> None:
                 raise NotImplementedError
 
         async def talk() -> None:
