@@ -148,14 +148,17 @@ def fill(target: Any, body: dict[str, Any]) -> None:
             getattr(target, name).SetInParent()
             fill(getattr(target, name), cast("dict[str, Any]", value))
         elif isinstance(value, list):
-            items: list[Any] = value
-            for item in items:
-                if isinstance(item, dict):
-                    fill(getattr(target, name).add(), cast("dict[str, Any]", item))
-                else:
-                    getattr(target, name).append(item)
+            fill_list(getattr(target, name), cast("list[object]", value))
         else:
             setattr(target, name, value)
+
+
+def fill_list(target: Any, items: list[object]) -> None:
+    for item in items:
+        if isinstance(item, dict):
+            fill(target.add(), cast("dict[str, Any]", item))
+        else:
+            target.append(item)
 
 
 def plain_message(message: Any) -> dict[str, Any]:

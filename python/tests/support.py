@@ -8,6 +8,7 @@ import importlib.util
 import ipaddress
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -172,6 +173,11 @@ def told_in_pieces(encoded: bytes, transport: Transport, seed: int, piece_max: i
         decoder.advance(count)
         rest = rest[count:]
     return notebook.told
+
+
+def python_blocks(document: str) -> list[str]:
+    """The programs in a document, which is named from the package's folder."""
+    return re.findall(r"```python\n(.*?)```", (PYTHON_FOLDER / document).read_text(), re.DOTALL)
 
 
 def real_binary() -> Path:
