@@ -277,7 +277,11 @@ class Link:
 
     def write(self, value: dict[str, Any]) -> None:
         with self.lock:
-            self.connection.sendall(json.dumps(value).encode() + b"\n")
+            try:
+                self.connection.sendall(json.dumps(value).encode() + b"\n")
+            except OSError:
+                # The other one is gone; `read` says so.
+                pass
 
     def receipt(self, sent: dict[str, Any]) -> dict[str, Any]:
         return {"message_id": sent["id"], "peer": self.peer, "state": "delivered", "rtt_ms": 0.5}

@@ -4,6 +4,12 @@ They live in a descriptor pool of their own: a program that compiles `proto/mess
 has another `message.proto`, does not collide with them.
 """
 
+from google.protobuf import __version__ as version
 from google.protobuf.descriptor_pool import DescriptorPool
+
+if tuple(map(int, version.split(".")[:2])) < (6, 31):
+    raise ImportError(
+        f"protobuf {version} is older than the code made for it; 6.31 is the oldest that will do"
+    )
 
 POOL = DescriptorPool()
