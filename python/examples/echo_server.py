@@ -4,7 +4,12 @@
 import asyncio
 import sys
 
-from p2p_node import P2PServer
+from p2p_node import Message, P2PServer
+
+
+async def echo(message: Message) -> Message:
+    """The same again."""
+    return Message.create(msg_type=message.type, payload=message.payload)
 
 
 async def main(service: str) -> None:
@@ -12,8 +17,7 @@ async def main(service: str) -> None:
     async with P2PServer(service=service) as server:
         await server.wait_online()
         print(f"{server.peer_id} echoes as {service}", flush=True)
-        async for message in server.listen():
-            await server.reply(message, message.payload, msg_type=message.type)
+        await server.serve(echo)
 
 
 if __name__ == "__main__":

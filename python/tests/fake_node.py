@@ -258,6 +258,7 @@ class Link:
         self.lines = connection.makefile("rb")
         self.lock = threading.Lock()
         self.acknowledged: dict[int, Callable[[], None]] = {}
+        self.sending: dict[int, object] = {}
         self.requests: dict[str, object] = {}
         self.counts = {"messages_sent": 0, "messages_received": 0}
         self.write({"peer": PEER_ID})
@@ -286,10 +287,11 @@ class Link:
     def receipt(self, sent: dict[str, Any]) -> dict[str, Any]:
         return {"message_id": sent["id"], "peer": self.peer, "state": "delivered", "rtt_ms": 0.5}
 
-    def send(self, sent: dict[str, Any], then: Callable[[], None]) -> None:
+    def send(self, sent: dict[str, Any], then: Callable[[], None], call_id: object = None) -> None:
         self.counts["messages_sent"] += 1
         number = self.counts["messages_sent"]
         self.acknowledged[number] = then
+        self.sending[number] = call_id
         payload = base64.b64encode(sent["payload"]).decode()
         self.write({"number": number, "message": {**sent, "payload": payload}})
 
@@ -297,10 +299,14 @@ class Link:
         for line in self.lines:
             value = json.loads(line)
             if "acknowledged" in value:
+                del self.sending[value["acknowledged"]]
                 self.acknowledged.pop(value["acknowledged"])()
             else:
                 self.receive(value["number"], value["message"])
         links.pop(self.peer, None)
+        for call_id in self.sending.values():
+            if call_id is not None:
+                fail(call_id, "delivery_unknown", "the connection ended first", peer=self.peer)
         reason = {"code": "closed_by_peer", "message": "the peer closed the connection"}
         say("disconnected", peer=self.peer, reason=reason, will_retry=False)
 
@@ -407,7 +413,7 @@ def send(call_id: object, command: dict[str, Any]) -> None:
                 return
             if command["cmd"] == "reply":
                 sent["metadata"] = {**sent.get("metadata", {}), "in-reply-to": command["to"]}
-            link.send(sent, lambda: answer(call_id, receipt=link.receipt(sent)))
+            link.send(sent, lambda: answer(call_id, receipt=link.receipt(sent)), call_id)
 
 
 def broadcast(call_id: object, sent: dict[str, Any]) -> None:
