@@ -19,7 +19,7 @@ class ErrorTest(unittest.TestCase):
     def test_every_code_of_the_node_has_its_exception(self) -> None:
         source = (PYTHON_FOLDER.parent / "src" / "failure.rs").read_text()
         codes = set(re.findall(r'Self::\w+ => "(\w+)"', source))
-        self.assertLessEqual(codes, set(CLASS_OF_CODE))
+        self.assertEqual(codes, set(CLASS_OF_CODE))
 
     def test_an_event_becomes_an_error_with_all_it_tells(self) -> None:
         fields = {
