@@ -193,11 +193,13 @@ impl Chunks {
         &mut self.growing
     }
 
-    /// Adds bytes as a chunk of their own, so that they need not be copied.
-    pub fn push_uncopied(&mut self, bytes: Bytes) {
+    /// Adds bytes as chunks of their own, so that they need not be copied.
+    pub fn push_uncopied(&mut self, mut bytes: Bytes) {
         if !bytes.is_empty() {
             self.whole.push(self.growing.split().freeze());
-            self.whole.push(bytes);
+        }
+        while !bytes.is_empty() {
+            self.whole.push(bytes.split_to(bytes.len().min(CHUNK_SIZE_MAX)));
         }
     }
 
@@ -277,6 +279,10 @@ const READ_SIZE: usize = 16 << 10;
 /// Bytes reserved for a frame of which nothing has been seen but the length. What comes later is
 /// reserved at once: a buffer that grows in steps would be copied at each.
 pub const UNSEEN_SIZE_MAX: usize = 1 << 20;
+
+/// Bytes of a chunk. quinn counts all of a chunk as unacknowledged until all of it is acknowledged: with a
+/// chunk of 16 MiB, acks on another stream waited for seconds until it had been written.
+const CHUNK_SIZE_MAX: usize = 256 << 10;
 
 /// Up to this size a message is copied out of the read buffer; a larger one keeps its part of the
 /// buffer. So a small message that is kept for long never holds a large buffer in memory.

@@ -319,7 +319,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 const STREAM_WINDOW: u32 = 8 << 20;
 
 /// What a connection takes above its message stream, so that acks pass when that stream is full.
-const CONTROL_RESERVE: u32 = 1 << 20;
+///
+/// quinn tells a peer of room in steps of an eighth of each window, so the connection's may lag behind the
+/// stream's by 1.25 MiB. With less in reserve, a large message may take all room of the connection, and acks
+/// wait until it is written.
+const CONTROL_RESERVE: u32 = 2 << 20;
 
 /// Bytes kept for an arrival between its first packet and our decision: a certificate takes two
 /// packets at most.

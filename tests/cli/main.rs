@@ -14,9 +14,10 @@ mod home;
 mod lifecycle;
 #[cfg(unix)]
 mod oneshot;
+mod outbox;
 #[cfg(unix)]
 mod running;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod terminal;
 
 use std::{

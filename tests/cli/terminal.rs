@@ -29,7 +29,8 @@ struct Person {
 
 impl Person {
     fn start(command: &mut Command) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        // Ours alone: a program that held its own terminal open would never see it close.
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let terminal = openpt(flags).unwrap();
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
@@ -85,7 +86,17 @@ impl Person {
                 Err(mpsc::RecvTimeoutError::Timeout) => panic!("no end:\n{}", self.seen),
             }
         }
-        (self.seen, self.child.wait().unwrap().code())
+        let exit_code = self.child.wait().unwrap().code();
+        (std::mem::take(&mut self.seen), exit_code)
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 

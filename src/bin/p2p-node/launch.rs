@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use p2p_node::{
-    bridge::{Started, output::Admission},
+    bridge::{Started, output::Admission, recipient::Recipient},
     entropy::Entropy,
     failure::{Code, Failure},
     identity::Identity,
@@ -19,7 +19,7 @@ use crate::{
     handoff::{self, HandOff},
     identity_file,
     lock::Lock,
-    private, start,
+    outbox_file, private, start,
 };
 
 /// Bytes of a secret file that are read; a secret needs 32.
@@ -33,10 +33,10 @@ pub(crate) struct Held {
 }
 
 /// Whom a client wants to be connected to all the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// A server of its service.
-    Service,
+    /// The one that it is told to connect to, or else a server of its service.
+    Named(Option<Recipient>),
     /// Nobody: it dials when it is told to.
     Nobody,
 }
@@ -63,6 +63,7 @@ pub(crate) async fn start(
     standing: Standing,
     held: &mut Held,
 ) -> Result<Started, Failure> {
+    let outbox = args.outbox.as_deref().map(outbox_file::open).transpose()?;
     let identity = identity(&args, mode, held)?;
     let mut config = Config::new(identity.clone(), mode);
     config.service =
@@ -72,13 +73,18 @@ pub(crate) async fn start(
     config.connect_timeout = args.connect_timeout;
     // A server on this machine is handed over when it is needed; others take a search, so it begins now.
     let service_name = config.service.as_ref().map(|service| service.name.clone());
-    if standing == Standing::Service && nearby(mode, service_name.clone())().is_none() {
-        config.standing = service_name.map(Target::Service);
-    }
+    config.standing = match standing {
+        Standing::Named(Some(Recipient::Peer(peer))) => Some(Target::Peer(peer)),
+        Standing::Named(Some(Recipient::Ticket(ticket))) => Some(Target::Ticket(ticket)),
+        Standing::Named(_) if nearby(mode, service_name.clone())().is_none() => {
+            service_name.map(Target::Service)
+        }
+        Standing::Named(_) | Standing::Nobody => None,
+    };
     let admission = Admission::of(&config);
     let service = config.service.as_ref().map(|service| service.name.clone());
     let bind = args.network.bind.clone();
-    let (node, events, inbox) = start::start(config, args.network)?;
+    let (node, events, inbox) = start::start(config, args.network, outbox)?;
     let addresses = node.status().await?.local_addresses;
     if mode == Role::Server {
         if let Some(warning) = admission.warning() {
@@ -97,9 +103,11 @@ fn identity(args: &NodeArgs, mode: Role, held: &mut Held) -> Result<Identity, Fa
     let path = match (&args.identity, mode) {
         (IdentityChoice::File(path), _) => path.clone(),
         (IdentityChoice::ByMode, Role::Server) => identity_file::default_path()?,
-        (IdentityChoice::Ephemeral, _) | (IdentityChoice::ByMode, Role::Client) => {
-            return Ok(Identity::generate(&mut entropy));
-        }
+        (IdentityChoice::ByMode, Role::Client) => match &args.outbox {
+            Some(directory) => outbox_file::identity(directory),
+            None => return Ok(Identity::generate(&mut entropy)),
+        },
+        (IdentityChoice::Ephemeral, _) => return Ok(Identity::generate(&mut entropy)),
     };
     let identity = identity_file::load_or_create(&path, &mut entropy)?;
     held.identity = Some(identity_file::lock(&path)?);

@@ -12,6 +12,7 @@ mod lock;
 mod logging;
 mod offline;
 mod oneshot;
+mod outbox_file;
 mod panics;
 mod parent;
 mod peer_name;

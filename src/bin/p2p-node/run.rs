@@ -64,8 +64,8 @@ async fn session(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> u8 {
     };
     let mut held = Held::default();
     let start = async {
-        connect?;
-        launch::start(args.node, args.mode, Standing::Service, &mut held).await
+        let standing = Standing::Named(connect?);
+        launch::start(args.node, args.mode, standing, &mut held).await
     };
     bridge::run(io, options, start).await
 }

@@ -4,6 +4,8 @@ mod coming_up;
 mod ending;
 mod hostile;
 mod messages;
+mod priority;
+mod relinking;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 

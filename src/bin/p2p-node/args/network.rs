@@ -26,6 +26,8 @@ pub(crate) struct NodeArgs {
     pub(crate) stun: Vec<String>,
     pub(crate) network: Network,
     pub(crate) connect_timeout: Duration,
+    /// The directory of the outbox.
+    pub(crate) outbox: Option<PathBuf>,
 }
 
 /// Which identity to run with.
@@ -104,13 +106,23 @@ pub(super) struct NodeFlags {
         env = "P2P_NODE_CONNECT_TIMEOUT"
     )]
     connect_timeout: Duration,
+    /// Keep messages in this directory until their receivers have them, also over restarts
+    #[arg(long, value_name = "DIR", env = "P2P_NODE_OUTBOX")]
+    outbox: Option<PathBuf>,
 }
 
 impl NodeArgs {
     /// What `flags` mean.
     pub(super) fn from_flags(flags: NodeFlags, matches: &ArgMatches) -> Result<Self, clap::Error> {
         let identity = identity_choice(&flags, matches)?;
+        if identity == IdentityChoice::Ephemeral && flags.outbox.is_some() {
+            return Err(conflict(
+                ErrorKind::ArgumentConflict,
+                "--outbox needs an identity that stays: receivers tell by it what they have already",
+            ));
+        }
         Ok(Self {
+            outbox: flags.outbox,
             secret_file: flags.service_secret_file,
             service: flags.service,
             allow: flags.allow.into_iter().collect(),

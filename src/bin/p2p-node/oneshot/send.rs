@@ -85,9 +85,8 @@ fn print(receipt: Receipt, json: bool) -> Result<u8, Failure> {
     let line = match json {
         true => serde_json::to_string(&Reply::from(receipt)).expect("all keys are strings"),
         false => {
-            let rtt_ms = receipt.rtt.as_millis();
-            let peer = receipt.peer.map_or_else(|| "the service".to_owned(), |peer| peer.short());
-            format!("delivered to {peer} after {rtt_ms} ms")
+            let peer = receipt.peer.map(|peer| peer.short()).unwrap_or_default();
+            format!("delivered to {peer} after {} ms", receipt.rtt.as_millis())
         }
     };
     // The message is delivered, whether anybody reads that or not.

@@ -48,7 +48,7 @@ async fn every_schedule_delivers_once_and_in_order_or_tells_the_truth() {
         let met =
             ["delivered", "not sent", "unknown", "restarts", "forgotten", "earlier", "doubles"];
         for what in met {
-            assert!(totals.get(what).is_some_and(|&count| count > 100), "{what} in {totals:?}");
+            assert!(totals.get(what).is_some_and(|&count| count > 50), "{what} in {totals:?}");
         }
     }
 }
