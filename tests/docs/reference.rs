@@ -67,10 +67,13 @@ fn every_flag_and_variable_that_is_documented_exists() {
     let known = words(&help);
     let of_cargo = ["--release", "--bin", "--bench"];
     let of_benches = ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS"];
+    let of_python = ["P2P_NODE_BIN"];
+    assert!(of_python.iter().all(|name| text("python/p2p_node/_binary.py").contains(name)));
     for document in Document::all() {
         for word in words(&document.text) {
             let is_ours = word.starts_with("--") || word.starts_with("P2P_NODE_");
-            let elsewhere = of_cargo.iter().chain(&of_benches).any(|known| *known == word);
+            let elsewhere =
+                of_cargo.iter().chain(&of_benches).chain(&of_python).any(|known| *known == word);
             let is_known = known.contains(&word) || elsewhere;
             assert!(!is_ours || is_known, "{}: {word}", document.path);
         }
