@@ -25,7 +25,7 @@ mod tests;
 mod wire;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -177,13 +177,15 @@ impl Link {
             }
         };
         let drained = timeout_at(deadline, drained).await.is_ok();
-        shared.declare_end(LinkError::Closed);
+        shared.is_closing.store(true, Ordering::Release);
         if drained {
+            // The last acks go out before it.
             lock(&shared.conversation).say_bye(error::truncate(reason));
             shared.line.to_say.notify_one();
             // The peer closes the connection when it reads the farewell. If it does not, we do.
             let _ = timeout_at(deadline, shared.connection.closed()).await;
         }
+        shared.declare_end(LinkError::Closed);
         CloseCode::Bye.close(&shared.connection, reason);
     }
 

@@ -10,7 +10,10 @@ use std::{
     future::{Future, pending},
     iter,
     num::NonZeroU64,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -57,6 +60,8 @@ pub(super) struct Shared {
     /// What wakes the tasks; a session that the link carries does so, too.
     pub(super) line: Arc<Line>,
     pub(super) conversation: Mutex<Conversation<oneshot::Sender<Duration>>>,
+    /// Whatever ends the link from here on, this side wanted it.
+    pub(super) is_closing: AtomicBool,
     pub(super) end: watch::Sender<Option<LinkError>>,
 }
 
@@ -75,6 +80,7 @@ pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
         carrying: Mutex::new(Carrying::new()),
         line: Arc::default(),
         conversation: Mutex::new(Conversation::new()),
+        is_closing: AtomicBool::new(false),
         end: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();
@@ -253,6 +259,7 @@ impl Shared {
 
     /// Tells everybody who waits that the link has ended. The first reason stays.
     pub(super) fn declare_end(&self, error: LinkError) {
+        let error = if self.is_closing.load(Ordering::Acquire) { LinkError::Closed } else { error };
         let first = self.end.send_if_modified(|end| {
             let first = end.is_none();
             end.get_or_insert_with(|| error.clone());
