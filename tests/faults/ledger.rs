@@ -41,8 +41,8 @@ impl Record {
 /// Codes under which a message may have arrived all the same.
 const UNCERTAIN: [&str; 2] = ["delivery_unknown", "timeout"];
 
-/// Delivered means arrived; nothing arrives twice or out of order; whoever lives has learned of all.
-pub(crate) fn check(seed: u64, records: &[Record]) {
+/// Delivered means arrived (says how many were); nothing arrives twice or out of order; whoever lives has learned of all.
+pub(crate) fn check(seed: u64, records: &[Record]) -> usize {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let arrivals: Vec<&String> = records.iter().flat_map(|record| &record.arrived).collect();
     let arrived: BTreeSet<&String> = arrivals.iter().copied().collect();
@@ -74,6 +74,6 @@ pub(crate) fn check(seed: u64, records: &[Record]) {
             *counts.entry(word.to_owned()).or_default() += 1;
         }
     }
-    assert!(counts.get("delivered").is_some_and(|&count| count > 0), "seed {seed}: {counts:?}");
     println!("seed {seed}: {counts:?}");
+    counts.get("delivered").copied().unwrap_or_default()
 }
