@@ -4,7 +4,7 @@
 //! from anything that can be read, [`FrameWriter`] gathers frames and hands them to a QUIC stream without
 //! copying a large payload.
 
-use std::marker::PhantomData;
+use std::{collections::VecDeque, marker::PhantomData};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::SendStream;
@@ -138,12 +138,14 @@ impl<M: Frame> Default for Deframer<M> {
 pub struct FrameReader<R, M> {
     source: R,
     deframer: Deframer<M>,
+    /// Met after the last message.
+    fault: Option<FrameError>,
 }
 
 impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
     /// Reads `source` from here on.
     pub fn new(source: R) -> Self {
-        Self { source, deframer: Deframer::new() }
+        Self { source, deframer: Deframer::new(), fault: None }
     }
 
     /// The next message; `None` when the stream ended between two frames.
@@ -153,6 +155,9 @@ impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
     /// # Errors
     /// When the stream breaks, or its bytes are no frames.
     pub async fn next(&mut self) -> Result<Option<M>, ReadFrameError> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault.into());
+        }
         loop {
             if let Some(message) = self.deframer.pop()? {
                 return Ok(Some(message));
@@ -160,6 +165,21 @@ impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
             if self.source.read_buf(self.deframer.buffer()).await? == 0 {
                 self.deframer.finish()?;
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Adds to `messages` some that were read together with the last one, [`READY_MAX`] at most. A fault in
+    /// what was read is told by [`next`](Self::next).
+    pub fn take_ready(&mut self, messages: &mut VecDeque<M>) {
+        for _ in 0..READY_MAX {
+            match self.deframer.pop() {
+                Ok(Some(message)) => messages.push_back(message),
+                Ok(None) => return,
+                Err(fault) => {
+                    self.fault = Some(fault);
+                    return;
+                }
             }
         }
     }
@@ -276,6 +296,9 @@ const LENGTH_SIZE_MAX: usize = 5;
 /// Bytes asked of a stream at once when nothing is known of what comes.
 const READ_SIZE: usize = 16 << 10;
 
+/// Messages that are taken at once of what was read: a large buffer may be full of tiny ones.
+pub const READY_MAX: usize = 256;
+
 /// Bytes reserved for a frame of which nothing has been seen but the length. What comes later is
 /// reserved at once: a buffer that grows in steps would be copied at each.
 pub const UNSEEN_SIZE_MAX: usize = 1 << 20;
@@ -377,6 +400,27 @@ mod tests {
     fn a_length_of_six_bytes_is_malformed() {
         assert_eq!(deframe(&[0x80; 5], &[]), Err(FrameError::Malformed));
         assert_eq!(deframe(&[0x80; 4], &[]), Err(FrameError::Truncated));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_together_is_taken_together_up_to_the_fault() {
+        let mut bytes = frames_of(&[1, 2, 3].map(|sequence| sequenced(sequence, vec![7; 10])));
+        // A frame of two bytes that are no message.
+        bytes.extend([2, 0xff, 0xff]);
+        let mut reader = FrameReader::<_, Sequenced>::new(bytes.as_slice());
+        let mut messages = VecDeque::new();
+        messages.extend(reader.next().await.unwrap());
+        reader.take_ready(&mut messages);
+        assert_eq!(messages.len(), 3);
+        assert!(reader.next().await.is_err());
+
+        let many: Vec<_> = (0..1_000).map(|sequence| sequenced(sequence, Vec::new())).collect();
+        let bytes = frames_of(&many);
+        let mut reader = FrameReader::<_, Sequenced>::new(bytes.as_slice());
+        reader.next().await.unwrap();
+        messages.clear();
+        reader.take_ready(&mut messages);
+        assert_eq!(messages.len(), READY_MAX);
     }
 
     #[tokio::test]

@@ -79,6 +79,8 @@ struct State {
     machine: Machine<Ticket>,
     /// The link that the session goes over.
     line: Option<Arc<Line>>,
+    /// The link has written all there is, and waits to be woken.
+    is_written: bool,
 }
 
 type Ticket = oneshot::Sender<Result<(), Undelivered>>;
@@ -159,7 +161,7 @@ impl Session {
     /// It replaces all earlier sessions with the same peer: those are to be ended before.
     pub fn new(endpoint: &Endpoint) -> Self {
         let machine = Machine::new(endpoint.name_session());
-        let state = Mutex::new(State { machine, line: None });
+        let state = Mutex::new(State { machine, line: None, is_written: false });
         let shared = Shared { state, arrived: Notify::new(), changed: Notify::new() };
         Self(Arc::new(Owner(Arc::new(shared))))
     }
@@ -175,11 +177,15 @@ impl Session {
         let message = Encoded::new(message, durability);
         let mut state = shared.lock();
         let number = state.machine.send(message, ticket)?;
-        let line = state.line.clone();
+        let line = state.line.as_ref().filter(|_| state.is_written).cloned();
+        let is_apart = state.line.is_none();
+        state.is_written &= line.is_none();
         drop(state);
-        match line {
-            Some(line) => line.to_write.notify_one(),
-            None => shared.changed.notify_waiters(),
+        if let Some(line) = line {
+            line.to_write.notify_one();
+        }
+        if is_apart {
+            shared.changed.notify_waiters();
         }
         Ok(Receipt { outcome, number, shared: shared.clone() })
     }

@@ -5,6 +5,7 @@
 //! to another link they stand still, and keep their streams open as long as the link lasts.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt,
     future::{Future, pending},
@@ -227,12 +228,18 @@ impl Shared {
         self.may_read(&carrier).await;
         let stream = accept_stream(&self.connection, MESSAGE_STREAM).await?;
         let mut frames = FrameReader::<_, Sequenced>::new(stream);
+        let mut batch = VecDeque::new();
         loop {
             self.may_read(&carrier).await;
-            let frame = frames.next().await;
-            let frame = frame.map_err(|error| read_error(&self.connection, error))?;
-            let frame = frame.ok_or_else(|| LinkError::violation("the message stream ended"))?;
-            accepted(carrier.handle_message(frame))?;
+            if batch.is_empty() {
+                let frame = frames.next().await;
+                let frame = frame.map_err(|error| read_error(&self.connection, error))?;
+                let frame =
+                    frame.ok_or_else(|| LinkError::violation("the message stream ended"))?;
+                batch.push_back(frame);
+                frames.take_ready(&mut batch);
+            }
+            accepted(carrier.handle_messages(&mut batch))?;
         }
     }
 

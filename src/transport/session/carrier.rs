@@ -1,7 +1,7 @@
 //! What a link has of a session that it carries: its frames go in and out here, as long as the session has
 //! not gone on to another link.
 
-use std::{fmt, num::NonZeroU64, sync::Arc};
+use std::{collections::VecDeque, fmt, num::NonZeroU64, sync::Arc};
 
 use tokio::sync::Notify;
 
@@ -106,22 +106,37 @@ impl Carrier {
         self.shared.lock().machine.reading(self.generation)
     }
 
-    pub(in crate::transport) fn handle_message(&self, frame: Sequenced) -> Result<(), Rejected> {
+    /// Takes in messages that were read, as far as there is room.
+    pub(in crate::transport) fn handle_messages(
+        &self,
+        frames: &mut VecDeque<Sequenced>,
+    ) -> Result<(), Rejected> {
         let mut state = self.shared.lock();
-        state.machine.handle_message(self.generation, frame)?;
-        let double = state.machine.inbound().ack_need() == AckNeed::Now;
-        let line = state.line.as_ref().filter(|_| double).cloned();
+        let mut result = Ok(());
+        while result.is_ok()
+            && state.machine.reading(self.generation) != Reading::Later
+            && let Some(frame) = frames.pop_front()
+        {
+            result = state.machine.handle_message(self.generation, frame);
+        }
+        // A double is acknowledged again.
+        let is_due = state.machine.inbound().ack_need() == AckNeed::Now;
+        let line = state.line.as_ref().filter(|_| is_due).cloned();
         drop(state);
         if let Some(line) = line {
             line.to_say.notify_one();
         }
+        // What came before a fault is the consumer's.
         self.shared.arrived.notify_one();
-        Ok(())
+        result
     }
 
-    /// Writes the next messages, and says how many.
+    /// Writes the next messages, and says how many. After none, `to_write` tells when there are more.
     pub(in crate::transport) fn pop_batch(&self, out: &mut Chunks) -> Result<usize, Rejected> {
-        self.shared.lock().machine.pop_batch(self.generation, out)
+        let mut state = self.shared.lock();
+        let count = state.machine.pop_batch(self.generation, out)?;
+        state.is_written = count == 0;
+        Ok(count)
     }
 
     pub(in crate::transport) fn ack_need(&self) -> AckNeed {

@@ -83,15 +83,16 @@ impl Encoded {
     pub(super) fn new(mut message: Message, durability: Durability) -> Self {
         let cost = cost(&message);
         let mut payload = Bytes::new();
+        let mut payload_head = Vec::new();
         if message.payload.len() >= UNCOPIED_SIZE_MIN {
             payload = mem::take(&mut message.payload);
+            encode_key(MESSAGE_PAYLOAD, WireType::LengthDelimited, &mut payload_head);
+            encode_varint(wide(payload.len()), &mut payload_head);
         }
-        let mut head = Vec::with_capacity(message.encoded_len() + PAYLOAD_HEAD_SIZE_MAX);
+        // Exactly as large as it will be, so that the box takes it over.
+        let mut head = Vec::with_capacity(message.encoded_len() + payload_head.len());
         message.encode(&mut head).expect("a Vec grows as needed");
-        if !payload.is_empty() {
-            encode_key(MESSAGE_PAYLOAD, WireType::LengthDelimited, &mut head);
-            encode_varint(wide(payload.len()), &mut head);
-        }
+        head.append(&mut payload_head);
         Self { head: head.into_boxed_slice(), payload, durability, cost }
     }
 
@@ -112,6 +113,7 @@ impl Encoded {
             size += bool::encoded_len(SEQUENCED_DURABLE, &durable);
         }
         let growing = out.growing();
+        growing.reserve(self.head.len() + FRAME_HEAD_SIZE_MAX);
         encode_varint(wide(size), growing);
         uint64::encode(SEQUENCED_SEQUENCE, &sequence, growing);
         if durable {
@@ -193,8 +195,8 @@ const METADATA_SIZE_MAX: usize = 64 << 10;
 /// Bytes of payload from which on a chunk of its own is cheaper than a copy.
 const UNCOPIED_SIZE_MIN: usize = 8 << 10;
 
-/// Bytes of a payload's tag and length.
-const PAYLOAD_HEAD_SIZE_MAX: usize = 6;
+/// Bytes of a frame before the message: both lengths, the number, the mark and the tags.
+const FRAME_HEAD_SIZE_MAX: usize = 32;
 
 const SEQUENCED_SEQUENCE: u32 = 1;
 const SEQUENCED_MESSAGE: u32 = 2;
