@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     fmt,
-    future::{Future, pending},
+    future::pending,
     iter,
     num::NonZeroU64,
     sync::{
@@ -20,7 +20,7 @@ use std::{
 
 use quinn::Connection;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{Notify, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -58,6 +58,8 @@ pub(super) struct Shared {
     number: u64,
     pub(super) probe_keys: ProbeKeys,
     pub(super) carrying: Mutex<Carrying>,
+    /// A session has come.
+    carried: Notify,
     /// What wakes the tasks; a session that the link carries does so, too.
     pub(super) line: Arc<Line>,
     pub(super) conversation: Mutex<Conversation<oneshot::Sender<Duration>>>,
@@ -79,24 +81,20 @@ pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
         number,
         probe_keys,
         carrying: Mutex::new(Carrying::new()),
+        carried: Notify::new(),
         line: Arc::default(),
         conversation: Mutex::new(Conversation::new()),
         is_closing: AtomicBool::new(false),
         end: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();
-    spawn(&mut tasks, &shared, shared.clone().write_control(control_out));
-    spawn(&mut tasks, &shared, shared.clone().read_control(control_in));
-    spawn(&mut tasks, &shared, shared.clone().watch_connection());
+    let span = debug_span!("link", peer = ?shared.peer);
+    tasks.spawn(shared.clone().run(control_out, control_in).instrument(span));
     (shared, tasks)
 }
 
-/// Lets `session` go over the link, and starts the tasks that move its messages.
-pub(super) fn carry(
-    shared: &Arc<Shared>,
-    session: &Session,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), NotCarried> {
+/// Lets `session` go over the link.
+pub(super) fn carry(shared: &Shared, session: &Session) -> Result<(), NotCarried> {
     let mut carrying = lock(&shared.carrying);
     if carrying.carrier().is_some() {
         return Err(NotCarried::Taken);
@@ -119,8 +117,7 @@ pub(super) fn carry(
     if let Err(error) = accepted(begun) {
         shared.fail(error);
     }
-    spawn(tasks, shared, shared.clone().write_messages(carrier.clone()));
-    spawn(tasks, shared, shared.clone().read_messages(carrier.clone()));
+    shared.carried.notify_one();
     let end = shared.end.borrow().clone();
     end.map_or(Ok(()), |end| {
         carrier.detach();
@@ -128,22 +125,35 @@ pub(super) fn carry(
     })
 }
 
-fn spawn(tasks: &mut JoinSet<()>, shared: &Arc<Shared>, task: impl Task + 'static) {
-    let span = debug_span!("link", peer = ?shared.peer);
-    let shared = shared.clone();
-    let until_the_end = async move {
-        let Err(error) = task.await;
-        shared.fail(error);
-    };
-    tasks.spawn(until_the_end.instrument(span));
-}
-
-/// Runs as long as the link and says why it cannot go on.
-trait Task: Future<Output = Result<Infallible, LinkError>> + Send {}
-impl<T: Future<Output = Result<Infallible, LinkError>> + Send> Task for T {}
-
 impl Shared {
-    async fn write_control(self: Arc<Self>, mut out: FrameWriter) -> Result<Infallible, LinkError> {
+    /// Runs as long as the link does, as one task: what one part hands to another does not have to wake a
+    /// thread.
+    async fn run(self: Arc<Self>, control_out: FrameWriter, control_in: ControlReader) {
+        let Err(error) = tokio::select! {
+            biased;
+            end = self.read_control(control_in) => end,
+            end = self.move_messages() => end,
+            end = self.write_control(control_out) => end,
+            end = self.watch_connection() => end,
+        };
+        self.fail(error);
+    }
+
+    async fn move_messages(&self) -> Result<Infallible, LinkError> {
+        let carrier = loop {
+            self.carried.notified().await;
+            if let Some(carrier) = lock(&self.carrying).carrier() {
+                break carrier;
+            }
+        };
+        tokio::select! {
+            biased;
+            end = self.read_messages(carrier.clone()) => end,
+            end = self.write_messages(carrier.clone()) => end,
+        }
+    }
+
+    async fn write_control(&self, mut out: FrameWriter) -> Result<Infallible, LinkError> {
         let mut ack_at = None;
         loop {
             // The carrier is looked at first: then its resume is among the frames.
@@ -170,10 +180,7 @@ impl Shared {
         }
     }
 
-    async fn read_control(
-        self: Arc<Self>,
-        mut frames: ControlReader,
-    ) -> Result<Infallible, LinkError> {
+    async fn read_control(&self, mut frames: ControlReader) -> Result<Infallible, LinkError> {
         loop {
             let frame = frames.next().await;
             let frame = frame.map_err(|error| read_error(&self.connection, error))?;
@@ -211,7 +218,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn write_messages(self: Arc<Self>, carrier: Carrier) -> Result<Infallible, LinkError> {
+    async fn write_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
         let stream = self.connection.open_uni().await.map_err(LinkError::of)?;
         let mut out = FrameWriter::new(stream, &[MESSAGE_STREAM]);
         while let Ok(count) = carrier.pop_batch(out.pending()) {
@@ -224,7 +231,7 @@ impl Shared {
         pending().await
     }
 
-    async fn read_messages(self: Arc<Self>, carrier: Carrier) -> Result<Infallible, LinkError> {
+    async fn read_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
         self.may_read(&carrier).await;
         let stream = accept_stream(&self.connection, MESSAGE_STREAM).await?;
         let mut frames = FrameReader::<_, Sequenced>::new(stream);
@@ -254,7 +261,7 @@ impl Shared {
         }
     }
 
-    async fn watch_connection(self: Arc<Self>) -> Result<Infallible, LinkError> {
+    async fn watch_connection(&self) -> Result<Infallible, LinkError> {
         Err(LinkError::of(self.connection.closed().await))
     }
 
