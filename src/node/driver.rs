@@ -34,7 +34,7 @@ use super::{
     netcheck::{Netcheck, Seen},
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
-    received::{Received, Replies},
+    received::Deliveries,
     sessions::Sessions,
     standing::Standing,
     switchboard::Switchboard,
@@ -118,8 +118,7 @@ pub(super) struct Driver {
     pub(super) switchboard: Switchboard,
     pub(super) outbox: Option<Outbox>,
     pub(super) events: Events,
-    pub(super) messages: mpsc::Sender<Received>,
-    pub(super) replies: Replies,
+    pub(super) deliveries: Deliveries,
     conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
     stun_server: StunServer,
     tasks: JoinSet<()>,
@@ -147,8 +146,7 @@ pub(super) struct Parts {
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
     pub(super) events: Events,
-    pub(super) messages: mpsc::Sender<Received>,
-    pub(super) replies: Replies,
+    pub(super) deliveries: Deliveries,
     pub(super) switchboard: Switchboard,
     pub(super) outbox: Option<Outbox>,
     /// What an earlier run was handed.
@@ -171,8 +169,8 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, addresses, events, messages, .. } = parts;
-        let Parts { replies, switchboard, outbox, seen, outcomes, .. } = parts;
+        let Parts { endpoint, rendezvous, addresses, events, deliveries, .. } = parts;
+        let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, clock.unix());
         Self {
@@ -195,8 +193,7 @@ impl Driver {
             switchboard,
             outbox,
             events,
-            messages,
-            replies,
+            deliveries,
             conversations: BTreeMap::new(),
             stun_server: StunServer::new(),
             tasks: JoinSet::new(),

@@ -203,6 +203,13 @@ pub(super) fn not_sent(peer: PeerId) -> Failure {
         .hint("it did not arrive: send it again")
 }
 
+/// The session with `peer` ended while its answer was waited for.
+pub(super) fn no_session(peer: PeerId) -> Failure {
+    Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
+        .because("it has the message, and the connection ended")
+        .hint("ask again if the other side can tell doubles apart")
+}
+
 /// A message to `peer` waited for its turn for too long.
 pub(super) fn not_sent_in_time(peer: PeerId) -> Failure {
     Failure::new(Code::Timeout, format!("the message to {} was not sent in time", peer.short()))

@@ -17,8 +17,9 @@ use tokio::{
 use super::{
     clock::Clock,
     event::{Connection, PeerStatus, Pong, Receipt, Sent, Status, Target},
+    explain,
     netcheck::Netcheck,
-    received::{Received, Replies},
+    received::Received,
     switchboard::{Posted, Switchboard},
 };
 use crate::{
@@ -37,7 +38,6 @@ pub struct Node {
     /// Held while a request is handed over: requests reach the node in the order in which they are made,
     /// also when its queue is full and whoever waits is woken in another order.
     turn: Arc<Mutex<()>>,
-    replies: Replies,
     switchboard: Switchboard,
     /// Sends that the driver has not taken yet.
     sends_queued: Arc<AtomicUsize>,
@@ -52,7 +52,6 @@ pub(super) struct Parts {
     pub(super) peer_id: PeerId,
     pub(super) ticket: Ticket,
     pub(super) requests: mpsc::Sender<Request>,
-    pub(super) replies: Replies,
     pub(super) switchboard: Switchboard,
     pub(super) way: Way,
     pub(super) clock: Clock,
@@ -121,13 +120,12 @@ pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 impl Node {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { peer_id, ticket, requests, replies, switchboard, way, clock, patience } = parts;
+        let Parts { peer_id, ticket, requests, switchboard, way, clock, patience } = parts;
         Self {
             peer_id,
             ticket,
             requests,
             turn: Arc::default(),
-            replies,
             switchboard,
             sends_queued: Arc::default(),
             way,
@@ -143,7 +141,6 @@ impl Node {
             peer_id,
             ticket,
             requests,
-            replies: Replies::default(),
             switchboard: Switchboard::default(),
             way: Way::Short,
             clock: Clock::system(),
@@ -243,7 +240,7 @@ impl Node {
         let deadline = began + timeout.unwrap_or(self.patience);
         let peer = self.connect(target, timeout).await?.peer;
         let id = message.id.clone();
-        let awaited = self.replies.expect(peer, id.clone()).ok_or_else(|| {
+        let awaited = self.switchboard.expect_reply(peer, &id).ok_or_else(|| {
             Failure::new(
                 Code::InvalidArgument,
                 format!("a request with the id {id:?} is under way"),
@@ -252,9 +249,9 @@ impl Node {
         })?;
         let left = deadline.saturating_duration_since(self.clock.now());
         self.send(Target::Peer(peer), message, Some(left)).await?;
-        match timeout_at(deadline.into(), awaited.answer()).await {
-            Ok(Some(received)) => Ok(received),
-            Ok(None) => Err(stopping()),
+        match timeout_at(deadline.into(), awaited.received()).await {
+            Ok(Some(received)) => Ok(Received::of(peer, received)),
+            Ok(None) => Err(explain::no_session(peer)),
             Err(_) => {
                 Err(Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
                     .because(format!(

@@ -13,14 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::AbortHandle;
-
 use super::{
     dialling::Wish,
     driver::Driver,
     event::{Event, Target},
     outbox::Seen,
-    received::{Handover, Received},
+    received::Source,
     switchboard::Line,
 };
 use crate::{
@@ -40,8 +38,8 @@ pub(super) struct Sessions {
 struct Entry {
     session: Session,
     counts: Arc<Counts>,
-    /// Passes its messages on.
-    passing: AbortHandle,
+    /// Its messages reach the user through this.
+    _source: Arc<Source>,
     state: State,
     /// What was dialled to reach the peer, if it was us who dialled.
     target: Option<Target>,
@@ -149,7 +147,6 @@ impl Sessions {
 
     fn remove(&mut self, peer: PeerId) {
         if let Some(entry) = self.all.remove(&peer) {
-            entry.passing.abort();
             let doubles = entry.session.export_doubles();
             if !doubles.is_empty() && self.remembered.len() < SESSIONS_MAX {
                 self.remembered.insert(peer, doubles);
@@ -183,38 +180,17 @@ impl Driver {
         let session = Session::new(&self.endpoint);
         session.import_doubles(self.sessions.remembered.remove(&peer).unwrap_or_default());
         let counts = Arc::new(Counts::default());
-        let passing = self.pass_messages(peer, session.clone(), counts.clone());
+        let source = self.deliveries.deliver(peer, session.clone(), counts.clone());
         let entry = Entry {
             session: session.clone(),
             counts: counts.clone(),
-            passing,
+            _source: source,
             state: State::Linked,
             target,
             known: Vec::new(),
         };
         self.sessions.all.insert(peer, entry);
         (session, counts)
-    }
-
-    /// Passes the peer's messages to the user, in their order, for as long as the session lasts.
-    fn pass_messages(
-        &mut self,
-        peer: PeerId,
-        session: Session,
-        counts: Arc<Counts>,
-    ) -> AbortHandle {
-        let (messages, replies) = (self.messages.clone(), self.replies.clone());
-        self.spawn(async move {
-            while let Some(received) = session.receive().await {
-                counts.received.fetch_add(1, Ordering::Relaxed);
-                let handover = Handover::of(received.handover);
-                let received = Received { peer, message: received.message, handover };
-                if let Some(received) = replies.offer(received) {
-                    // A user who is gone needs no messages; the node is about to stop.
-                    let _ = messages.send(received).await;
-                }
-            }
-        })
     }
 
     /// Takes in that the link to `peer`, which was at `known`, is gone, and another one is about to take

@@ -13,7 +13,7 @@ use super::{
     events::Events,
     handle::{self, Node, Way},
     outbox::{Contents, Outbox, Store},
-    received::{Inbox, Replies},
+    received::Inbox,
     switchboard::Switchboard,
 };
 use crate::{
@@ -47,8 +47,7 @@ impl Node {
         let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (outcome_sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
-        let (message_sender, inbox) = Inbox::new();
-        let replies = Replies::default();
+        let (deliveries, inbox) = Inbox::new();
         let switchboard = Switchboard::default();
         let now = clock.now();
         let outbox = outbox.map(Store::open).transpose()?;
@@ -60,7 +59,6 @@ impl Node {
             peer_id: config.identity.peer_id(),
             ticket: Ticket::of(&config.identity, Vec::new()),
             requests: request_sender,
-            replies: replies.clone(),
             switchboard: switchboard.clone(),
             way: if outbox.is_some() { Way::ThroughOutbox } else { Way::Short },
             clock,
@@ -78,8 +76,7 @@ impl Node {
             rendezvous,
             addresses,
             events: Events::new(event_sender),
-            messages: message_sender,
-            replies,
+            deliveries,
             switchboard,
             outbox,
             seen,

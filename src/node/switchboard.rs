@@ -22,7 +22,7 @@ use crate::{
     failure::Failure,
     identity::PeerId,
     proto::Message,
-    transport::session::{self, Durability, Session, Undelivered, Withdrawn},
+    transport::session::{self, AwaitedReply, Durability, Session, Undelivered, Withdrawn},
 };
 
 /// The peers that have a link.
@@ -105,6 +105,12 @@ impl Switchboard {
             Err(failure) => Posted::NotTaken(failure),
             Ok(posting) => Posted::Taken(posting),
         }
+    }
+
+    /// Waits for the message of `peer` that answers the one with this id; `None` if somebody does already,
+    /// too many do, or there is no link.
+    pub(super) fn expect_reply(&self, peer: PeerId, message_id: &str) -> Option<AwaitedReply> {
+        self.lock().get(&peer)?.session.expect_reply(message_id)
     }
 
     /// Whether `peer` has a link and answers.

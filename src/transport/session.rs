@@ -25,6 +25,7 @@ mod inbound;
 mod machine;
 mod message;
 mod outbound;
+mod replies;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use std::{
     fmt,
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -56,8 +57,11 @@ pub use outbound::{
 
 use super::quic::Endpoint;
 use crate::proto::Message;
+pub use replies::{AwaitedReply, IN_REPLY_TO, REPLIES_MAX};
+
 use machine::{Fate, Machine};
 use message::{Encoded, check_size};
+use replies::Asked;
 
 /// A handle on the session with one peer. The session ends when its last handle is dropped.
 #[derive(Clone)]
@@ -71,6 +75,8 @@ struct Shared {
     state: Mutex<State>,
     /// A message has arrived, or the session has ended.
     arrived: Notify,
+    /// Who wants to hear of that, too.
+    listener: OnceLock<Listener>,
     /// Everything was delivered, a link was lost or is wanted, or the session has ended.
     changed: Notify,
 }
@@ -81,7 +87,10 @@ struct State {
     line: Option<Arc<Line>>,
     /// The link has written all there is, and waits to be woken.
     is_written: bool,
+    asked: Asked,
 }
+
+type Listener = Box<dyn Fn() + Send + Sync>;
 
 type Ticket = oneshot::Sender<Result<(), Undelivered>>;
 
@@ -161,8 +170,14 @@ impl Session {
     /// It replaces all earlier sessions with the same peer: those are to be ended before.
     pub fn new(endpoint: &Endpoint) -> Self {
         let machine = Machine::new(endpoint.name_session());
-        let state = Mutex::new(State { machine, line: None, is_written: false });
-        let shared = Shared { state, arrived: Notify::new(), changed: Notify::new() };
+        let state =
+            Mutex::new(State { machine, line: None, is_written: false, asked: Asked::new() });
+        let shared = Shared {
+            state,
+            arrived: Notify::new(),
+            listener: OnceLock::new(),
+            changed: Notify::new(),
+        };
         Self(Arc::new(Owner(Arc::new(shared))))
     }
 
@@ -215,6 +230,12 @@ impl Session {
     pub fn try_receive(&self) -> Option<Received> {
         let (message, number) = self.0.0.progress(|machine| machine.pop(Instant::now()))?;
         Some(Received { message, handover: Handover { number, shared: self.0.0.clone() } })
+    }
+
+    /// Calls `listener` whenever messages have arrived, and when the session has ended. Only the first
+    /// one is kept. It must be quick.
+    pub fn on_arrival(&self, listener: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.0.listener.set(Box::new(listener));
     }
 
     /// Whether a message is queued, or on its way and not acknowledged.
@@ -273,6 +294,14 @@ impl Session {
 }
 
 impl Shared {
+    /// Says that messages have arrived, or that none will.
+    fn announce(&self) {
+        self.arrived.notify_one();
+        if let Some(listener) = self.listener.get() {
+            listener();
+        }
+    }
+
     /// The state is never left half changed: every change is one call of the machine.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -334,8 +363,10 @@ impl Owner {
     fn end(&self, why: &str) {
         let line = self.0.settle(|state| {
             state.machine.end(why);
+            state.asked.clear();
             state.line.take()
         });
+        self.0.announce();
         self.0.arrived.notify_waiters();
         self.0.changed.notify_waiters();
         if let Some(line) = line {

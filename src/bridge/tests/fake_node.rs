@@ -78,7 +78,7 @@ pub(super) enum Manner {
 pub(super) fn start(manner: Manner) -> (Started, Control) {
     let (requests, queue) = mpsc::channel(16);
     let (events, told) = mpsc::channel(4);
-    let (messages, inbox) = Inbox::new();
+    let (messages, inbox) = Inbox::invent();
     let (log, requests_seen) = channel();
     tokio::spawn(serve(queue, log, manner));
     let started = Started {

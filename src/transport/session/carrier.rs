@@ -111,23 +111,29 @@ impl Carrier {
         &self,
         frames: &mut VecDeque<Sequenced>,
     ) -> Result<(), Rejected> {
-        let mut state = self.shared.lock();
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
         let mut result = Ok(());
+        let mut replies = Vec::new();
         while result.is_ok()
             && state.machine.reading(self.generation) != Reading::Later
             && let Some(frame) = frames.pop_front()
         {
             result = state.machine.handle_message(self.generation, frame);
+            replies.extend(state.take_reply());
         }
         // A double is acknowledged again.
         let is_due = state.machine.inbound().ack_need() == AckNeed::Now;
         let line = state.line.as_ref().filter(|_| is_due).cloned();
-        drop(state);
+        drop(guard);
         if let Some(line) = line {
             line.to_say.notify_one();
         }
+        for reply in replies {
+            reply.give(&self.shared);
+        }
         // What came before a fault is the consumer's.
-        self.shared.arrived.notify_one();
+        self.shared.announce();
         result
     }
 

@@ -110,15 +110,46 @@ impl Inbound {
         Ok(())
     }
 
+    /// Hands the message that arrived last to somebody who waited for just this one, with the number by which
+    /// it is settled.
+    pub(super) fn take_last(&mut self, now: Instant) -> Option<(Message, u64)> {
+        let number = self.end().checked_sub(1)?;
+        let slot = self.slots.back_mut()?;
+        let Slot::Waiting { message, is_durable } = std::mem::replace(slot, Slot::Done) else {
+            unreachable!("what has just arrived waits");
+        };
+        self.waiting -= 1;
+        self.waiting_size -= cost(&message);
+        if is_durable && !self.doubles.is_first(&message.id, now) {
+            self.advance();
+            return None;
+        }
+        let durable_id = is_durable.then(|| message.id.clone());
+        *slot = Slot::HandedOver { durable_id };
+        Some((message, number))
+    }
+
+    /// The message that arrived last, if it waits.
+    pub(super) fn last(&self) -> Option<&Message> {
+        match self.slots.back()? {
+            Slot::Waiting { message, .. } => Some(message),
+            Slot::HandedOver { .. } | Slot::Done => None,
+        }
+    }
+
     /// Hands the next message to the consumer, with the number by which it is settled.
     pub(super) fn pop(&mut self, now: Instant) -> Option<(Message, u64)> {
         loop {
             let slot = self.slots.get_mut(self.handed_over)?;
             let number = self.delivered + length(self.handed_over);
-            let Slot::Waiting { message, is_durable } = std::mem::replace(slot, Slot::Done) else {
-                unreachable!("only what is in front was handed over");
-            };
             self.handed_over += 1;
+            let Slot::Waiting { message, is_durable } = slot else {
+                // Somebody who waited for it has it, or had it.
+                self.advance();
+                continue;
+            };
+            let (message, is_durable) = (std::mem::take(message), *is_durable);
+            *slot = Slot::Done;
             self.waiting -= 1;
             self.waiting_size -= cost(&message);
             if is_durable && !self.doubles.is_first(&message.id, now) {
@@ -146,7 +177,7 @@ impl Inbound {
     fn advance(&mut self) {
         while let Some(Slot::Done) = self.slots.front() {
             self.slots.pop_front();
-            self.handed_over -= 1;
+            self.handed_over = self.handed_over.saturating_sub(1);
             self.delivered += 1;
         }
     }
