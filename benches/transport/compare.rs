@@ -62,6 +62,16 @@ async fn link_rows(rounds: usize) -> Vec<String> {
         .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
         Comparison::new(
             rounds,
+            async || raw().await.bulk(BULK_SIZE).await,
+            async || {
+                let linked = Linked::new().await;
+                linked.messages(BULK_SIZE >> 16, 64 << 10).await * f64::from(64 << 10)
+            },
+        )
+        .await
+        .row("link: 4,096 messages of 64 KiB with receipts, against a stream", mebibytes),
+        Comparison::new(
+            rounds,
             async || raw().await.writes(MESSAGES).await,
             async || Linked::new().await.messages(MESSAGES, 100).await,
         )

@@ -223,6 +223,11 @@ impl Chunks {
         }
     }
 
+    /// Bytes that were added since the last time.
+    pub fn size(&self) -> usize {
+        self.growing.len() + self.whole.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// All that was added since the last time, in order.
     pub fn take(&mut self) -> Vec<Bytes> {
         if !self.growing.is_empty() {

@@ -14,9 +14,9 @@
 //! messages beyond a session. All of them are pure. This file is the shell for whoever sends and receives;
 //! `carrier` is the one for links.
 //!
-//! How often a message is in memory: at the sender once, as it was encoded when it was sent, with a payload
-//! from 8 KiB on being the very bytes that the user gave; until it is acknowledged. QUIC refers to the same
-//! payload. At the receiver once: QUIC's stream window (8 MiB at most), then one buffer that becomes the
+//! How often a message is in memory: at the sender once, as the user gave it, until it is acknowledged;
+//! QUIC has a copy of what it has not yet heard to have arrived, and refers to payloads from 8 KiB on instead
+//! of copying them. At the receiver once: QUIC's stream window (8 MiB at most), then one buffer that becomes the
 //! payload without a copy; until the consumer drops it.
 
 mod carrier;
@@ -60,7 +60,7 @@ use crate::proto::Message;
 pub use replies::{AwaitedReply, IN_REPLY_TO, REPLIES_MAX};
 
 use machine::{Fate, Machine};
-use message::{Encoded, check_size};
+use message::{Outgoing, check_size};
 use replies::Asked;
 
 /// A handle on the session with one peer. The session ends when its last handle is dropped.
@@ -189,7 +189,7 @@ impl Session {
     pub fn send(&self, message: Message, durability: Durability) -> Result<Receipt, SendError> {
         check_size(&message)?;
         let (shared, (ticket, outcome)) = (&self.0.0, oneshot::channel());
-        let message = Encoded::new(message, durability);
+        let message = Outgoing::new(message, durability);
         let mut state = shared.lock();
         let number = state.machine.send(message, ticket)?;
         let line = state.line.as_ref().filter(|_| state.is_written).cloned();

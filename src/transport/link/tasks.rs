@@ -221,11 +221,11 @@ impl Shared {
     async fn write_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
         let stream = self.connection.open_uni().await.map_err(LinkError::of)?;
         let mut out = FrameWriter::new(stream, &[MESSAGE_STREAM]);
-        while let Ok(count) = carrier.pop_batch(out.pending()) {
-            if count == 0 {
-                self.line.to_write.notified().await;
-            } else {
+        while let Ok(is_something) = gather(&carrier, &mut out) {
+            if is_something {
                 flush(&self.connection, &mut out).await?;
+            } else {
+                self.line.to_write.notified().await;
             }
         }
         pending().await
@@ -292,6 +292,15 @@ fn is_farewell(frame: &Control) -> bool {
     matches!(frame.kind, Some(Kind::Bye(_)))
 }
 
+/// Takes the next messages for a write: [`WRITE_SIZE`] bytes of them, or up to a larger one.
+fn gather(carrier: &Carrier, out: &mut FrameWriter) -> Result<bool, Rejected> {
+    let mut is_something = false;
+    while out.pending().size() < WRITE_SIZE && carrier.pop_batch(out.pending())? > 0 {
+        is_something = true;
+    }
+    Ok(is_something)
+}
+
 /// Writes an ack if one is due, else says when it will be.
 fn write_ack(carrier: &Carrier, out: &mut FrameWriter, due: Option<Instant>) -> Option<Instant> {
     let now = Instant::now();
@@ -328,6 +337,10 @@ impl fmt::Debug for Shared {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Bytes of messages that are written at once: enough that the cost of a write does not show, little
+/// enough that the next ack need not wait.
+const WRITE_SIZE: usize = 64 << 10;
 
 /// How long an ack waits for further messages while the consumer has more at hand.
 const ACK_DELAY: Duration = Duration::from_millis(1);

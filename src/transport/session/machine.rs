@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     inbound::{AckNeed, BadMessage, Inbound},
-    message::Encoded,
+    message::Outgoing,
     outbound::{NeverSent, Outbound, SendError},
 };
 use crate::{
@@ -262,7 +262,7 @@ impl<T> Machine<T> {
     }
 
     /// Queues a message, and gives the number by which it can be withdrawn.
-    pub(super) fn send(&mut self, message: Encoded, ticket: T) -> Result<u64, SendError> {
+    pub(super) fn send(&mut self, message: Outgoing, ticket: T) -> Result<u64, SendError> {
         if self.stage == Stage::Ended {
             return Err(SendError::Ended);
         }

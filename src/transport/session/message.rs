@@ -1,14 +1,11 @@
-//! What a message may be, and how it travels: encoded once, when it is sent, and kept like that until it
-//! is acknowledged.
+//! What a message may be, and how it travels.
 
-use std::mem;
-
-use bytes::{BufMut, Bytes};
+use bytes::BytesMut;
 use prost::{
     Message as _,
     encoding::{
-        DecodeContext, WireType, bool, decode_key, decode_varint, encode_key, encode_varint,
-        encoded_len_varint, key_len, skip_field, uint64,
+        DecodeContext, WireType, bool, btree_map, decode_key, decode_varint, encode_key,
+        encode_varint, encoded_len_varint, int64, key_len, skip_field, string, uint64,
     },
 };
 use thiserror::Error;
@@ -67,33 +64,18 @@ pub fn cost(message: &Message) -> usize {
     message.payload.len() + message.id.len() + message.r#type.len() + metadata
 }
 
-/// A message as it is kept for sending: its encoding, but for a large payload, which stays the bytes that
-/// the user gave.
+/// A message as it is kept for sending: as the user gave it.
 #[derive(Clone, Debug)]
-pub(super) struct Encoded {
-    head: Box<[u8]>,
-    payload: Bytes,
+pub(super) struct Outgoing {
+    message: Message,
     durability: Durability,
     cost: usize,
 }
 
-impl Encoded {
-    /// Protobuf allows fields in any order: with the payload last, it need not be copied to become part
-    /// of the frame.
-    pub(super) fn new(mut message: Message, durability: Durability) -> Self {
+impl Outgoing {
+    pub(super) fn new(message: Message, durability: Durability) -> Self {
         let cost = cost(&message);
-        let mut payload = Bytes::new();
-        let mut payload_head = Vec::new();
-        if message.payload.len() >= UNCOPIED_SIZE_MIN {
-            payload = mem::take(&mut message.payload);
-            encode_key(MESSAGE_PAYLOAD, WireType::LengthDelimited, &mut payload_head);
-            encode_varint(wide(payload.len()), &mut payload_head);
-        }
-        // Exactly as large as it will be, so that the box takes it over.
-        let mut head = Vec::with_capacity(message.encoded_len() + payload_head.len());
-        message.encode(&mut head).expect("a Vec grows as needed");
-        head.append(&mut payload_head);
-        Self { head: head.into_boxed_slice(), payload, durability, cost }
+        Self { message, durability, cost }
     }
 
     /// What it takes of a queue's budget, in bytes.
@@ -103,7 +85,7 @@ impl Encoded {
 
     /// Writes the frame in which this is message number `sequence`.
     pub(super) fn write(&self, sequence: u64, out: &mut Chunks) {
-        let message_size = self.head.len() + self.payload.len();
+        let message_size = self.message.encoded_len();
         let mut size = uint64::encoded_len(SEQUENCED_SEQUENCE, &sequence)
             + key_len(SEQUENCED_MESSAGE)
             + encoded_len_varint(wide(message_size))
@@ -113,7 +95,6 @@ impl Encoded {
             size += bool::encoded_len(SEQUENCED_DURABLE, &durable);
         }
         let growing = out.growing();
-        growing.reserve(self.head.len() + FRAME_HEAD_SIZE_MAX);
         encode_varint(wide(size), growing);
         uint64::encode(SEQUENCED_SEQUENCE, &sequence, growing);
         if durable {
@@ -121,9 +102,39 @@ impl Encoded {
         }
         encode_key(SEQUENCED_MESSAGE, WireType::LengthDelimited, growing);
         encode_varint(wide(message_size), growing);
-        growing.put_slice(&self.head);
-        out.push_uncopied(self.payload.clone());
+        if self.message.payload.len() < UNCOPIED_SIZE_MIN {
+            self.message.encode_raw(growing);
+        } else {
+            encode_but_payload(&self.message, growing);
+            out.push_uncopied(self.message.payload.clone());
+        }
     }
+}
+
+/// Encodes all of a message up to the bytes of its payload. Protobuf allows fields in any order: with the
+/// payload last, it need not be copied to become part of the frame.
+fn encode_but_payload(message: &Message, out: &mut BytesMut) {
+    let Message { id, r#type, payload, timestamp, metadata } = message;
+    if !id.is_empty() {
+        string::encode(MESSAGE_ID, id, out);
+    }
+    if !r#type.is_empty() {
+        string::encode(MESSAGE_TYPE, r#type, out);
+    }
+    if *timestamp != 0 {
+        int64::encode(MESSAGE_TIMESTAMP, timestamp, out);
+    }
+    btree_map::encode(
+        string::encode,
+        string::encoded_len,
+        string::encode,
+        string::encoded_len,
+        MESSAGE_METADATA,
+        metadata,
+        out,
+    );
+    encode_key(MESSAGE_PAYLOAD, WireType::LengthDelimited, out);
+    encode_varint(wide(payload.len()), out);
 }
 
 impl Frame for Sequenced {
@@ -195,13 +206,14 @@ const METADATA_SIZE_MAX: usize = 64 << 10;
 /// Bytes of payload from which on a chunk of its own is cheaper than a copy.
 const UNCOPIED_SIZE_MIN: usize = 8 << 10;
 
-/// Bytes of a frame before the message: both lengths, the number, the mark and the tags.
-const FRAME_HEAD_SIZE_MAX: usize = 32;
-
 const SEQUENCED_SEQUENCE: u32 = 1;
 const SEQUENCED_MESSAGE: u32 = 2;
 const SEQUENCED_DURABLE: u32 = 3;
+const MESSAGE_ID: u32 = 1;
+const MESSAGE_TYPE: u32 = 2;
 const MESSAGE_PAYLOAD: u32 = 3;
+const MESSAGE_TIMESTAMP: u32 = 4;
+const MESSAGE_METADATA: u32 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -256,11 +268,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_the_frame_of_the_schema() {
-        for size in [0, 1, UNCOPIED_SIZE_MIN - 1, UNCOPIED_SIZE_MIN, MESSAGE_SIZE_MAX] {
-            let message = Message { payload: vec![7; size].into(), ..largest() };
+        let sizes = [0, 1, UNCOPIED_SIZE_MIN - 1, UNCOPIED_SIZE_MIN, MESSAGE_SIZE_MAX];
+        for (size, rest) in
+            sizes.into_iter().flat_map(|size| [(size, largest()), (size, Message::default())])
+        {
+            let message = Message { payload: vec![7; size].into(), ..rest };
             let mut chunks = Chunks::default();
-            Encoded::new(message.clone(), Durability::Durable).write(300, &mut chunks);
-            Encoded::new(message.clone(), Durability::Volatile).write(301, &mut chunks);
+            Outgoing::new(message.clone(), Durability::Durable).write(300, &mut chunks);
+            Outgoing::new(message.clone(), Durability::Volatile).write(301, &mut chunks);
             let mut deframer = Deframer::<Sequenced>::new();
             deframer.buffer().extend_from_slice(&chunks.take().concat());
             let frame =
@@ -275,10 +290,10 @@ mod tests {
     fn a_large_payload_is_not_copied_however_often_it_is_sent() {
         let message = Message { payload: vec![7; 1 << 20].into(), ..Message::default() };
         let payload = message.payload.as_ptr();
-        let encoded = Encoded::new(message, Durability::Volatile);
+        let outgoing = Outgoing::new(message, Durability::Volatile);
         for sequence in [1, 1] {
             let mut chunks = Chunks::default();
-            encoded.write(sequence, &mut chunks);
+            outgoing.write(sequence, &mut chunks);
             assert_eq!(chunks.take()[1].as_ptr(), payload);
         }
     }

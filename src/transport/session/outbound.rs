@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
-use super::message::{Encoded, Oversize};
+use super::message::{Outgoing, Oversize};
 use crate::transport::frame::Chunks;
 
 /// Why a message was not taken.
@@ -37,7 +37,7 @@ pub(super) struct Outbound<T> {
     waiting_size: usize,
     next_number: u64,
     /// The messages from `delivered + 1` on that were written to some link.
-    in_flight: VecDeque<(Encoded, T)>,
+    in_flight: VecDeque<(Outgoing, T)>,
     in_flight_size: usize,
     delivered: u64,
     gate: Gate,
@@ -48,7 +48,7 @@ pub(super) struct Outbound<T> {
 struct Waiting<T> {
     /// Names it until it has a sequence number.
     number: u64,
-    message: Encoded,
+    message: Outgoing,
     ticket: T,
 }
 
@@ -91,7 +91,7 @@ impl<T> Outbound<T> {
     }
 
     /// Queues a message for which there is room, and gives the number by which it can be withdrawn.
-    pub(super) fn push(&mut self, message: Encoded, ticket: T) -> u64 {
+    pub(super) fn push(&mut self, message: Outgoing, ticket: T) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         self.waiting_size += message.cost();
@@ -244,9 +244,8 @@ pub const IN_FLIGHT_LENGTH_MAX: usize = 16_384;
 /// come on top. They are kept to be sent again; four times what QUIC lets a peer have unread.
 pub const IN_FLIGHT_SIZE_MAX: usize = 32 << 20;
 
-/// Bytes of messages that are written at once: enough that the cost of a write does not show, little
-/// enough that the next ack need not wait.
-const BATCH_SIZE: usize = 64 << 10;
+/// Bytes of messages that are encoded at once, while nobody can send: some microseconds' worth.
+const BATCH_SIZE: usize = 8 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -266,7 +265,7 @@ mod tests {
     fn push(outbound: &mut Outbound<u32>, size: usize, ticket: u32) -> Result<u64, SendError> {
         let message = message(size);
         outbound.check_room(size)?;
-        Ok(outbound.push(Encoded::new(message, Durability::Volatile), ticket))
+        Ok(outbound.push(Outgoing::new(message, Durability::Volatile), ticket))
     }
 
     /// One that is attached to its first link, with a message of each size in its queue.
@@ -332,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_large_message_is_a_batch_of_its_own() {
-        let mut outbound = linked(&[40_000, 20_000, 20_000, 1_000_000, 1]);
+        let mut outbound = linked(&[5_000, 2_500, 2_500, 1_000_000, 1]);
         assert_eq!(batch(&mut outbound), [1, 2]);
         assert_eq!(batch(&mut outbound), [3]);
         assert_eq!(batch(&mut outbound), [4]);

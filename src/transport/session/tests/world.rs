@@ -15,7 +15,7 @@ use crate::{
         session::{
             inbound::AckNeed,
             machine::{Fate, Machine, NotAttached, Reading, Rejected},
-            message::{Durability, Encoded},
+            message::{Durability, Outgoing},
             outbound::SendError,
         },
     },
@@ -79,7 +79,7 @@ impl Side {
         durability: Durability,
         ticket: u32,
     ) -> Result<u64, SendError> {
-        self.machine.send(Encoded::new(message, durability), ticket)
+        self.machine.send(Outgoing::new(message, durability), ticket)
     }
 
     /// Takes the next message and keeps its handover.
