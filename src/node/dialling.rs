@@ -385,8 +385,8 @@ impl Driver {
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
     }
 
-    /// A link to `peer` is up: whoever waited for it gets it.
-    pub(super) fn complete_dials(&mut self, peer: PeerId) {
+    /// A link to `peer` is up: messages that waited for it go out. Returns whoever waits to hear of it.
+    pub(super) fn complete_dials(&mut self, peer: PeerId) -> Vec<Waiting> {
         let to_peer =
             |entry: &Entry| entry.peer == Some(peer) || entry.dial.target().peer() == Some(peer);
         let ids: Vec<DialId> = self
@@ -396,12 +396,19 @@ impl Driver {
             .filter(|(_, entry)| to_peer(entry))
             .map(|(id, _)| *id)
             .collect();
+        let mut to_be_told = Vec::new();
         for id in ids {
             let waiting = self.remove_dial(id).map(|entry| entry.waiting);
             for waiting in waiting.into_iter().flatten() {
-                self.grant(peer, waiting);
+                match waiting.wish {
+                    Wish::Connect(_) => to_be_told.push(waiting),
+                    Wish::Send(..) | Wish::Post(..) | Wish::Resume(_) | Wish::Standing => {
+                        self.grant(peer, waiting);
+                    }
+                }
             }
         }
+        to_be_told
     }
 
     fn end_dial(&mut self, id: DialId, failure: &Failure) {

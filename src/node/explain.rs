@@ -203,6 +203,24 @@ pub(super) fn not_sent(peer: PeerId) -> Failure {
         .hint("it did not arrive: send it again")
 }
 
+/// Why a request with this id cannot wait for its answer.
+pub(super) fn already_asked(message_id: &str) -> Failure {
+    Failure::new(
+        Code::InvalidArgument,
+        format!(
+            "a request with the id {message_id:?} waits for its answer already, or too many do"
+        ),
+    )
+    .hint("give each request an id of its own, or none")
+}
+
+/// `peer` has a request and has not answered it for so long.
+pub(super) fn no_reply(peer: PeerId, waited: Duration) -> Failure {
+    Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
+        .because(format!("it has the message, and {} have passed", seconds(waited)))
+        .hint("does the other program answer such messages? wait longer: timeout_ms")
+}
+
 /// The session with `peer` ended while its answer was waited for.
 pub(super) fn no_session(peer: PeerId) -> Failure {
     Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))

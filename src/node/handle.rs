@@ -238,27 +238,31 @@ impl Node {
     ) -> Result<Received, Failure> {
         let began = self.clock.now();
         let deadline = began + timeout.unwrap_or(self.patience);
-        let peer = self.connect(target, timeout).await?.peer;
+        let peer = match self.switchboard.peer(&target) {
+            Some(linked) => linked,
+            None => self.connect(target, timeout).await?.peer,
+        };
         let id = message.id.clone();
-        let awaited = self.switchboard.expect_reply(peer, &id).ok_or_else(|| {
-            Failure::new(
-                Code::InvalidArgument,
-                format!("a request with the id {id:?} is under way"),
-            )
-            .hint("give each request an id of its own, or none")
-        })?;
+        // Before it is sent: the answer may be faster than the receipt.
+        let expected = self.switchboard.expect_reply(peer, &id)?;
         let left = deadline.saturating_duration_since(self.clock.now());
         self.send(Target::Peer(peer), message, Some(left)).await?;
-        match timeout_at(deadline.into(), awaited.received()).await {
+        let expected = match expected {
+            None => self.switchboard.expect_reply(peer, &id)?,
+            some => some,
+        };
+        let answer = async {
+            match expected {
+                Some(awaited) => awaited.received().await,
+                None => std::future::pending().await,
+            }
+        };
+        match timeout_at(deadline.into(), answer).await {
             Ok(Some(received)) => Ok(Received::of(peer, received)),
             Ok(None) => Err(explain::no_session(peer)),
             Err(_) => {
-                Err(Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
-                    .because(format!(
-                        "it has the message, and {:.1} s have passed",
-                        self.clock.now().saturating_duration_since(began).as_secs_f64()
-                    ))
-                    .hint("does the other program answer such messages? wait longer: timeout_ms"))
+                let waited = self.clock.now().saturating_duration_since(began);
+                Err(explain::no_reply(peer, waited))
             }
         }
     }

@@ -234,9 +234,12 @@ impl Driver {
         // From here on sends that are not answered are told of.
         self.tell_traffic(peer);
         self.end_answer(peer);
-        self.complete_dials(peer);
+        let to_be_told = self.complete_dials(peer);
         // Only now do messages take the short way: those that have waited go first.
         self.switchboard.enter(peer, line);
+        for waiting in to_be_told {
+            self.grant(peer, waiting);
+        }
         let target = self.links.live(peer).and_then(|live| live.target.clone());
         self.tell_outbox(peer, target);
         self.drain_upkeep(peer);

@@ -93,12 +93,7 @@ impl Switchboard {
     /// Gives `message` to the session with the peer that `target` names, if that has a link.
     pub(super) fn post(&self, target: &Target, message: Message, clock: Clock) -> Posted {
         let lines = self.lock();
-        let line = match target {
-            Target::Peer(peer) => lines.get_key_value(peer),
-            Target::Ticket(ticket) => lines.get_key_value(&ticket.peer),
-            Target::Service(_) => lines.iter().max_by_key(|(_, line)| line.generation),
-        };
-        let Some((&peer, line)) = line else {
+        let Some((peer, line)) = find(&lines, target) else {
             return Posted::NotLinked(message);
         };
         match line.post(peer, message, Durability::Volatile, (clock, self)) {
@@ -107,10 +102,28 @@ impl Switchboard {
         }
     }
 
-    /// Waits for the message of `peer` that answers the one with this id; `None` if somebody does already,
-    /// too many do, or there is no link.
-    pub(super) fn expect_reply(&self, peer: PeerId, message_id: &str) -> Option<AwaitedReply> {
-        self.lock().get(&peer)?.session.expect_reply(message_id)
+    /// The peer that `target` names, if it has a link.
+    pub(super) fn peer(&self, target: &Target) -> Option<PeerId> {
+        find(&self.lock(), target).map(|(peer, _)| peer)
+    }
+
+    /// Waits for the message of `peer` that answers the one with this id; `None` if there is no link.
+    ///
+    /// # Errors
+    /// When somebody waits for it already, or too many others are waited for.
+    pub(super) fn expect_reply(
+        &self,
+        peer: PeerId,
+        message_id: &str,
+    ) -> Result<Option<AwaitedReply>, Failure> {
+        let lines = self.lock();
+        let Some(line) = lines.get(&peer) else {
+            return Ok(None);
+        };
+        match line.session.expect_reply(message_id) {
+            Some(awaited) => Ok(Some(awaited)),
+            None => Err(explain::already_asked(message_id)),
+        }
     }
 
     /// Whether `peer` has a link and answers.
@@ -121,6 +134,15 @@ impl Switchboard {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Line>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn find<'a>(lines: &'a BTreeMap<PeerId, Line>, target: &Target) -> Option<(PeerId, &'a Line)> {
+    let line = match target {
+        Target::Peer(peer) => lines.get_key_value(peer),
+        Target::Ticket(ticket) => lines.get_key_value(&ticket.peer),
+        Target::Service(_) => lines.iter().max_by_key(|(_, line)| line.generation),
+    };
+    line.map(|(peer, line)| (*peer, line))
 }
 
 impl Line {

@@ -10,6 +10,8 @@ use super::{
     inbound::AckNeed,
     machine::{NotAttached, Reading, Rejected},
 };
+use tokio::time::Instant;
+
 use crate::{
     proto::wire::{Resume, Sequenced},
     transport::frame::Chunks,
@@ -120,7 +122,7 @@ impl Carrier {
             && let Some(frame) = frames.pop_front()
         {
             result = state.machine.handle_message(self.generation, frame);
-            replies.extend(state.take_reply());
+            replies.extend(state.take_reply(Instant::now()));
         }
         // A double is acknowledged again.
         let is_due = state.machine.inbound().ack_need() == AckNeed::Now;
