@@ -189,6 +189,7 @@ CLASS_OF_CODE: dict[str, type[P2PError]] = {
     "key_unreadable": ConfigError,
     "key_permissions": ConfigError,
     "key_in_use": ConfigError,
+    "outbox_unusable": ConfigError,
     "address_in_use": ConfigError,
     "stun_failed": NetworkUnavailable,
     "udp_blocked": NetworkUnavailable,

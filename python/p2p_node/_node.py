@@ -79,6 +79,7 @@ class P2PNode:
         identity: StrPath | None = None,
         ephemeral: bool = False,
         allow: Sequence[str] = (),
+        outbox: StrPath | None = None,
         transport: Transport = "auto",
         binary: StrPath | None = None,
         arguments: Sequence[str] = (),
@@ -89,7 +90,9 @@ class P2PNode:
 
         `service` is what a server offers and others look for; `service_secret_file` holds what only its
         peers know. `identity` is the file of the node's key, `ephemeral` gives it a fresh one. If `allow`
-        names peers, only they may connect. `transport` is how to talk to the program: `protobuf` frames,
+        names peers, only they may connect. `outbox` is a directory in which messages wait, also over
+        restarts: then `send` gives a receipt in the state `queued` when its time is over, and the event
+        `Delivered` comes later. `transport` is how to talk to the program: `protobuf` frames,
         `json` lines, or `auto`, which is frames if the package `protobuf` is installed. `binary` is the
         program, `arguments` are further arguments for it, and `env` is added to its environment.
         `start_timeout` is in seconds. Raises `ImportError` if `transport` needs what is not installed.
@@ -98,6 +101,7 @@ class P2PNode:
             ("--service", service),
             ("--service-secret-file", service_secret_file),
             ("--identity", identity),
+            ("--outbox", outbox),
             *(("--allow", peer) for peer in allow),
         ]
         codec = choose_codec(transport)

@@ -12,6 +12,7 @@ from support import WAIT_SECONDS, NodeTestCase, over_both_transports, real_binar
 
 from p2p_node import (
     ConfigError,
+    Delivered,
     InvalidCall,
     Message,
     NoReply,
@@ -182,6 +183,21 @@ class TestnetTest(NodeTestCase):
             with self.assertRaises(InvalidCall) as caught:
                 await node.connect(node.peer_id)
             self.assertEqual(caught.exception.code, "self_connect")
+
+    async def test_what_an_outbox_holds_arrives_when_the_peer_is_there(self) -> None:
+        key = self.folder / "server.key"
+        async with P2PServer(identity=key, env=self.elsewhere) as server:
+            ticket = server.ticket
+        client = P2PNode(outbox=self.folder / "outbox", env=self.elsewhere)
+        async with client:
+            queued = await client.send(ticket, "later", timeout=0.5)
+            self.assertEqual(queued.state, "queued")
+            delivered = client.events("delivered")
+            async with P2PServer(identity=key, env=self.elsewhere) as server:
+                self.assertEqual((await hear(server)).text(), "later")
+                event = await asyncio.wait_for(anext(delivered), WAIT_SECONDS)
+                assert isinstance(event, Delivered)
+                self.assertEqual(event.receipt.message_id, queued.message_id)
 
     async def test_two_nodes_do_not_share_an_identity(self) -> None:
         identity = self.folder / "identity.key"
