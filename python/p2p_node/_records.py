@@ -71,12 +71,12 @@ class Receipt:
 
     message_id: str
     peer: str
-    """Who has it, or is to have it."""
+    """Who has it, or is to have it; empty while it is queued for any server of a service."""
     state: str
     """`delivered`: the other node has handed it to its program. `queued`: it waits on disk for its peer, and
     an event `Delivered` will tell."""
     rtt_ms: float
-    """From hand-over to acknowledgement."""
+    """From hand-over to acknowledgement; 0 while it is queued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,9 @@ def receipt_from(fields: Fields) -> Receipt:
     """The answer to `send`, or a `delivered` event."""
     return Receipt(
         message_id=fields.text("message_id"),
-        peer=fields.text("peer"),
+        peer=fields.text_or("peer", ""),
         state=fields.text("state"),
-        rtt_ms=fields.number("rtt_ms"),
+        rtt_ms=fields.number("rtt_ms") if fields.has("rtt_ms") else 0.0,
     )
 
 
