@@ -89,9 +89,7 @@ impl Nodes {
                     BTreeMap::from([(IN_REPLY_TO.to_owned(), received.message.id.clone())]);
                 drop(received);
                 let reply = Message { metadata, ..message(100) };
-                let (server, back) = (server.clone(), back.clone());
-                // The requester has the reply before its receipt is back.
-                tokio::spawn(async move { server.send(back, reply, None).await.unwrap() });
+                server.send(back.clone(), reply, None).await.unwrap();
             }
         });
         let asking = tokio::spawn(async move {

@@ -1,6 +1,8 @@
 //! The user's side of a node: calls go in, answers and events come out.
 
 use std::{
+    future::pending,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -27,6 +29,7 @@ use crate::{
     identity::PeerId,
     proto::Message,
     ticket::Ticket,
+    transport::session::{self, AwaitedReply},
 };
 
 /// A running node. Cheap to clone; the node stops when [`Node::shutdown`] is called or the last clone is dropped.
@@ -246,18 +249,18 @@ impl Node {
         // Before it is sent: the answer may be faster than the receipt.
         let expected = self.switchboard.expect_reply(peer, &id)?;
         let left = deadline.saturating_duration_since(self.clock.now());
-        self.send(Target::Peer(peer), message, Some(left)).await?;
-        let expected = match expected {
-            None => self.switchboard.expect_reply(peer, &id)?,
-            some => some,
-        };
-        let answer = async {
-            match expected {
-                Some(awaited) => awaited.received().await,
-                None => std::future::pending().await,
+        let mut sending = pin!(self.send(Target::Peer(peer), message, Some(left)));
+        let mut answer = pin!(answer_to(expected));
+        let answered = tokio::select! {
+            biased;
+            // Then the message has arrived, too, whether its receipt is here or not.
+            answered = &mut answer => Ok(answered),
+            sent = &mut sending => {
+                sent?;
+                timeout_at(deadline.into(), answer).await
             }
         };
-        match timeout_at(deadline.into(), answer).await {
+        match answered {
             Ok(Some(received)) => Ok(Received::of(peer, received)),
             Ok(None) => Err(explain::no_session(peer)),
             Err(_) => {
@@ -339,6 +342,14 @@ impl Node {
         self.requests.send(request(answer)).await.map_err(|_| stopping())?;
         drop(turn);
         answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+/// The answer; `None` when the session ends before it comes. Without anything expected it never does.
+async fn answer_to(expected: Option<AwaitedReply>) -> Option<session::Received> {
+    match expected {
+        Some(awaited) => awaited.received().await,
+        None => pending().await,
     }
 }
 
