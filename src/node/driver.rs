@@ -172,7 +172,7 @@ impl Driver {
         let Parts { endpoint, rendezvous, addresses, events, deliveries, .. } = parts;
         let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
-        sessions.remember(seen, clock.unix());
+        sessions.remember(seen, (clock.now(), clock.unix()));
         Self {
             us: config.identity.peer_id(),
             config,
@@ -272,6 +272,7 @@ impl Driver {
         // Whoever does not wait for an answer any more needs none.
         match request {
             Request::Connect { target, timeout, answer } => {
+                self.standing.resume();
                 self.fulfil(target, timeout, Wish::Connect(answer));
             }
             Request::Send { target, message, timeout, answer, turn } => {

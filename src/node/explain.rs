@@ -203,6 +203,13 @@ pub(super) fn not_sent(peer: PeerId) -> Failure {
         .hint("it did not arrive: send it again")
 }
 
+/// A request to `peer` waits in the outbox.
+pub(super) fn not_there_yet(peer: PeerId) -> Failure {
+    Failure::new(Code::NoReply, format!("{} has not got the message yet", peer.short()))
+        .because("it waits in the outbox until the peer is there")
+        .hint("its answer will come as a message")
+}
+
 /// Why a request with this id cannot wait for its answer.
 pub(super) fn already_asked(message_id: &str) -> Failure {
     Failure::new(

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     clock::Clock,
-    event::{Connection, PeerStatus, Pong, Receipt, Sent, Status, Target},
+    event::{Connection, PeerStatus, Pong, Receipt, SendState, Sent, Status, Target},
     explain,
     netcheck::Netcheck,
     received::Received,
@@ -256,7 +256,9 @@ impl Node {
             // Then the message has arrived, too, whether its receipt is here or not.
             answered = &mut answer => Ok(answered),
             sent = &mut sending => {
-                sent?;
+                if sent?.state == SendState::Queued {
+                    return Err(explain::not_there_yet(peer));
+                }
                 timeout_at(deadline.into(), answer).await
             }
         };

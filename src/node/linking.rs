@@ -234,14 +234,15 @@ impl Driver {
         // From here on sends that are not answered are told of.
         self.tell_traffic(peer);
         self.end_answer(peer);
+        // What the outbox holds back is older than what waits for the dial.
+        let target = self.links.live(peer).and_then(|live| live.target.clone());
+        self.tell_outbox(peer, target);
         let to_be_told = self.complete_dials(peer);
         // Only now do messages take the short way: those that have waited go first.
         self.switchboard.enter(peer, line);
         for waiting in to_be_told {
             self.grant(peer, waiting);
         }
-        let target = self.links.live(peer).and_then(|live| live.target.clone());
-        self.tell_outbox(peer, target);
         self.drain_upkeep(peer);
         self.standing.handle_link_up();
     }
@@ -333,6 +334,7 @@ impl Driver {
     pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
         let live = self.links.live(peer).ok_or_else(|| not_connected(peer))?;
         let link = live.link.clone();
+        self.standing.pause();
         self.close_link(link, "disconnected");
         Ok(())
     }

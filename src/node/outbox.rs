@@ -27,6 +27,9 @@ pub(super) struct Outbox {
     ledger: Ledger<AnswerTo<Receipt>>,
     store: Store,
     next_note: Instant,
+    next_prune: Instant,
+    /// Outputs are being performed: what that leads to is performed after them.
+    is_draining: bool,
 }
 
 /// What tasks report of it.
@@ -45,10 +48,14 @@ impl Outbox {
         entries: Vec<Entry>,
         (now, unix): (Instant, UnixMillis),
     ) -> Self {
-        // What is too old to be told apart from a new message is not kept for the next start either.
-        let remembered = u64::try_from(DOUBLES_TIME.as_millis()).unwrap_or(u64::MAX);
-        store.forget_seen(unix.0.saturating_sub(remembered) / 1_000);
-        Self { ledger: Ledger::new(entries, now), store, next_note: now + NOTE_INTERVAL }
+        prune(&store, unix);
+        Self {
+            ledger: Ledger::new(entries, now),
+            store,
+            next_note: now + NOTE_INTERVAL,
+            next_prune: now + DOUBLES_TIME,
+            is_draining: false,
+        }
     }
 
     /// When something is due.
@@ -105,6 +112,12 @@ impl Driver {
             outbox.next_note = now + NOTE_INTERVAL;
             self.note_seen();
         }
+        if let Some(outbox) = &mut self.outbox
+            && outbox.next_prune <= now
+        {
+            outbox.next_prune = now + DOUBLES_TIME;
+            prune(&outbox.store, self.clock.unix());
+        }
         self.drain_outbox();
     }
 
@@ -119,6 +132,18 @@ impl Driver {
     }
 
     pub(super) fn drain_outbox(&mut self) {
+        let Some(outbox) = &mut self.outbox else {
+            return;
+        };
+        if !std::mem::replace(&mut outbox.is_draining, true) {
+            self.perform_outbox();
+            if let Some(outbox) = &mut self.outbox {
+                outbox.is_draining = false;
+            }
+        }
+    }
+
+    fn perform_outbox(&mut self) {
         while let Some(output) = self.outbox.as_mut().and_then(|outbox| outbox.ledger.poll_output())
         {
             match output {
@@ -145,9 +170,16 @@ impl Driver {
                 // Whoever does not wait any more needs no answer.
                 Output::Answer(answer, result) => drop(answer.send(result)),
                 Output::Tell(receipt) => self.events.emit(Event::Delivered(receipt)),
+                Output::Lost(failure) => self.events.emit(Event::Warning(failure)),
             }
         }
     }
+}
+
+/// What is too old to be told apart from a new message is not kept for the next start either.
+fn prune(store: &Store, now: UnixMillis) {
+    let remembered = u64::try_from(DOUBLES_TIME.as_millis()).unwrap_or(u64::MAX);
+    store.forget_seen(now.0.saturating_sub(remembered) / 1_000);
 }
 
 /// How often what has arrived is noted: a receiver that is killed takes at most so much of it twice.

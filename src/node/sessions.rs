@@ -30,8 +30,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     all: BTreeMap<PeerId, Entry>,
-    /// Durable messages that were handed over in sessions that are gone, with their ages then.
-    remembered: BTreeMap<PeerId, Vec<(String, Duration)>>,
+    /// Durable messages that were handed over in sessions that are gone: since when, and their ages then.
+    remembered: BTreeMap<PeerId, (Instant, Vec<(String, Duration)>)>,
 }
 
 #[derive(Debug)]
@@ -115,12 +115,13 @@ impl Sessions {
     }
 
     /// Takes in what an earlier run was handed.
-    pub(super) fn remember(&mut self, seen: Vec<Seen>, now: UnixMillis) {
+    pub(super) fn remember(&mut self, seen: Vec<Seen>, (now, unix): (Instant, UnixMillis)) {
         for Seen { peer, id, unix_secs } in seen {
-            let age = Duration::from_secs((now.0 / 1_000).saturating_sub(unix_secs));
-            self.remembered.entry(peer).or_default().push((id, age));
+            let age = Duration::from_secs((unix.0 / 1_000).saturating_sub(unix_secs));
+            let (_, ids) = self.remembered.entry(peer).or_insert_with(|| (now, Vec::new()));
+            ids.push((id, age));
         }
-        for ids in self.remembered.values_mut() {
+        for (_, ids) in self.remembered.values_mut() {
             ids.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
         }
     }
@@ -132,7 +133,7 @@ impl Sessions {
 
     /// Forgets sessions that nobody needs: the one that has been without a link for longest, if there are
     /// too many.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, now: Instant) {
         if self.all.len() < SESSIONS_MAX {
             return;
         }
@@ -141,15 +142,15 @@ impl Sessions {
             State::Unlinked { since, .. } => Some((since, *peer)),
         });
         if let Some((_, oldest)) = unlinked.min() {
-            self.remove(oldest);
+            self.remove(oldest, now);
         }
     }
 
-    fn remove(&mut self, peer: PeerId) {
+    fn remove(&mut self, peer: PeerId, now: Instant) {
         if let Some(entry) = self.all.remove(&peer) {
             let doubles = entry.session.export_doubles();
             if !doubles.is_empty() && self.remembered.len() < SESSIONS_MAX {
-                self.remembered.insert(peer, doubles);
+                self.remembered.insert(peer, (now, doubles));
             }
         }
     }
@@ -175,10 +176,14 @@ impl Driver {
             entry.target = target.or_else(|| entry.target.take());
             return (entry.session.clone(), entry.counts.clone());
         }
-        self.sessions.remove(peer);
-        self.sessions.make_room();
+        let now = self.clock.now();
+        self.sessions.remove(peer, now);
+        self.sessions.make_room(now);
         let session = Session::new(&self.endpoint);
-        session.import_doubles(self.sessions.remembered.remove(&peer).unwrap_or_default());
+        if let Some((since, doubles)) = self.sessions.remembered.remove(&peer) {
+            let meanwhile = now.saturating_duration_since(since);
+            session.import_doubles(doubles.into_iter().map(|(id, age)| (id, age + meanwhile)));
+        }
         let counts = Arc::new(Counts::default());
         let source = self.deliveries.deliver(peer, session.clone(), counts.clone());
         let entry = Entry {
@@ -229,7 +234,8 @@ impl Driver {
         if let Some(entry) = self.sessions.all.get(&peer) {
             entry.session.end(why);
         }
-        self.sessions.remove(peer);
+        self.note_seen();
+        self.sessions.remove(peer, self.clock.now());
     }
 
     /// Dials peers for whom messages wait, and forgets sessions that are too old.
@@ -253,7 +259,9 @@ impl Driver {
                 due.push((*peer, ticket.unwrap_or(Target::Peer(*peer))));
             }
         }
-        for (peer, failure, will_retry) in notices {
+        for (peer, failure, waits) in notices {
+            let stands = self.standing.handle_link_down(self.links.count(), now);
+            let will_retry = waits || stands;
             self.events.emit(Event::Disconnected { peer, failure, will_retry });
         }
         for peer in over {

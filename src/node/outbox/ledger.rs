@@ -41,6 +41,8 @@ pub(in crate::node) enum Output<T> {
     Answer(T, Result<Receipt, Failure>),
     /// Tell the user that what was queued is delivered.
     Tell(Receipt),
+    /// Tell the user that what was queued will not be.
+    Lost(Failure),
 }
 
 #[derive(Debug)]
@@ -59,7 +61,9 @@ struct Waiter<T> {
 /// The messages to one target that are on disk and not on their way.
 #[derive(Debug, Default)]
 struct Lane {
+    storing: BTreeSet<u64>,
     waiting: BTreeSet<u64>,
+    posted: BTreeSet<u64>,
     failures: u32,
     /// After a failure.
     paused_until: Option<Instant>,
@@ -106,6 +110,7 @@ impl<T> Ledger<T> {
         let entry = Entry { number: self.last, target, message };
         self.outputs.push_back(Output::Store(entry.clone()));
         self.deadlines.insert((deadline, self.last));
+        self.lane(&entry.target).storing.insert(entry.number);
         let waiter = Some(Waiter { ticket, began, deadline });
         self.entries.insert(self.last, Slot { entry, waiter });
     }
@@ -122,6 +127,7 @@ impl<T> Ledger<T> {
             Ok(()) => {
                 let Some(slot) = self.entries.get(&number) else { return };
                 let lane = self.lanes.entry(key(&slot.entry.target)).or_default();
+                lane.storing.remove(&number);
                 lane.waiting.insert(number);
                 // Somebody wants this now: what waits before it goes, too.
                 lane.paused_until = None;
@@ -145,11 +151,17 @@ impl<T> Ledger<T> {
                     Some(Waiter { ticket, .. }) => Output::Answer(ticket, Ok(receipt)),
                     None => Output::Tell(receipt),
                 });
+                self.post_due(now);
             }
             Err(failure) if is_final(failure.code) => self.give_up(number, failure),
+            // Whoever waits hears it; what was queued already waits until the peer changes its mind.
+            Err(failure) if failure.code == Code::Refused && self.has_waiter(number) => {
+                self.give_up(number, failure);
+            }
             Err(_) => {
                 let Some(slot) = self.entries.get(&number) else { return };
                 let lane = self.lanes.entry(key(&slot.entry.target)).or_default();
+                lane.posted.remove(&number);
                 lane.waiting.insert(number);
                 lane.pause(now);
             }
@@ -208,7 +220,13 @@ impl<T> Ledger<T> {
             if lane.paused_until.is_some() {
                 continue;
             }
-            while let Some(number) = lane.waiting.pop_first() {
+            // Disks answer in any order; none is posted before an earlier one.
+            let end = lane.storing.first().copied().unwrap_or(u64::MAX);
+            while lane.posted.len() < POSTED_MAX
+                && lane.waiting.first().is_some_and(|first| *first < end)
+                && let Some(number) = lane.waiting.pop_first()
+            {
+                lane.posted.insert(number);
                 let slot = self.entries.get(&number).expect("what waits is entered");
                 self.outputs.push_back(Output::Post(slot.entry.clone()));
             }
@@ -217,9 +235,19 @@ impl<T> Ledger<T> {
     }
 
     fn give_up(&mut self, number: u64, failure: Failure) {
-        if let Some(waiter) = self.remove(number).and_then(|slot| slot.waiter) {
-            self.outputs.push_back(Output::Answer(waiter.ticket, Err(failure)));
-        }
+        let Some(slot) = self.remove(number) else { return };
+        self.outputs.push_back(match slot.waiter {
+            Some(waiter) => Output::Answer(waiter.ticket, Err(failure)),
+            None => {
+                let message = format!("the queued message {} is lost", slot.entry.message.id);
+                let why = format!("{}: {}", failure.code, failure.message);
+                Output::Lost(Failure::new(failure.code, message).because(why).hint(failure.hint))
+            }
+        });
+    }
+
+    fn has_waiter(&self, number: u64) -> bool {
+        self.entries.get(&number).is_some_and(|slot| slot.waiter.is_some())
     }
 
     fn remove(&mut self, number: u64) -> Option<Slot<T>> {
@@ -229,7 +257,9 @@ impl<T> Ledger<T> {
             self.deadlines.remove(&(waiter.deadline, number));
         }
         if let Some(lane) = self.lanes.get_mut(&key(&slot.entry.target)) {
+            lane.storing.remove(&number);
             lane.waiting.remove(&number);
+            lane.posted.remove(&number);
         }
         self.outputs.push_back(Output::Remove(number));
         Some(slot)
@@ -247,16 +277,17 @@ impl Lane {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.failures == 0 && self.paused_until.is_none()
+        self.storing.is_empty()
+            && self.waiting.is_empty()
+            && self.posted.is_empty()
+            && self.failures == 0
+            && self.paused_until.is_none()
     }
 }
 
 /// Whether another try would fail in the same way.
 fn is_final(code: Code) -> bool {
-    matches!(
-        code,
-        Code::MessageTooLarge | Code::SelfConnect | Code::InvalidArgument | Code::Refused
-    )
+    matches!(code, Code::MessageTooLarge | Code::SelfConnect | Code::InvalidArgument)
 }
 
 /// What tells targets apart.
@@ -267,6 +298,10 @@ fn key(target: &Target) -> String {
         Target::Ticket(ticket) => ticket.peer.to_string(),
     }
 }
+
+/// Messages to one target that are on their way at a time: fewer than a dial lets wait, or a session takes,
+/// so that none is turned away and overtaken.
+const POSTED_MAX: usize = 512;
 
 /// Messages in the outbox.
 const ENTRIES_MAX: usize = 10_000;
@@ -340,6 +375,7 @@ mod tests {
                 Output::Answer(who, Ok(receipt)) => format!("answer {who} {:?}", receipt.state),
                 Output::Answer(who, Err(failure)) => format!("answer {who} {}", failure.code),
                 Output::Tell(receipt) => format!("tell {}", receipt.message_id),
+                Output::Lost(failure) => format!("lost: {}", failure.code),
             });
             told.collect()
         }
@@ -433,6 +469,35 @@ mod tests {
         let refused = Failure::new(Code::Refused, "not on the list");
         story.ledger.handle_posted(1, Err(refused), story.at(0));
         assert_eq!(story.told(), ["remove 1", "answer a refused"]);
+    }
+
+    #[test]
+    fn what_was_queued_outlives_a_refusal_and_is_not_lost_without_a_word() {
+        let mut story = Story::new(Vec::new());
+        story.accept("a", 0);
+        story.ledger.handle_stored(1, Ok(()), story.at(0));
+        story.ledger.handle_timeout(story.at(20));
+        story.told();
+        let refused = || Err(Failure::new(Code::Refused, "busy"));
+        story.ledger.handle_posted(1, refused(), story.at(21));
+        story.ledger.handle_timeout(story.at(22));
+        assert_eq!(story.told(), ["post a"]);
+        let too_large = Err(Failure::new(Code::MessageTooLarge, "17 MiB"));
+        story.ledger.handle_posted(1, too_large, story.at(23));
+        assert_eq!(story.told(), ["remove 1", "lost: message_too_large"]);
+    }
+
+    #[test]
+    fn only_so_many_messages_to_one_peer_are_on_their_way() {
+        let entry = |number: u64| Entry {
+            number,
+            target: Target::Peer(peer(1)),
+            message: message(&number.to_string()),
+        };
+        let mut story = Story::new((1..=600).map(entry).collect());
+        assert_eq!(story.told().len(), POSTED_MAX);
+        story.ledger.handle_posted(1, Ok(delivered("1")), story.at(1));
+        assert_eq!(story.told(), ["remove 1", "tell 1", "post 513"]);
     }
 
     #[test]

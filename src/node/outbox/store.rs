@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
 };
 
@@ -46,7 +46,7 @@ pub(in crate::node) struct Seen {
 
 /// The way to the thread; when the last one is dropped, the file is closed.
 #[derive(Clone, Debug)]
-pub(in crate::node) struct Store(SyncSender<Change>);
+pub(in crate::node) struct Store(Sender<Change>);
 
 #[derive(Debug)]
 enum Change {
@@ -67,7 +67,8 @@ impl Store {
             .create_file(file)
             .map_err(|error| unusable(&error))?;
         let contents = read(&database).map_err(|error| broken(&error))?;
-        let (changes, queue) = sync_channel(CHANGES_MAX);
+        // As many changes wait as the ledger has messages, and their payloads are the ledger's.
+        let (changes, queue) = channel();
         thread::Builder::new()
             .name("outbox".to_owned())
             .spawn(move || write_all(&database, &queue))
@@ -78,40 +79,27 @@ impl Store {
     /// Puts a message there; done when it is on disk.
     ///
     /// # Errors
-    /// [`Code::OutboxUnusable`] when it could not be written, [`Code::QueueFull`] when the disk is slower
-    /// than the messages come.
+    /// [`Code::OutboxUnusable`] when it could not be written.
     pub(in crate::node) async fn put(&self, entry: Entry) -> Result<(), Failure> {
         let (done, written) = oneshot::channel();
-        match self.0.try_send(Change::Put(Box::new(entry), done)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                return Err(Failure::new(
-                    Code::QueueFull,
-                    "the outbox is written as fast as the disk can",
-                )
-                .hint("wait for answers before sending more"));
-            }
-            Err(TrySendError::Disconnected(_)) => return Err(gone()),
-        }
+        self.0.send(Change::Put(Box::new(entry), done)).map_err(|_| gone())?;
         written.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Takes a message away.
     pub(in crate::node) fn remove(&self, number: u64) {
-        // What stays in the file is sent again and recognised as a double.
-        let _ = self.0.try_send(Change::Remove(number));
+        // A thread that is gone has said why.
+        let _ = self.0.send(Change::Remove(number));
     }
 
     /// Notes that messages have arrived.
     pub(in crate::node) fn note_seen(&self, newly: Vec<Seen>) {
-        // A disk that cannot keep up makes doubles possible, no more.
-        let _ = self.0.try_send(Change::Seen(newly));
+        let _ = self.0.send(Change::Seen(newly));
     }
 
     /// Forgets what arrived before this Unix second.
     pub(in crate::node) fn forget_seen(&self, before: u64) {
-        // The next start forgets it.
-        let _ = self.0.try_send(Change::Forget { before });
+        let _ = self.0.send(Change::Forget { before });
     }
 }
 
@@ -237,5 +225,5 @@ const SERVICE_PREFIX: &str = "service:";
 /// Memory for pages: what is put is hardly ever read again.
 const CACHE_BYTES: usize = 4 << 20;
 
-/// Changes that wait for the disk, and that one transaction takes; each may hold 16 MiB.
+/// Changes that one transaction takes.
 const CHANGES_MAX: usize = 256;

@@ -11,7 +11,10 @@ use p2p_node::{
     bridge::{exit, reply::Reply},
     entropy::Entropy,
     failure::{Code, Failure},
-    node::{Clock, Role, event::Receipt},
+    node::{
+        Clock, Role,
+        event::{Receipt, SendState},
+    },
     proto::Message,
 };
 
@@ -82,16 +85,23 @@ fn message(payload: Bytes, r#type: Option<String>) -> Message {
 }
 
 fn print(receipt: Receipt, json: bool) -> Result<u8, Failure> {
+    let peer = receipt.peer.map(|peer| peer.short()).unwrap_or_default();
+    let (words, exit_code) = match receipt.state {
+        SendState::Delivered => {
+            (format!("delivered to {peer} after {} ms", receipt.rtt.as_millis()), exit::OK)
+        }
+        SendState::Queued => (
+            format!("queued for {peer}: it goes out when a node runs with this outbox"),
+            exit::TIMEOUT,
+        ),
+    };
     let line = match json {
         true => serde_json::to_string(&Reply::from(receipt)).expect("all keys are strings"),
-        false => {
-            let peer = receipt.peer.map(|peer| peer.short()).unwrap_or_default();
-            format!("delivered to {peer} after {} ms", receipt.rtt.as_millis())
-        }
+        false => words,
     };
-    // The message is delivered, whether anybody reads that or not.
+    // It is as it is, whether anybody reads that or not.
     let _ = writeln!(io::stdout(), "{line}");
-    Ok(exit::OK)
+    Ok(exit_code)
 }
 
 #[cfg(test)]
