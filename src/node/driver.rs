@@ -282,7 +282,7 @@ impl Driver {
                 }
                 drop(turn);
             }
-            Request::Disconnect { peer, answer } => drop(answer.send(self.disconnect(peer))),
+            Request::Disconnect { peer, answer } => self.disconnect(peer, answer),
             Request::Peers { answer } => drop(answer.send(Ok(self.peer_statuses()))),
             Request::Status { answer } => drop(answer.send(Ok(self.status()))),
             Request::Ping { peer, answer } => self.ping(peer, answer),

@@ -40,6 +40,8 @@ pub(super) struct Links {
     pub(super) neighbours: BTreeMap<PeerId, Neighbour>,
     pub(super) by_route: BTreeMap<RouteId, PeerId>,
     generations: u64,
+    /// Who waits for the end of a link.
+    farewells: BTreeMap<PeerId, Vec<Answer<()>>>,
 }
 
 #[derive(Debug)]
@@ -312,6 +314,9 @@ impl Driver {
         };
         let stands = self.standing.handle_link_down(self.links.count(), self.clock.now());
         self.events.emit(Event::Disconnected { peer, failure, will_retry: wants || stands });
+        for answer in self.links.farewells.remove(&peer).into_iter().flatten() {
+            let _ = answer.send(Ok(()));
+        }
     }
 
     /// Lets go of the link to `peer`, if there is one, without an event: another takes its place.
@@ -327,16 +332,16 @@ impl Driver {
         live.link.give_way();
     }
 
-    /// Ends the link to `peer` because the user wants it.
-    ///
-    /// # Errors
-    /// When it is not connected.
-    pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
-        let live = self.links.live(peer).ok_or_else(|| not_connected(peer))?;
+    /// Ends the link to `peer` because the user wants it; answers when it has ended.
+    pub(super) fn disconnect(&mut self, peer: PeerId, answer: Answer<()>) {
+        let Some(live) = self.links.live(peer) else {
+            // Whoever does not wait any more needs no answer, here and below.
+            return drop(answer.send(Err(not_connected(peer))));
+        };
         let link = live.link.clone();
+        self.links.farewells.entry(peer).or_default().push(answer);
         self.standing.pause();
         self.close_link(link, "disconnected");
-        Ok(())
     }
 
     /// Asks a connected peer for an answer.
