@@ -247,6 +247,13 @@ impl Driver {
         }
         self.drain_upkeep(peer);
         self.standing.handle_link_up();
+        if self.links.farewells.contains_key(&peer)
+            && let Some(live) = self.links.live(peer)
+        {
+            // The user has ended the link that this one takes the place of.
+            let link = live.link.clone();
+            self.close_link(link, "disconnected");
+        }
     }
 
     fn announce_link(&mut self, peer: PeerId, live: &Live) {
@@ -338,9 +345,9 @@ impl Driver {
             // Whoever does not wait any more needs no answer, here and below.
             return drop(answer.send(Err(not_connected(peer))));
         };
-        let link = live.link.clone();
+        let (link, target) = (live.link.clone(), live.target.clone());
         self.links.farewells.entry(peer).or_default().push(answer);
-        self.standing.pause();
+        self.standing.handle_disconnect(target.as_ref());
         self.close_link(link, "disconnected");
     }
 

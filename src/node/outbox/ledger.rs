@@ -123,7 +123,7 @@ impl<T> Ledger<T> {
         now: Instant,
     ) {
         match stored {
-            Err(failure) => self.give_up(number, failure),
+            Err(failure) => self.give_up(number, failure, now),
             Ok(()) => {
                 let Some(slot) = self.entries.get(&number) else { return };
                 let lane = self.lanes.entry(key(&slot.entry.target)).or_default();
@@ -153,10 +153,10 @@ impl<T> Ledger<T> {
                 });
                 self.post_due(now);
             }
-            Err(failure) if is_final(failure.code) => self.give_up(number, failure),
+            Err(failure) if is_final(failure.code) => self.give_up(number, failure, now),
             // Whoever waits hears it; what was queued already waits until the peer changes its mind.
             Err(failure) if failure.code == Code::Refused && self.has_waiter(number) => {
-                self.give_up(number, failure);
+                self.give_up(number, failure, now);
             }
             Err(_) => {
                 let Some(slot) = self.entries.get(&number) else { return };
@@ -234,7 +234,7 @@ impl<T> Ledger<T> {
         self.lanes.retain(|_, lane| !lane.is_idle());
     }
 
-    fn give_up(&mut self, number: u64, failure: Failure) {
+    fn give_up(&mut self, number: u64, failure: Failure, now: Instant) {
         let Some(slot) = self.remove(number) else { return };
         self.outputs.push_back(match slot.waiter {
             Some(waiter) => Output::Answer(waiter.ticket, Err(failure)),
@@ -244,6 +244,8 @@ impl<T> Ledger<T> {
                 Output::Lost(Failure::new(failure.code, message).because(why).hint(failure.hint))
             }
         });
+        // Those behind it may have waited for its place.
+        self.post_due(now);
     }
 
     fn has_waiter(&self, number: u64) -> bool {
@@ -277,11 +279,7 @@ impl Lane {
     }
 
     fn is_idle(&self) -> bool {
-        self.storing.is_empty()
-            && self.waiting.is_empty()
-            && self.posted.is_empty()
-            && self.failures == 0
-            && self.paused_until.is_none()
+        self.storing.is_empty() && self.waiting.is_empty() && self.posted.is_empty()
     }
 }
 
@@ -293,7 +291,7 @@ fn is_final(code: Code) -> bool {
 /// What tells targets apart.
 fn key(target: &Target) -> String {
     match target {
-        Target::Service(name) => name.to_string(),
+        Target::Service(name) => format!("service:{name}"),
         Target::Peer(peer) => peer.to_string(),
         Target::Ticket(ticket) => ticket.peer.to_string(),
     }
@@ -326,6 +324,12 @@ mod tests {
 
     fn message(id: &str) -> Message {
         Message { id: id.to_owned(), ..Message::default() }
+    }
+
+    /// Of the message that is called by its number.
+    fn entry(number: u64) -> Entry {
+        let message = message(&number.to_string());
+        Entry { number, target: Target::Peer(peer(1)), message }
     }
 
     fn secs(secs: u64) -> Duration {
@@ -411,10 +415,8 @@ mod tests {
 
     #[test]
     fn what_was_on_disk_goes_out_at_once_and_in_order() {
-        let entry =
-            |number, id| Entry { number, target: Target::Peer(peer(1)), message: message(id) };
-        let mut story = Story::new(vec![entry(7, "g"), entry(8, "h")]);
-        assert_eq!(story.told(), ["post g", "post h"]);
+        let mut story = Story::new(vec![entry(7), entry(8)]);
+        assert_eq!(story.told(), ["post 7", "post 8"]);
         story.accept("i", 0);
         story.ledger.handle_stored(9, Ok(()), story.at(0));
         assert_eq!(story.told(), ["store i", "post i"], "numbers go on");
@@ -489,15 +491,40 @@ mod tests {
 
     #[test]
     fn only_so_many_messages_to_one_peer_are_on_their_way() {
-        let entry = |number: u64| Entry {
-            number,
-            target: Target::Peer(peer(1)),
-            message: message(&number.to_string()),
-        };
         let mut story = Story::new((1..=600).map(entry).collect());
         assert_eq!(story.told().len(), POSTED_MAX);
         story.ledger.handle_posted(1, Ok(delivered("1")), story.at(1));
         assert_eq!(story.told(), ["remove 1", "tell 1", "post 513"]);
+    }
+
+    #[test]
+    fn a_message_that_is_given_up_makes_room_for_those_behind_it() {
+        let mut story = Story::new((1..=513).map(entry).collect());
+        assert_eq!(story.told().len(), POSTED_MAX);
+        let too_large = Err(Failure::new(Code::MessageTooLarge, "17 MiB"));
+        story.ledger.handle_posted(1, too_large, story.at(1));
+        assert_eq!(story.told(), ["remove 1", "lost: message_too_large", "post 513"]);
+    }
+
+    #[test]
+    fn a_message_that_could_not_be_stored_holds_up_nobody() {
+        let mut story = Story::new(Vec::new());
+        story.accept("a", 0);
+        story.accept("b", 0);
+        story.ledger.handle_stored(2, Ok(()), story.at(0));
+        assert_eq!(story.told(), ["store a", "store b"]);
+        let full = Failure::new(Code::OutboxUnusable, "the disk is full");
+        story.ledger.handle_stored(1, Err(full), story.at(0));
+        assert_eq!(story.told(), ["remove 1", "answer a outbox_unusable", "post b"]);
+    }
+
+    #[test]
+    fn targets_that_nothing_is_for_are_forgotten() {
+        let mut story = Story::new(vec![entry(1)]);
+        story.ledger.handle_posted(1, lost(), story.at(1));
+        story.ledger.handle_timeout(story.at(2));
+        story.ledger.handle_posted(1, Ok(delivered("1")), story.at(3));
+        assert!(story.ledger.lanes.is_empty());
     }
 
     #[test]
