@@ -79,18 +79,14 @@ pub(super) struct LinkEnd {
 impl Links {
     /// The connected peer that `target` names, if there is one.
     pub(super) fn connected(&self, target: &Target) -> Option<PeerId> {
-        let live = |peer: &PeerId| self.neighbours.get(peer).is_some_and(|n| n.live.is_some());
-        match target {
-            Target::Peer(peer) => Some(*peer).filter(live),
-            Target::Ticket(ticket) => Some(ticket.peer).filter(live),
-            // Of several servers the one that was connected last.
-            Target::Service(_) => self
-                .neighbours
-                .iter()
-                .filter_map(|(peer, neighbour)| Some((neighbour.live.as_ref()?, peer)))
-                .max_by_key(|(live, _)| live.generation)
-                .map(|(_, peer)| *peer),
+        if let Some(peer) = target.peer() {
+            return Some(peer)
+                .filter(|peer| self.neighbours.get(peer).is_some_and(|n| n.live.is_some()));
         }
+        let live = self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, n.live.as_ref()?)));
+        let meant = live.filter(|(peer, live)| target.means(*peer, live.target.as_ref()));
+        // Of several servers the one that was connected last.
+        meant.max_by_key(|(_, live)| live.generation).map(|(peer, _)| peer)
     }
 
     /// Connected peers.
@@ -223,7 +219,7 @@ impl Driver {
             upkeep,
             generation: self.links.generations,
             direction,
-            target: self.dialling.target_reaching(peer),
+            target: self.target_of(peer, self.dialling.target_reaching(peer)),
             rescue: Rescue::default(),
             since: now,
             took: now.saturating_duration_since(began),
@@ -271,7 +267,7 @@ impl Driver {
     fn carry_session(&mut self, peer: PeerId, live: &Live) -> Line {
         let (link, generation) = (live.link.clone(), live.generation);
         let (session, counts) = self.link_session(peer, live.target.clone());
-        let line = Line::new(session.clone(), counts, generation);
+        let line = Line::new(session.clone(), counts, live.target.clone(), generation);
         let connected = Event::Connected(self.connection(peer, live));
         let (events, outcomes) = (self.events.sender(), self.outcomes());
         self.spawn(async move {
@@ -383,7 +379,7 @@ impl Driver {
                     async move { link.close("the node is stopping", deadline.into()).await },
                 );
             }
-            closing.join_all().await;
+            while closing.join_next().await.is_some() {}
         }
     }
 }

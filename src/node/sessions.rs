@@ -174,7 +174,18 @@ impl Driver {
     /// The way to the session with `peer`.
     pub(super) fn line(&self, peer: PeerId) -> Option<Line> {
         let entry = self.sessions.all.get(&peer)?;
-        Some(Line::new(entry.session.clone(), entry.counts.clone(), 0))
+        let target = entry.target.clone();
+        Some(Line::new(entry.session.clone(), entry.counts.clone(), target, 0))
+    }
+
+    /// As what `peer` counts that was dialled as `dialled` now: an earlier dial of the service, or by a ticket,
+    /// says more than one that only makes up for a lost link.
+    pub(super) fn target_of(&self, peer: PeerId, dialled: Option<Target>) -> Option<Target> {
+        let before = self.sessions.all.get(&peer).and_then(|entry| entry.target.clone());
+        match dialled {
+            Some(Target::Peer(_)) | None => before.or(dialled),
+            Some(Target::Service(_) | Target::Ticket(_)) => dialled,
+        }
     }
 
     /// The session with `peer`, over which a link is up from now on.
@@ -187,7 +198,7 @@ impl Driver {
             self.sessions.all.get_mut(&peer).filter(|entry| !entry.session.is_ended())
         {
             entry.state = State::Linked;
-            entry.target = target.or_else(|| entry.target.take());
+            entry.target = target;
             return (entry.session.clone(), entry.counts.clone());
         }
         let now = self.clock.now();
