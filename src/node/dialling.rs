@@ -303,11 +303,15 @@ impl Driver {
             dial::Output::Lookup => self.look_up(id),
             dial::Output::Reach { peer, candidates } => {
                 let entry = self.dialling.dials.get_mut(&id);
+                let purpose = entry.as_ref().map(|entry| entry.purpose);
                 let before = entry.and_then(|entry| entry.peer.replace(peer));
                 if let Some(before) = before.filter(|before| *before != peer) {
                     self.release_route(before);
                 }
-                self.open_route(peer, &candidates);
+                match self.links.live(peer).is_some() && purpose == Some(Purpose::Link) {
+                    true => self.join(id, peer),
+                    false => self.open_route(peer, &candidates),
+                }
             }
             dial::Output::Converse { keys } => {
                 let entry = self.dialling.dials.get_mut(&id);
@@ -335,6 +339,16 @@ impl Driver {
                 }
             }
             dial::Output::Failed(failure) => self.end_dial(id, &failure),
+        }
+    }
+
+    /// The dial has found a peer who is connected already, under another name.
+    fn join(&mut self, id: DialId, peer: PeerId) {
+        if let Some(entry) = self.dialling.dials.get(&id) {
+            self.retarget(peer, entry.dial.target().clone());
+        }
+        for waiting in self.complete_dials(peer) {
+            self.grant(peer, waiting);
         }
     }
 

@@ -335,6 +335,16 @@ impl Driver {
         live.link.give_way();
     }
 
+    /// Takes in that `target` leads to `peer`, who has a link already.
+    pub(super) fn retarget(&mut self, peer: PeerId, target: Target) {
+        let target = self.target_of(peer, Some(target));
+        if let Some(live) = self.links.live(peer) {
+            live.target.clone_from(&target);
+        }
+        self.switchboard.set_target(peer, target.clone());
+        self.sessions.set_target(peer, target);
+    }
+
     /// Ends the link to `peer` because the user wants it; answers when it has ended.
     pub(super) fn disconnect(&mut self, peer: PeerId, answer: Answer<()>) {
         let Some(live) = self.links.live(peer) else {
@@ -360,6 +370,15 @@ impl Driver {
             let pong = rtt.map(|rtt| Pong { peer, rtt, path });
             let _ = answer.send(pong.map_err(|error| explain::link_failed(&error, peer)));
         });
+    }
+
+    /// Lets the link to `peer` send something at once.
+    pub(super) fn poke(&mut self, peer: PeerId) {
+        if let Some(live) = self.links.live(peer) {
+            let link = live.link.clone();
+            // What matters is what becomes of the link, and that is told elsewhere.
+            self.spawn(async move { drop(link.ping().await) });
+        }
     }
 
     fn close_link(&mut self, link: Arc<Link>, reason: &'static str) {

@@ -70,9 +70,22 @@ impl Driver {
             // A live link asks on the path itself, and takes it if it has nothing better.
             Some(live) => {
                 live.upkeep.suggest(path, self.clock.now());
+                if live.upkeep.is_searching() {
+                    self.knock_with_link(peer, path);
+                }
                 self.drain_upkeep(peer);
             }
         }
+    }
+
+    /// Sends something of the link that hears nothing to where the peer was heard in another conversation: if it has
+    /// been restarted, it knows the link's keys no longer, and says so with a reset.
+    fn knock_with_link(&mut self, peer: PeerId, path: Path) {
+        let Some(neighbour) = self.links.neighbours.get(&peer) else {
+            return;
+        };
+        self.sockets.set_best(neighbour.route, path);
+        self.poke(peer);
     }
 
     /// The address that QUIC dials to reach `peer`.

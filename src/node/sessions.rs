@@ -130,6 +130,13 @@ impl Sessions {
         }
     }
 
+    /// Notes as what `peer` was dialled.
+    pub(super) fn set_target(&mut self, peer: PeerId, target: Option<Target>) {
+        if let Some(entry) = self.all.get_mut(&peer) {
+            entry.target = target;
+        }
+    }
+
     /// What the session with `peer` has carried.
     pub(super) fn counts(&self, peer: PeerId) -> (u64, u64) {
         self.all.get(&peer).map_or((0, 0), |entry| entry.counts.now())
