@@ -52,6 +52,7 @@ impl Addresses {
             candidates: gather(&interfaces, sockets, &[], Loopback::Skip),
             nat: NatBehaviour::default(),
             complete: servers.is_empty(),
+            is_unanswered: false,
         };
         Self { discovery, look, interfaces, next_look, servers, gathered, report: None }
     }
@@ -122,7 +123,8 @@ impl Addresses {
         // A mapping that can be judged was seen by two servers: the others would only confirm it.
         let complete = report.stage == Stage::Complete || nat.mapping.is_some();
         self.report = Some(report);
-        let gathered = Gathered { candidates, nat, complete };
+        let mut gathered = Gathered { candidates, nat, complete, is_unanswered: false };
+        gathered.is_unanswered = self.gathered.is_unanswered && !gathered.has_public_address();
         let is_new = gathered != self.gathered;
         self.gathered = gathered;
         is_new
@@ -220,6 +222,9 @@ impl Driver {
                     tracing::info!(%from, %to, "our public address has changed");
                 }
                 discovery::Output::Unanswered { servers, waited } => {
+                    self.addresses.gathered.is_unanswered = true;
+                    let gathered = self.addresses.gathered();
+                    self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
                     let failure = Failure::new(Code::StunFailed, "no STUN server answered")
                         .because(format!("asked {} for {:.1} s", servers.join(", "), waited.as_secs_f64()))
                         .hint("peers on other networks may not reach this node; does UDP leave this network? --stun HOST:PORT names another server");

@@ -160,10 +160,12 @@ impl Dial {
 
     /// Takes in our own addresses, now and whenever they change.
     pub(super) fn handle_gathered(&mut self, gathered: Gathered, now: Instant) {
-        if self.gathered == gathered {
+        let is_news = self.gathered
+            != Gathered { is_unanswered: self.gathered.is_unanswered, ..gathered.clone() };
+        self.gathered = gathered;
+        if !is_news {
             return;
         }
-        self.gathered = gathered;
         let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
@@ -214,7 +216,10 @@ impl Dial {
         self.facts.link_failure = Some(failure.clone());
         let is_final = matches!(
             failure.code,
-            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch
+            Code::PeerIdentityMismatch
+                | Code::Refused
+                | Code::TooManyPeers
+                | Code::PeerVersionMismatch
         );
         if failure.code == Code::PeerIdentityMismatch && reach.path.is_none() {
             // Whoever answered is not the peer, who may still be elsewhere.
@@ -433,6 +438,7 @@ impl Dial {
             probes_sent,
             dht_disabled: !self.dialler.has_dht,
             has_public_address: self.gathered.has_public_address(),
+            stun_silent: self.gathered.is_unanswered,
             our_nat: self.gathered.nat,
             our_addresses: self.gathered.candidates.len(),
             ..self.facts.clone()

@@ -14,7 +14,7 @@ use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
     event::{Connection, Event, Receipt, Target},
-    found,
+    explain, found,
     handle::Answer as AnswerTo,
     outbox::Kept,
 };
@@ -136,6 +136,9 @@ impl Driver {
         }
         if let Some(peer) = self.links.connected(&target) {
             return self.grant(peer, waiting);
+        }
+        if self.links.count() >= self.config.peers_max {
+            return self.fail(waiting, explain::too_many_peers(self.config.peers_max));
         }
         let id = match self.dialling.to(&target) {
             Some(id) => id,

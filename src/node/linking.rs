@@ -22,12 +22,8 @@ use crate::{
     identity::PeerId,
     probe::ConversationId,
     proto::Message,
-    service::Service,
-    ticket::Ticket,
     transport::{
-        admission::Admission,
-        link::{Caller, Link, LinkError},
-        quic::Arrival,
+        link::{Link, LinkError},
         route::RouteId,
         session::Durability,
         upkeep::Upkeep,
@@ -91,7 +87,13 @@ impl Links {
 
     /// Connected peers.
     pub(super) fn count(&self) -> usize {
-        self.neighbours.values().filter(|neighbour| neighbour.live.is_some()).count()
+        self.peers().count()
+    }
+
+    /// Their ids, in order.
+    pub(super) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        let live = self.neighbours.iter().filter(|(_, neighbour)| neighbour.live.is_some());
+        live.map(|(peer, _)| *peer)
     }
 
     /// Whether the live link to `peer` came of the offer with this conversation.
@@ -114,83 +116,11 @@ impl Links {
 }
 
 impl Driver {
-    /// Lets somebody in who dialled us, as far as it gets.
-    pub(super) fn handle_arrival(&mut self, arrival: Arrival) {
-        let Some(route) = self.sockets.route_of(arrival.address()) else {
-            return;
-        };
-        let caller = self.caller(route);
-        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
-        let began = self.clock.now();
-        self.spawn(async move {
-            let result = Link::accept(&endpoint, arrival, caller).await;
-            // A driver that is gone needs no answer.
-            let _ = outcomes.send(Outcome::Accepted(route, began, result)).await;
-        });
-    }
-
-    /// What is known of whoever comes in by `route`.
-    fn caller(&self, route: RouteId) -> Caller {
-        let peer = self.links.by_route.get(&route).copied();
-        let announced = peer.filter(|&peer| self.admits_offer_of(peer));
-        announced.map_or_else(|| Caller::Unknown(self.admission()), Caller::Announced)
-    }
-
-    fn admits_offer_of(&self, peer: PeerId) -> bool {
-        let Some(offer) = self.answering.offer_of(peer) else {
-            return false;
-        };
-        match self.admission() {
-            Admission::Anyone => true,
-            Admission::Only { peers, keys } => {
-                peers.contains(&peer) || keys.iter().any(|key| offer.proves(key, &self.us))
-            }
-        }
-    }
-
-    /// Who may be linked to this node.
-    fn admission(&self) -> Admission {
-        let secret = self.config.service.as_ref().and_then(Service::admission_key);
-        if self.config.allow.is_empty() && secret.is_none() {
-            return Admission::Anyone;
-        }
-        let ticket = Ticket::of(&self.config.identity, Vec::new()).secret.admission_key();
-        let keys = secret.into_iter().chain([ticket]).collect();
-        Admission::Only { peers: self.config.allow.clone(), keys }
-    }
-
-    /// Takes in that QUIC which somebody dialled to us has become a link, or not.
-    pub(super) fn handle_accepted(
-        &mut self,
-        route: RouteId,
-        began: Instant,
-        result: Result<Link, LinkError>,
-    ) {
-        let link = match result {
-            Ok(link) => link,
-            Err(error) => {
-                tracing::debug!(%error, "somebody who dialled us did not become a link");
-                return;
-            }
-        };
-        let peer = link.peer_id();
-        match self.links.neighbours.get(&peer).map(|neighbour| neighbour.route) {
-            Some(own) if own == route => {}
-            Some(own) => self.sockets.adopt_stranger(route, own),
-            None => {
-                self.sockets.keep(route);
-                self.adopt_route(peer, route, &[]);
-            }
-        }
-        let began = self.answering.since(peer).unwrap_or(began);
-        self.link_up(link, Direction::Incoming, began);
-    }
-
     /// A link is up; it is announced unless there is a better one, or no room for it.
     pub(super) fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
         let (peer, now) = (link.peer_id(), self.clock.now());
         if self.links.count() >= self.config.peers_max && self.links.live(peer).is_none() {
-            return self.close_link(Arc::new(link), "this node has as many peers as it may");
+            return link.refuse();
         }
         // Both sides dialled at once: the link that the lower id dialled stays, on both sides.
         let winner = if self.us < peer { Direction::Outgoing } else { Direction::Incoming };
@@ -313,6 +243,7 @@ impl Driver {
             | LinkError::IdentityMismatch { .. }
             | LinkError::NotExpected
             | LinkError::Refused { .. }
+            | LinkError::Full
             | LinkError::VersionMismatch { .. } => self.unlink_session(peer, known),
         };
         let stands = self.standing.handle_link_down(self.links.count(), self.clock.now());

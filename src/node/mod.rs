@@ -13,6 +13,7 @@ pub mod stun_service;
 
 mod addresses;
 mod answering;
+mod arriving;
 mod dial;
 mod dialling;
 mod driver;

@@ -189,6 +189,12 @@ impl Link {
         CloseCode::Bye.close(&shared.connection, reason);
     }
 
+    /// Ends the link at once, because there is no room for its peer.
+    pub fn refuse(&self) {
+        self.shared.declare_end(LinkError::Full);
+        CloseCode::Full.close(&self.shared.connection, "");
+    }
+
     /// Ends the link at once, because another one to the same peer takes its place. The session goes on.
     pub fn give_way(&self) {
         self.shared.declare_end(LinkError::Replaced);

@@ -36,6 +36,8 @@ pub(in crate::node) struct Gathered {
     pub(in crate::node) nat: NatBehaviour,
     /// Whether the STUN servers have answered, or have had their time.
     pub(in crate::node) complete: bool,
+    /// Whether STUN servers were asked, and none has answered in its time.
+    pub(in crate::node) is_unanswered: bool,
 }
 
 impl Gathered {

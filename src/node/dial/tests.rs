@@ -152,6 +152,7 @@ fn gathered() -> Gathered {
         candidates: vec![candidate("198.51.100.9:5000")],
         nat: NatBehaviour::default(),
         complete: true,
+        is_unanswered: false,
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
     proto::wire::{Control, Hello, Welcome, control::Kind},
     sealing::Key,
     transport::{
-        admission::{Admission, PROOFS_MAX, Verdict, prove},
+        admission::{Admission, PROOFS_MAX, Refusal, Verdict, prove},
         frame::{FrameReader, FrameWriter, ReadFrameError},
         link::{
             error::{CloseCode, LinkError, Loss, printable, truncate},
@@ -195,7 +195,12 @@ async fn greet_dialler(
     if let Caller::Unknown(admission) = caller {
         let binding = channel_binding(connection, parties)?;
         if let Verdict::Refused(refusal) = admission.judge(peer, &hello.proofs, &binding) {
-            return Err(LinkError::Refused { reason: refusal.to_string() });
+            return Err(match refusal {
+                Refusal::NoRoom => LinkError::Full,
+                Refusal::NotListed | Refusal::NoProof | Refusal::WrongProof => {
+                    LinkError::Refused { reason: refusal.to_string() }
+                }
+            });
         }
     }
     if early_welcome(caller).is_none() {
@@ -218,7 +223,7 @@ async fn greet_dialler(
 fn early_welcome(caller: &Caller) -> Option<Welcome> {
     match caller {
         Caller::Announced(_) | Caller::Unknown(Admission::Anyone) => Some(Welcome {}),
-        Caller::Unknown(Admission::Only { .. }) => None,
+        Caller::Unknown(Admission::Only { .. } | Admission::Linked(_)) => None,
     }
 }
 
@@ -239,6 +244,7 @@ async fn or_close(
 pub(super) fn close_because(connection: &Connection, error: &LinkError) {
     match error {
         LinkError::Refused { reason } => CloseCode::Refused.close(connection, reason),
+        LinkError::Full => CloseCode::Full.close(connection, ""),
         LinkError::VersionMismatch { .. } => {
             CloseCode::Version.close(connection, &VERSION.to_string());
         }
