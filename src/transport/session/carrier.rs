@@ -29,7 +29,8 @@ pub(in crate::transport) struct Line {
 }
 
 impl Line {
-    pub(super) fn wake_all(&self) {
+    /// Wakes all of them: a session has come, or gone.
+    pub(in crate::transport) fn wake_all(&self) {
         self.to_write.notify_one();
         self.to_read.notify_one();
         self.to_say.notify_one();
