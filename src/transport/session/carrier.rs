@@ -123,7 +123,7 @@ impl Carrier {
             && let Some(frame) = frames.pop_front()
         {
             result = state.machine.handle_message(self.generation, frame);
-            replies.extend(state.take_reply(Instant::now()));
+            replies.extend(state.take_reply(Instant::now));
         }
         // A double is acknowledged again.
         let is_due = state.machine.inbound().ack_need() == AckNeed::Now;
