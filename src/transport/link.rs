@@ -1,8 +1,8 @@
 //! A link: one QUIC connection between two peers who have proved who they are and agreed to talk.
 //!
 //! It carries a [`Session`], which has the messages; without one it answers pings, and notices its end. Pure
-//! parts decide (the session's machine, `control`, `carrying`); one task moves bytes between them
-//! and the two streams of each direction (`tasks`). Resumes, acks and pings have a stream of their own, which
+//! parts decide (the session's machine, `control`, `carrying`); two tasks move bytes between them
+//! and the two streams of each direction, one that reads and one that writes (`tasks`). Resumes, acks and pings have a stream of their own, which
 //! goes before the other, so neither a consumer that stands still nor a large message delays them:
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //!  session ◀─ read_control ◀══ control stream ══ write_control ◀─ session
 //! ```
 //!
-//! The task belongs to the [`Link`]: dropping it ends everything but the session.
+//! The tasks belong to the [`Link`]: dropping it ends everything but the session.
 
 mod carrying;
 mod control;
