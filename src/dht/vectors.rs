@@ -41,10 +41,10 @@ fn record() -> PeerRecord {
         peer: identity().peer_id(),
         made_at: NOW,
         candidates: candidates(),
-        nat: NatBehaviour {
-            mapping: Some(Dependence::EndpointIndependent),
-            filtering: Some(Dependence::AddressAndPortDependent),
-        },
+        nat: NatBehaviour::new(
+            Some(Dependence::EndpointIndependent),
+            Some(Dependence::AddressAndPortDependent),
+        ),
     }
 }
 

@@ -94,7 +94,7 @@ pub fn infer(family: Family, observations: &[Observation]) -> Option<Inferred> {
         _ => allocation(&evidence),
     };
     Some(Inferred {
-        behaviour: NatBehaviour { mapping, filtering: None },
+        behaviour: NatBehaviour::new(mapping, None),
         allocation,
         public: by_agreement(&evidence.observations),
         evidence,

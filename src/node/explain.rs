@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn symmetric() -> NatBehaviour {
-        NatBehaviour { mapping: Some(Dependence::AddressAndPortDependent), filtering: None }
+        NatBehaviour::new(Some(Dependence::AddressAndPortDependent), None)
     }
 
     #[test]
