@@ -283,6 +283,10 @@ impl Discovery {
         let (socket, server) = (answer.socket, answer.server);
         let was_silent = self.observations.is_empty();
         self.note_change(answer, now);
+        let known = self.observations.iter().find(|seen| {
+            (seen.socket, seen.server, seen.reflexive) == (socket, server, answer.reflexive)
+        });
+        let since = known.map_or(answer.asked_at, |seen| seen.since);
         self.observations.retain(|seen| (seen.socket, seen.server) != (socket, server));
         self.observations.push(Observation {
             socket,
@@ -290,6 +294,7 @@ impl Discovery {
             server,
             reflexive: answer.reflexive,
             at: answer.asked_at,
+            since,
         });
         self.failing.retain(|failed| *failed != (socket, server));
         let answering = self.answering.entry(socket).or_default();

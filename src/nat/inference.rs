@@ -5,19 +5,21 @@
 //! endpoint-independent; if servers at one IP address but two ports disagree, it depends on address and
 //! port. Where the order of the ports a NAT gave out is visible, so is its way of choosing them.
 
-mod allocation;
+pub(in crate::nat) mod allocation;
 mod mapping;
+mod samples;
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+pub use self::samples::{SAMPLE_AGE_MAX, Samples};
 use self::{
-    allocation::{allocation, ports_in_order},
+    allocation::{allocation, contradicts, counted, once_in, ports_in_order},
     mapping::{by_socket, socket_mapping},
 };
 use crate::{
@@ -39,6 +41,8 @@ pub struct Observation {
     pub reflexive: SocketAddr,
     /// When it was asked. Observations of one moment are given in the order in which they were asked.
     pub at: Instant,
+    /// When this server was first asked and saw the socket there: when the mapping was made, perhaps.
+    pub since: Instant,
 }
 
 /// What can be said of the NATs between us and the servers, for one family.
@@ -48,10 +52,47 @@ pub struct Inferred {
     pub behaviour: NatBehaviour,
     /// How ports are chosen; `None` if there is no NAT, or not enough was seen.
     pub allocation: Option<PortAllocation>,
+    /// Where the NAT had got to, if it gives out ports in order.
+    pub counted: Option<Counted>,
     /// Every endpoint that was seen: those that most servers agree on first.
     pub public: Vec<SocketAddr>,
+    /// What somebody told us that Binding requests cannot show.
+    pub told: Told,
     /// What it rests on.
     pub evidence: Evidence,
+}
+
+/// Where a NAT that gives out ports in order had got to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The newest port.
+    pub port: u16,
+    /// When it was first seen.
+    pub seen_at: Instant,
+    /// Mappings that other hosts behind the NAT make in a minute, as far as they showed.
+    pub others_per_minute: u32,
+}
+
+/// What can be known of a NAT only from somebody who tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Whose datagrams come in.
+    pub filtering: Option<Dependence>,
+    /// Whether hosts behind the NAT reach each other by its public address.
+    pub hairpin: Option<Hairpin>,
+    /// How long a mapping was seen to live without a datagram.
+    pub lifetime: Option<Duration>,
+    /// An endpoint whose port is forwarded to us: anybody reaches us there.
+    pub forwarded: Option<SocketAddr>,
+}
+
+/// Whether hosts behind a NAT reach each other by its public address (RFC 4787, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hairpin {
+    /// They do.
+    Works,
+    /// They do not.
+    Missing,
 }
 
 /// What an [`Inferred`] rests on.
@@ -80,20 +121,52 @@ pub fn infer(family: Family, observations: &[Observation]) -> Option<Inferred> {
         // Sockets of one host share their NATs: the one that shows the most dependence shows the most.
         mapping = mapping.max(dependence);
     }
-    evidence.ports = ports_in_order(&evidence.observations);
+    let given = ports_in_order(&evidence.observations);
+    evidence.ports = given.iter().map(|(port, _)| *port).collect();
     let allocation = match mapping {
         Some(Dependence::None) => None,
-        _ => allocation(&evidence),
+        _ => allocation(mapping, &evidence, &given),
     };
+    let mut behaviour = NatBehaviour::new(mapping, None);
+    if behaviour.has_dependent_mapping() {
+        behaviour.allocation = allocation;
+    }
     Some(Inferred {
-        behaviour: NatBehaviour::new(mapping, None),
+        behaviour,
         allocation,
+        counted: counted(allocation, &given),
         public: by_agreement(&evidence.observations),
+        told: Told::default(),
         evidence,
     })
 }
 
 impl Inferred {
+    /// The same with what somebody told us. Who reaches us at a forwarded port needs no guessing, however
+    /// the NAT maps what we send ourselves.
+    #[must_use]
+    pub fn with(mut self, told: Told) -> Self {
+        let forwarded = told.forwarded.map(|_| Dependence::EndpointIndependent);
+        self.behaviour.filtering = forwarded.or(told.filtering);
+        if let Some(endpoint) = told.forwarded {
+            self.public.retain(|seen| *seen != endpoint);
+            self.public.insert(0, endpoint);
+        }
+        self.told = told;
+        self
+    }
+
+    /// Whether a peer that saw us at `observed` saw what, by all this, cannot be.
+    pub fn is_contradicted_by(&self, observed: SocketAddr) -> bool {
+        match (self.behaviour.mapping, self.allocation) {
+            (Some(Dependence::None | Dependence::EndpointIndependent), _) => {
+                !self.public.contains(&observed)
+            }
+            (Some(_), Some(allocation)) => contradicts(allocation, self.counted, observed),
+            (Some(_), None) | (None, _) => false,
+        }
+    }
+
     /// The endpoints worth telling a peer, best first.
     ///
     /// With a dependent mapping none of them leads to us, but a peer that probes one opens its own
@@ -102,11 +175,13 @@ impl Inferred {
         if !self.behaviour.has_dependent_mapping() {
             return self.public.clone();
         }
+        let forwarded = self.told.forwarded;
         let mut newest = BTreeMap::new();
         for observation in &self.evidence.observations {
             newest.insert(observation.reflexive.ip(), observation.reflexive);
         }
-        newest.into_values().collect()
+        let newest = newest.into_values().filter(|endpoint| Some(*endpoint) != forwarded);
+        forwarded.into_iter().chain(newest).collect()
     }
 }
 
@@ -169,12 +244,19 @@ impl fmt::Display for Inferred {
             more => write!(f, " and {more} more")?,
         }
         write!(f, ": {}", self.behaviour)?;
-        match self.allocation {
+        if let Some(allocation) = self.allocation {
+            write!(f, ", {allocation}")?;
+        }
+        if let Some(PortAllocation::Block { low, high }) = self.allocation {
+            write!(f, ", by chance once in {}", once_in(evidence.ports.len(), low, high))?;
+        }
+        match self.counted {
+            Some(Counted { others_per_minute: 1.., .. }) => f.write_str(", others in between")?,
+            Some(_) | None => {}
+        }
+        match self.told.forwarded {
+            Some(endpoint) => write!(f, ", {endpoint} forwarded to us")?,
             None => {}
-            Some(PortAllocation::Preserving) => f.write_str(", ports preserved")?,
-            Some(PortAllocation::Sequential { step }) => write!(f, ", ports in steps of {step}")?,
-            Some(PortAllocation::Block { low, high }) => write!(f, ", ports within {low}–{high}")?,
-            Some(PortAllocation::Random) => f.write_str(", ports without order")?,
         }
         match evidence.outvoted_servers.len() {
             0 => Ok(()),

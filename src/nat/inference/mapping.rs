@@ -25,8 +25,16 @@ pub(super) fn by_socket(observations: &[Observation]) -> BTreeMap<SocketIndex, V
 pub(super) fn socket_mapping(
     observations: &[Observation],
 ) -> (Option<Dependence>, Vec<SocketAddr>) {
-    if observations.iter().all(|observation| observation.reflexive == observation.local) {
-        return (Some(Dependence::None), vec![]);
+    let is_where_it_is = |seen: &&Observation| seen.reflexive == seen.local;
+    let elsewhere: Vec<SocketAddr> = observations
+        .iter()
+        .filter(|seen| !is_where_it_is(seen))
+        .map(|observation| observation.server)
+        .collect();
+    // A NAT changes what every server sees: one that sees a host elsewhere than most do is wrong, or the
+    // way to it is odd. Such a host is public all the same, and must not be taken for NATed.
+    if elsewhere.len().saturating_mul(2) <= observations.len().saturating_sub(elsewhere.len()) {
+        return (Some(Dependence::None), elsewhere);
     }
     let pairs = || {
         observations.iter().enumerate().flat_map(|(index, one)| {
