@@ -1,0 +1,167 @@
+//! Every pair of NATs, twenty times each: which path opens, how fast, for how many datagrams.
+//!
+//! `cargo nextest run --lib nat::engine::table --no-capture` prints the tables, in round trips of 80 ms
+//! from when the offer was read until both sides have a path.
+
+use std::time::Duration;
+
+use super::{
+    Openers,
+    world::{ALICE, BOB, RTT, World},
+};
+use crate::lab::{Nat, Ports};
+
+const SEEDS: u64 = 20;
+
+/// What twenty worlds of one pair came to.
+struct Row {
+    opened: usize,
+    median: Duration,
+    worst: Duration,
+    /// Of the busier side, in the median and the worst world.
+    datagrams: [u64; 2],
+}
+
+fn home() -> Nat {
+    Nat::home()
+}
+
+fn sequential(step: u16, others_per_s: u32) -> Nat {
+    Nat { others_per_s, ..Nat::symmetric(Ports::Sequential { step }) }
+}
+
+fn random() -> Nat {
+    Nat::symmetric(Ports::Random)
+}
+
+fn block(size: u16) -> Nat {
+    Nat::symmetric(Ports::Block { size })
+}
+
+/// Lets `alice` make an offer to `bob` in twenty worlds, and prints the row.
+fn try_pair(name: &str, alice: &[Nat], bob: &[Nat]) -> Row {
+    let mut times = vec![];
+    let mut datagrams = vec![];
+    for seed in 1..=SEEDS {
+        let mut world = World::new(seed, alice, bob, Openers::Loud);
+        world.run(15);
+        let sent = world.datagrams().into_iter().max().unwrap();
+        datagrams.push(sent);
+        assert!(sent <= 2_200, "{name}, seed {seed}: {sent} datagrams");
+        if let Some(took) = world.took() {
+            assert!(world.alices_path_carries_data(), "{name}, seed {seed}");
+            times.push(took);
+        }
+    }
+    times.sort_unstable();
+    datagrams.sort_unstable();
+    let opened = times.len();
+    let row = Row {
+        opened,
+        median: times.get(opened / 2).copied().unwrap_or(Duration::MAX),
+        worst: times.last().copied().unwrap_or(Duration::MAX),
+        datagrams: [datagrams[datagrams.len() / 2], *datagrams.last().unwrap()],
+    };
+    println!(
+        "{name:<44} {opened:>2}/{SEEDS}  median {:>5.2} RTT  worst {:>6.2} RTT  datagrams {:>4}, worst {:>4}",
+        in_rtts(row.median),
+        in_rtts(row.worst),
+        row.datagrams[0],
+        row.datagrams[1],
+    );
+    row
+}
+
+fn in_rtts(took: Duration) -> f64 {
+    if took == Duration::MAX { f64::NAN } else { took.as_secs_f64() / RTT.as_secs_f64() }
+}
+
+/// Both ways round.
+fn try_both(name: &str, one: Nat, other: Nat) -> [Row; 2] {
+    [
+        try_pair(&format!("{name}, offered by the first"), &[one], &[other]),
+        try_pair(&format!("{name}, offered by the second"), &[other], &[one]),
+    ]
+}
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+#[test]
+fn plain_pairs_open_as_fast_as_ever() {
+    for (name, one, other) in [
+        ("home × home", home(), home()),
+        ("home × carrier", home(), Nat::cgnat()),
+        ("full cone × random", Nat::full_cone(), random()),
+        ("address-restricted × random", Nat::address_restricted(), random()),
+    ] {
+        for row in try_both(name, one, other) {
+            assert_eq!(row.opened, 20, "{name}");
+            assert!(row.worst <= 3 * RTT, "{name}: {:?}", row.worst);
+            assert!(row.datagrams[1] <= 100, "{name}");
+        }
+    }
+}
+
+#[test]
+fn independent_meets_random() {
+    for row in try_both("home × random", home(), random()) {
+        assert_eq!(row.opened, 20);
+        assert!(row.median < MS(1_000) && row.worst < MS(6_000), "{:?}", row.worst);
+    }
+}
+
+#[test]
+fn independent_meets_ports_in_order() {
+    for (step, others) in [(1, 0), (1, 5), (2, 20), (4, 5)] {
+        let name = format!("home × in order, step {step}, {others} others/s");
+        for row in try_both(&name, home(), sequential(step, others)) {
+            assert_eq!(row.opened, 20, "{name}");
+            assert!(row.median <= 5 * RTT, "{name}: {:?}", row.median);
+        }
+    }
+}
+
+#[test]
+fn ports_in_order_meet_ports_in_order() {
+    for (step, others) in [(1, 0), (1, 5), (2, 10)] {
+        let name = format!("in order × in order, step {step}, {others} others/s");
+        let row = try_pair(&name, &[sequential(step, others)], &[sequential(1, others)]);
+        assert_eq!(row.opened, 20, "{name}");
+        assert!(row.median <= 10 * RTT, "{name}: {:?}", row.median);
+    }
+}
+
+#[test]
+fn independent_meets_a_block() {
+    for size in [512, 1_024, 2_048] {
+        for row in try_both(&format!("home × block of {size}"), home(), block(size)) {
+            assert_eq!(row.opened, 20);
+            assert!(row.median < MS(1_000) && row.worst < MS(6_000));
+        }
+    }
+}
+
+#[test]
+fn two_blocks_meet() {
+    let row = try_pair("block of 1,024 × block of 1,024", &[block(1_024)], &[block(1_024)]);
+    assert!(row.opened >= 18, "{}", row.opened);
+    assert!(row.worst < MS(10_000));
+}
+
+#[test]
+fn ports_in_order_meet_a_block() {
+    for row in try_both("in order × block of 1,024", sequential(1, 5), block(1_024)) {
+        assert!(row.opened >= 18, "{}", row.opened);
+    }
+}
+
+#[test]
+fn two_random_nats_are_told_at_once_that_there_is_no_way() {
+    for (one, other) in [(random(), random()), (sequential(1, 5), random()), (block(512), random())]
+    {
+        let mut world = World::new(1, &[one], &[other], Openers::Loud);
+        world.run(1);
+        assert!(world.hosts[ALICE].incompatible && world.hosts[BOB].incompatible);
+        assert!(world.datagrams().iter().all(|sent| *sent < 60), "{:?}", world.datagrams());
+    }
+}
