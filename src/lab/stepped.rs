@@ -129,3 +129,30 @@ impl SteppedInternet {
         self.0.counters(host)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Fate;
+
+    #[test]
+    fn a_datagram_with_few_hops_opens_its_own_nat_and_does_not_get_to_the_other() {
+        let mut world = SteppedInternet::new(Seed(1));
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let alice = world.host(&[(Nat::home(), vec![ip("203.0.113.1")])], ip("192.168.1.2"));
+        let bob = world.host(&[], ip("203.0.113.2"));
+        let (at_alice, at_bob) = (world.bind(alice, 5000), world.bind(bob, 6000));
+        let send = |world: &mut SteppedInternet, socket, to: &str, hops| {
+            world.send(socket, to.parse().unwrap(), b"hello".to_vec(), hops, Duration::ZERO);
+            while let Some(due) = world.poll_timeout() {
+                world.handle_timeout(due);
+            }
+            world.poll_heard().map(|heard| heard.socket)
+        };
+        assert_eq!(send(&mut world, at_bob, "203.0.113.1:5000", None), None);
+        assert_eq!(send(&mut world, at_alice, "203.0.113.2:6000", Some(5)), None);
+        assert_eq!(world.counters(alice).count(Fate::Expired), 1);
+        assert_eq!(send(&mut world, at_bob, "203.0.113.1:5000", None), Some(at_alice));
+        assert_eq!(send(&mut world, at_alice, "203.0.113.2:6000", Some(10)), Some(at_bob));
+    }
+}

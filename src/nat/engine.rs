@@ -41,7 +41,9 @@ use crate::{
 /// Without a path, something changes at least this often.
 pub const STEP: Duration = Duration::from_secs(3);
 
-/// How long quiet openers are tried after loud ones: longer than a router sulks (5 s are usual).
+/// How long the peer's router is left in peace after loud openers: longer than one sulks (5 s are usual).
+///
+/// Quiet openers keep our own NAT open meanwhile.
 const QUIET_TIME: Duration = Duration::from_secs(6);
 
 /// Routers that a quiet opener may cross: more than there are between a host and the NATs in front of
@@ -67,7 +69,7 @@ pub struct Engine {
     theirs: Peer,
     peer_begins: Instant,
     allowance: u32,
-    openers: Openers,
+    loudness: Loudness,
     /// The volley that there is to be, and when.
     planned: Option<(Order, Instant)>,
     volley: Option<Volley>,
@@ -84,6 +86,17 @@ struct Peer {
     forecast: Option<Forecast>,
     address: Option<Address>,
     candidates: Vec<Candidate>,
+}
+
+/// How far our probes to the peer's own addresses get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loudness {
+    /// To the peer.
+    Loud,
+    /// Pings through our own NATs only, until the peer is heard.
+    QuietUntilHeard,
+    /// None any further, heard or not: a router that was disturbed forgets.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -122,11 +135,14 @@ impl Engine {
             theirs,
             peer_begins: setup.peer_begins,
             allowance: setup.allowance,
-            openers: setup.openers,
+            loudness: match (setup.openers, setup.side) {
+                (Openers::Quiet, Side::Initiator) => Loudness::QuietUntilHeard,
+                (Openers::Loud, _) | (Openers::Quiet, Side::Responder) => Loudness::Loud,
+            },
             planned: None,
             volley: None,
             extra: BTreeSet::new(),
-            state: State::Trying { next_step: now + step(setup.openers) },
+            state: State::Trying { next_step: now + STEP },
             outputs: VecDeque::new(),
         };
         engine.plan(now);
@@ -165,7 +181,7 @@ impl Engine {
         self.theirs.candidates = candidates.to_vec();
         self.punch.restart(candidates, deadline, now);
         if !matches!(self.state, State::Trying { .. }) {
-            self.state = State::Trying { next_step: now + step(self.openers) };
+            self.state = State::Trying { next_step: now + STEP };
         }
     }
 
@@ -315,14 +331,15 @@ impl Engine {
             self.state = State::Trying { next_step: now + STEP };
             return;
         };
-        self.openers = match self.openers {
-            Openers::Loud => {
+        let (loudness, time) = match self.loudness {
+            Loudness::Loud => {
                 self.outputs.push_back(Output::Trying(quiet));
-                Openers::Quiet
+                (Loudness::Silent, QUIET_TIME)
             }
-            Openers::Quiet => Openers::Loud,
+            Loudness::QuietUntilHeard | Loudness::Silent => (Loudness::Loud, STEP),
         };
-        self.state = State::Trying { next_step: now + step(self.openers) };
+        self.loudness = loudness;
+        self.state = State::Trying { next_step: now + time };
     }
 
     /// Makes the parts' outputs our own.
@@ -339,7 +356,7 @@ impl Engine {
         while let Some(output) = self.punch.poll_output() {
             match output {
                 punch::Output::Transmit { path, probe } => {
-                    let hops = self.hops(&probe, path.socket);
+                    let hops = self.hops(&probe, path.remote);
                     self.outputs.push_back(Output::Transmit { path, probe, hops });
                 }
                 punch::Output::Heard { path } => self.outputs.push_back(Output::Heard { path }),
@@ -362,18 +379,16 @@ impl Engine {
         }
     }
 
-    /// The hops that a probe may make, if not as many as usual: only what is to open our own NAT stays on
-    /// this side, and only until the peer was heard.
-    fn hops(&self, probe: &Probe, socket: SocketIndex) -> Option<u8> {
-        let is_silent = self.punch.facts().heard.is_empty();
-        match (self.openers, probe) {
-            (Openers::Quiet, Probe::Ping { .. })
-                if is_silent && self.side == Side::Initiator && !self.extra.contains(&socket) =>
-            {
-                Some(QUIET_HOPS)
-            }
-            (Openers::Quiet | Openers::Loud, _) => None,
-        }
+    /// The hops that a probe may make, if not as many as usual. Guessed ports were never disturbed.
+    fn hops(&self, probe: &Probe, remote: SocketAddr) -> Option<u8> {
+        let is_named = self.theirs.candidates.iter().any(|known| known.address == remote);
+        let is_quiet = match (self.loudness, probe) {
+            (Loudness::Loud, _) => false,
+            (Loudness::QuietUntilHeard, Probe::Ping { .. }) => self.punch.facts().heard.is_empty(),
+            (Loudness::QuietUntilHeard, Probe::Pong { .. }) => false,
+            (Loudness::Silent, _) => true,
+        };
+        (is_named && is_quiet).then_some(QUIET_HOPS)
     }
 
     fn settle(&mut self, opened: Opened, now: Instant) {
@@ -406,13 +421,6 @@ fn announce(plan: Plan) -> Output {
         | Method::Simultaneous
         | Method::Volley(_)
         | Method::QuietOpeners => Output::Trying(plan),
-    }
-}
-
-fn step(openers: Openers) -> Duration {
-    match openers {
-        Openers::Loud => STEP,
-        Openers::Quiet => QUIET_TIME,
     }
 }
 

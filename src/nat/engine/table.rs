@@ -9,7 +9,13 @@ use super::{
     Openers,
     world::{ALICE, BOB, RTT, World},
 };
-use crate::lab::{Nat, Ports};
+use crate::{
+    lab::{
+        Filtering, Mapping, Nat, Ports, Verdict,
+        oracle::{self, Guess},
+    },
+    nat::strategy::{Aim, Method, Order},
+};
 
 const SEEDS: u64 = 20;
 
@@ -164,4 +170,127 @@ fn two_random_nats_are_told_at_once_that_there_is_no_way() {
         assert!(world.hosts[ALICE].incompatible && world.hosts[BOB].incompatible);
         assert!(world.datagrams().iter().all(|sent| *sent < 60), "{:?}", world.datagrams());
     }
+}
+
+/// Every kind of mapping, filtering and allocation that makes a difference.
+fn all_kinds() -> Vec<(&'static str, Nat)> {
+    let by_address = |ports| Nat { mapping: Mapping::AddressDependent, ..Nat::symmetric(ports) };
+    vec![
+        ("full cone", Nat::full_cone()),
+        ("address-restricted", Nat::address_restricted()),
+        ("home", home()),
+        ("home, random ports", Nat { ports: Ports::Random, ..home() }),
+        ("carrier", Nat::cgnat()),
+        ("by address, random", by_address(Ports::Random)),
+        ("by address, in order", by_address(Ports::Sequential { step: 1 })),
+        ("in order", sequential(1, 2)),
+        ("block of 1,024", block(1_024)),
+        ("random", random()),
+        ("random, open filter", Nat { filtering: Filtering::EndpointIndependent, ..random() }),
+    ]
+}
+
+/// Lets every pair that begins with `index` try, and compares with the oracle: what it calls plain opens
+/// in all worlds and soon; what takes prediction or a birthday opens in nearly all, by a plan of ours
+/// that guesses what the oracle says has to be guessed; where there is no way, both are told so.
+fn try_all_with(index: usize) {
+    let kinds = all_kinds();
+    let (first, one) = kinds[index];
+    for (second, other) in kinds {
+        let name = format!("{first} × {second}");
+        let opening = oracle::opening(&[one], &[other]);
+        let row = try_pair(&name, &[one], &[other]);
+        match opening.verdict {
+            Verdict::Plain => {
+                assert_eq!(row.opened, 20, "{name}");
+                assert!(row.worst <= 3 * RTT && row.datagrams[1] <= 600, "{name}");
+            }
+            Verdict::NeedsPrediction => {
+                assert!(row.opened >= 18 && row.median <= MS(2_000), "{name}");
+            }
+            Verdict::NeedsBirthday => {
+                assert!(row.opened >= 18 && row.median <= MS(2_000), "{name}");
+            }
+            Verdict::Impossible => assert_eq!(row.opened, 0, "{name}"),
+        }
+        let mut world = World::new(1, &[one], &[other], Openers::Loud);
+        world.run(1);
+        for (who, guess) in [(ALICE, opening.of_b), (BOB, opening.of_a)] {
+            let host = &world.hosts[who];
+            assert_eq!(host.incompatible, opening.verdict == Verdict::Impossible, "{name}");
+            if opening.verdict > Verdict::Plain && opening.verdict < Verdict::Impossible {
+                let methods: Vec<Method> = host.plans.iter().map(|plan| plan.method).collect();
+                assert!(
+                    methods.iter().any(|method| guesses(*method, guess)),
+                    "{name}: {methods:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Whether a method of ours guesses what has to be guessed of the other side.
+fn guesses(method: Method, guess: Guess) -> bool {
+    match (method, guess) {
+        (Method::Volley(Order { aim: Aim::Endpoint, .. }), Guess::Nothing)
+        | (Method::Volley(Order { aim: Aim::Next { .. }, .. }), Guess::Next)
+        | (Method::Volley(Order { aim: Aim::Block { .. }, .. }), Guess::InBlock)
+        | (Method::Volley(Order { aim: Aim::Anywhere, .. }), Guess::Random) => true,
+        (_, _) => false,
+    }
+}
+
+#[test]
+fn a_full_cone_meets_all_that_the_oracle_says() {
+    try_all_with(0);
+}
+
+#[test]
+fn an_address_restricted_nat_meets_all_that_the_oracle_says() {
+    try_all_with(1);
+}
+
+#[test]
+fn a_home_meets_all_that_the_oracle_says() {
+    try_all_with(2);
+}
+
+#[test]
+fn a_home_with_random_ports_meets_all_that_the_oracle_says() {
+    try_all_with(3);
+}
+
+#[test]
+fn a_carrier_meets_all_that_the_oracle_says() {
+    try_all_with(4);
+}
+
+#[test]
+fn a_random_nat_by_address_meets_all_that_the_oracle_says() {
+    try_all_with(5);
+}
+
+#[test]
+fn a_nat_in_order_by_address_meets_all_that_the_oracle_says() {
+    try_all_with(6);
+}
+
+#[test]
+fn a_nat_in_order_meets_all_that_the_oracle_says() {
+    try_all_with(7);
+}
+
+#[test]
+fn a_block_meets_all_that_the_oracle_says() {
+    try_all_with(8);
+}
+
+#[test]
+fn a_random_nat_meets_all_that_the_oracle_says() {
+    try_all_with(9);
+}
+
+#[test]
+fn a_random_nat_with_an_open_filter_meets_all_that_the_oracle_says() {
+    try_all_with(10);
 }
