@@ -12,7 +12,7 @@ use super::{
     nat::Nat,
     network::Network,
     sockets::Binding,
-    topology::{HostId, Place},
+    topology::{HostId, Node, Place},
     trace::Counters,
 };
 
@@ -66,6 +66,11 @@ impl SteppedInternet {
     /// Sets the one-way delay across the public internet, on top of the links'.
     pub fn set_core_delay(&mut self, delay: Duration) {
         self.0.core_delay = delay;
+    }
+
+    /// Sets which part of the datagrams is lost on a host's own link, in either direction.
+    pub fn set_loss(&mut self, host: HostId, fraction: f64) {
+        self.0.wire(Node::Host(host)).link.loss = fraction;
     }
 
     /// Opens a socket on all addresses of a host. Port 0 takes the lowest free one from 49152 on.

@@ -146,9 +146,10 @@ impl Inferred {
     /// the NAT maps what we send ourselves.
     #[must_use]
     pub fn with(mut self, told: Told) -> Self {
-        let forwarded = told.forwarded.map(|_| Dependence::EndpointIndependent);
-        self.behaviour.filtering = forwarded.or(told.filtering);
+        self.behaviour.filtering = told.filtering;
         if let Some(endpoint) = told.forwarded {
+            let everybody = Some(Dependence::EndpointIndependent);
+            self.behaviour = NatBehaviour::new(everybody, everybody);
             self.public.retain(|seen| *seen != endpoint);
             self.public.insert(0, endpoint);
         }
@@ -175,13 +176,11 @@ impl Inferred {
         if !self.behaviour.has_dependent_mapping() {
             return self.public.clone();
         }
-        let forwarded = self.told.forwarded;
         let mut newest = BTreeMap::new();
         for observation in &self.evidence.observations {
             newest.insert(observation.reflexive.ip(), observation.reflexive);
         }
-        let newest = newest.into_values().filter(|endpoint| Some(*endpoint) != forwarded);
-        forwarded.into_iter().chain(newest).collect()
+        newest.into_values().collect()
     }
 }
 

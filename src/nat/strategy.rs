@@ -160,13 +160,20 @@ impl Plan {
     }
 }
 
+/// Whether anybody who knows the address gets in, and is answered from there.
 fn is_open(nat: &NatBehaviour) -> bool {
-    nat.mapping == Some(Dependence::None)
-        || matches!(nat.filtering, Some(Dependence::None | Dependence::EndpointIndependent))
+    let lets_anybody_in =
+        matches!(nat.filtering, Some(Dependence::None | Dependence::EndpointIndependent));
+    nat.mapping == Some(Dependence::None) || (lets_anybody_in && !nat.has_dependent_mapping())
 }
 
 fn lets_any_port_in(nat: &NatBehaviour) -> bool {
-    is_open(nat) || nat.filtering == Some(Dependence::AddressDependent)
+    match nat.filtering {
+        Some(Dependence::None | Dependence::EndpointIndependent | Dependence::AddressDependent) => {
+            true
+        }
+        Some(Dependence::AddressAndPortDependent) | None => false,
+    }
 }
 
 fn why_direct(theirs: &NatBehaviour) -> &'static str {

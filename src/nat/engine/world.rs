@@ -71,6 +71,8 @@ enum Deed {
     Begin,
     /// Alice reads Bob's answer.
     Answer,
+    /// Datagrams get lost from now on.
+    Lose(f64),
 }
 
 impl World {
@@ -133,6 +135,11 @@ impl World {
         world.at(OFFER_AT, Deed::Offer);
         world.at(OFFER_AT + ONE_WAY, Deed::Read);
         world
+    }
+
+    /// Loses this part of all datagrams on their way, from the offer on.
+    pub(super) fn lose(&mut self, fraction: f64) {
+        self.at(OFFER_AT, Deed::Lose(fraction));
     }
 
     /// Lets time pass until both have a path, or it is this late after Bob has read the offer.
@@ -327,6 +334,11 @@ impl World {
                     self.at(self.now + RTT + ONE_WAY, Deed::Answer);
                 }
                 self.at(begins, Deed::Begin);
+            }
+            Deed::Lose(fraction) => {
+                for host in &self.hosts {
+                    self.internet.set_loss(host.id, fraction / 2.0);
+                }
             }
             Deed::Begin => self.begin(BOB, Side::Responder),
             Deed::Answer => {

@@ -27,7 +27,7 @@ const IN_ORDER: PortAllocation = Sequential { step: 2 };
 #[test]
 fn whoever_has_no_nat_or_no_filter_is_dialled_and_nothing_else() {
     let public = party(Dependence::None, None, 2);
-    let mut forwarded = symmetric(Random);
+    let mut forwarded = party(EndpointIndependent, None, 2);
     forwarded.nat.filtering = Some(EndpointIndependent);
     for open in [public, forwarded] {
         for other in [home(), symmetric(Random)] {
