@@ -84,7 +84,7 @@ pub struct Engine {
 struct Peer {
     party: Party,
     forecast: Option<Forecast>,
-    address: Option<Address>,
+    addresses: Vec<Address>,
     candidates: Vec<Candidate>,
 }
 
@@ -118,13 +118,13 @@ impl Engine {
     pub fn new(setup: Setup, now: Instant) -> Self {
         let main = setup.punch.sockets.iter().find(|socket| {
             let family = Family::of(socket.local.ip());
-            setup.address.as_ref().is_some_and(|address| family == Family::of(address.ip()))
+            setup.addresses.first().is_some_and(|address| family == Family::of(address.ip()))
         });
-        let main = main.or(setup.punch.sockets.first()).map(|socket| socket.index);
+        let main = main.or_else(|| setup.punch.sockets.first()).map(|socket| socket.index);
         let theirs = Peer {
             party: setup.theirs,
             forecast: setup.forecast,
-            address: setup.address,
+            addresses: setup.addresses,
             candidates: setup.punch.candidates.clone(),
         };
         let mut engine = Self {
@@ -150,17 +150,19 @@ impl Engine {
     }
 
     /// Takes in what the peer has told of itself since: its answer to the offer, a fresher record, a second
-    /// witness of its address.
+    /// witness of its address. Without addresses, those known so far stay.
     pub fn handle_news(
         &mut self,
         theirs: Party,
         forecast: Option<Forecast>,
-        address: Option<Address>,
+        addresses: Vec<Address>,
         now: Instant,
     ) {
         self.theirs.party = theirs;
         self.theirs.forecast = forecast.or(self.theirs.forecast);
-        self.theirs.address = address.or(self.theirs.address.take());
+        if !addresses.is_empty() {
+            self.theirs.addresses = addresses;
+        }
         self.peer_begins = self.peer_begins.min(now);
         if matches!(self.state, State::Trying { .. }) {
             self.plan(now);
@@ -307,7 +309,7 @@ impl Engine {
 
     fn begin_volley(&mut self, order: Order, now: Instant, entropy: &mut Entropy) {
         let (State::Trying { .. }, Some(main)) = (&self.state, self.main) else { return };
-        let Some(address) = self.theirs.address.clone() else { return };
+        let addresses = self.theirs.addresses.clone();
         let endpoints = self.theirs.candidates.iter().map(|candidate| candidate.address).collect();
         if let Some(before) = self.volley.take() {
             self.allowance = self.allowance.saturating_sub(before.sent());
@@ -315,7 +317,7 @@ impl Engine {
         let setup = volley::Setup {
             order,
             main,
-            address,
+            addresses,
             endpoints,
             forecast: self.theirs.forecast,
             allowance: self.allowance,
@@ -347,7 +349,7 @@ impl Engine {
         while let Some(output) = self.volley.as_mut().and_then(Volley::poll_output) {
             match output {
                 volley::Output::OpenSocket => {
-                    let family = self.theirs.address.as_ref().map(|at| Family::of(at.ip()));
+                    let family = self.theirs.addresses.first().map(|at| Family::of(at.ip()));
                     self.outputs.extend(family.map(|family| Output::OpenSocket { family }));
                 }
                 volley::Output::Ping(path) => self.punch.guess(path, now, entropy),

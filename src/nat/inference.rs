@@ -23,9 +23,10 @@ use self::{
     mapping::{by_socket, socket_mapping},
 };
 use crate::{
-    behaviour::{Dependence, NatBehaviour, PortAllocation},
+    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
     datagram::{Family, SocketIndex},
     nat::distance::{Distance, is_shared},
+    time::UnixMillis,
 };
 
 /// One answer of one server about one socket.
@@ -71,6 +72,19 @@ pub struct Counted {
     pub seen_at: Instant,
     /// Mappings that other hosts behind the NAT make in a minute, as far as they showed.
     pub others_per_minute: u32,
+}
+
+impl Counted {
+    /// The same as peers are told, with wall-clock time: `now` is `unix`.
+    pub fn to_counter(self, now: Instant, unix: UnixMillis) -> PortCounter {
+        let age = now.saturating_duration_since(self.seen_at).as_millis();
+        let age = u64::try_from(age).unwrap_or(u64::MAX);
+        PortCounter {
+            port: self.port,
+            seen_at: UnixMillis(unix.0.saturating_sub(age)),
+            others_per_minute: self.others_per_minute,
+        }
+    }
 }
 
 /// What can be known of a NAT only from somebody who tried.
@@ -249,13 +263,11 @@ impl fmt::Display for Inferred {
         if let Some(PortAllocation::Block { low, high }) = self.allocation {
             write!(f, ", by chance once in {}", once_in(evidence.ports.len(), low, high))?;
         }
-        match self.counted {
-            Some(Counted { others_per_minute: 1.., .. }) => f.write_str(", others in between")?,
-            Some(_) | None => {}
+        if self.counted.is_some_and(|counted| counted.others_per_minute > 0) {
+            f.write_str(", others in between")?;
         }
-        match self.told.forwarded {
-            Some(endpoint) => write!(f, ", {endpoint} forwarded to us")?,
-            None => {}
+        if let Some(endpoint) = self.told.forwarded {
+            write!(f, ", {endpoint} forwarded to us")?;
         }
         match evidence.outvoted_servers.len() {
             0 => Ok(()),

@@ -118,7 +118,7 @@ impl Comb {
             self.position = 0;
         }
         // The passes divide a tooth ever finer, as the digits of their number turned round do.
-        let shift = u64::from(self.pass.reverse_bits()) * u64::from(self.tooth) >> 32;
+        let shift = (u64::from(self.pass.reverse_bits()) * u64::from(self.tooth)) >> 32;
         if self.pass >= self.tooth.next_power_of_two() {
             return None;
         }

@@ -65,6 +65,9 @@ pub const DATAGRAMS_PER_ATTEMPT_MAX: u32 = 2_048;
 /// would send to one address that it names.
 pub const UNPROVED_MAX: u32 = 40;
 
+/// Addresses of one peer that a volley goes to: with each, the chance of every datagram shrinks.
+pub const ADDRESSES_MAX: usize = 2;
+
 /// Time from one round of a crowd to the next, at other ports: a round trip and what loss may cost.
 const ROUND_PAUSE: Duration = Duration::from_millis(700);
 
@@ -98,9 +101,10 @@ pub struct Setup {
     pub order: Order,
     /// The socket that sprays, if the order asks for no crowd.
     pub main: SocketIndex,
-    /// Where the peer is.
-    pub address: Address,
-    /// The peer's endpoints at that address, best first.
+    /// Where the peer is: one address, or some of those that its NAT spreads mappings over. Of these,
+    /// [`ADDRESSES_MAX`] are tried.
+    pub addresses: Vec<Address>,
+    /// The peer's endpoints at those addresses, best first.
     pub endpoints: Vec<SocketAddr>,
     /// Where its NAT had got to, if it counts.
     pub forecast: Option<Forecast>,
@@ -150,10 +154,12 @@ enum Kind {
 impl Volley {
     /// Begins at once: [`Self::poll_timeout`] is `now`.
     pub fn new(setup: Setup, now: Instant, entropy: &mut Entropy) -> Self {
-        let (ip, limit) = match setup.address {
-            Address::Proved(proved) => (proved.ip(), DATAGRAMS_PER_ATTEMPT_MAX),
-            Address::Claimed(ip) => (ip, UNPROVED_MAX),
-        };
+        let limits = setup.addresses.iter().map(|address| match address {
+            Address::Proved(_) => DATAGRAMS_PER_ATTEMPT_MAX,
+            Address::Claimed(_) => UNPROVED_MAX,
+        });
+        let limit = limits.min().unwrap_or(0);
+        let ips = setup.addresses.iter().take(ADDRESSES_MAX).map(Address::ip).collect();
         let order = setup.order;
         let kind = if order.crowd == 0 { Kind::Spray } else { Kind::Crowd };
         let datagrams_left = setup.allowance.min(limit);
@@ -163,7 +169,7 @@ impl Volley {
             opening: 0,
             crowd: vec![],
             kind,
-            targets: Targets::new(order, ip, setup.endpoints, setup.forecast, entropy),
+            targets: Targets::new(order, ips, setup.endpoints, setup.forecast, entropy),
             target: None,
             datagrams_left,
             next_slot: Some(now),

@@ -26,8 +26,8 @@ pub struct Setup {
     pub theirs: Party,
     /// Where the peer's NAT had got to, if it counts and the peer said so.
     pub forecast: Option<Forecast>,
-    /// Where a volley may go; none is fired without.
-    pub address: Option<Address>,
+    /// Where a volley may go: the peer's public addresses, all of one family. None is fired without.
+    pub addresses: Vec<Address>,
     /// When the peer will have read our offer and begins too: half a round trip from now over a helper,
     /// a second or so by its inbox.
     pub peer_begins: Instant,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     lab::{
-        Filtering, Mapping, Nat, Ports, Verdict,
+        Filtering, Mapping, Nat, Pooling, Ports, Verdict,
         oracle::{self, Guess},
     },
     nat::strategy::{Aim, Method, Order},
@@ -113,6 +113,15 @@ fn independent_meets_random() {
     for row in try_both("home × random", home(), random()) {
         assert_eq!(row.opened, 20);
         assert!(row.median < MS(1_000) && row.worst < MS(6_000), "{:?}", row.worst);
+    }
+}
+
+#[test]
+fn independent_meets_random_spread_over_two_addresses() {
+    let pooled = Nat { pooling: Pooling::Arbitrary, ..random() };
+    for row in try_both("home × random on two addresses", home(), pooled) {
+        assert_eq!(row.opened, 20);
+        assert!(row.median < MS(2_000) && row.worst < MS(8_000), "{:?}", row.worst);
     }
 }
 

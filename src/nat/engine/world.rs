@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     candidate::CandidateKind,
     datagram::{BoundSocket, Path},
-    lab::{HostId, Nat, Seed, SocketId, SteppedInternet},
+    lab::{HostId, Nat, Pooling, Seed, SocketId, SteppedInternet},
     nat::{
         inference::{Inferred, Observation, infer},
         proved::{Proved, Witness},
@@ -94,8 +94,12 @@ impl World {
                 _ => IpAddr::from([100, 64, level, number]),
             };
             let levels = (0..u8::try_from(nats.len()).unwrap()).rev();
+            let addresses = |nat: &Nat, level| match nat.pooling {
+                Pooling::Paired => vec![public(level)],
+                Pooling::Arbitrary => vec![public(level), IpAddr::from([198, 51, 101, number])],
+            };
             let chain: Vec<_> =
-                nats.iter().zip(levels).map(|(nat, level)| (*nat, vec![public(level)])).collect();
+                nats.iter().zip(levels).map(|(nat, level)| (*nat, addresses(nat, level))).collect();
             let inside = match nats {
                 [] => public(0),
                 _ => IpAddr::from([192, 168, number, 2]),
@@ -345,7 +349,7 @@ impl World {
                 let (theirs, forecast) = self.told(BOB);
                 let now = self.instant();
                 if let Some(engine) = &mut self.hosts[ALICE].engine {
-                    engine.handle_news(theirs, forecast, None, now);
+                    engine.handle_news(theirs, forecast, vec![], now);
                 }
                 self.drain(ALICE);
             }
@@ -363,7 +367,9 @@ impl World {
             .filter_map(|address| Candidate::new(CandidateKind::ServerReflexive, address))
             .collect();
         let helper = Witness::Bystander([203, 0, 113, 9].into());
-        let proved = theirs.public.first().and_then(|ip| Proved::by(*ip, Witness::Peer, helper));
+        let addresses = theirs.public.iter();
+        let addresses = addresses.filter_map(|ip| Proved::by(*ip, Witness::Peer, helper));
+        let addresses = addresses.map(Address::Proved).collect();
         let local = "0.0.0.0:5000".parse().unwrap();
         let setup = Setup {
             punch: punch::Setup {
@@ -376,7 +382,7 @@ impl World {
             ours,
             theirs,
             forecast,
-            address: proved.map(Address::Proved),
+            addresses,
             peer_begins: now + ONE_WAY,
             openers: if side == Side::Initiator { self.openers } else { Openers::Loud },
             allowance: volley::DATAGRAMS_PER_ATTEMPT_MAX,
@@ -397,6 +403,7 @@ impl World {
     fn told(&self, who: usize) -> (Party, Option<Forecast>) {
         let Some(inferred) = self.inferred(who) else { return (Party::default(), None) };
         let mut public: Vec<IpAddr> = inferred.public.iter().map(|seen| seen.ip()).collect();
+        public.sort_unstable();
         public.dedup();
         let forecast = match (inferred.allocation, inferred.counted) {
             (Some(crate::behaviour::PortAllocation::Sequential { step }), Some(counted)) => {

@@ -28,9 +28,11 @@ pub(super) enum Next {
 /// The targets of one volley.
 #[derive(Debug)]
 pub(super) struct Targets {
-    ip: IpAddr,
+    ips: Vec<IpAddr>,
     order: Order,
     state: State,
+    /// The port that was tried last, and at how many of the addresses.
+    last: Option<(u16, usize)>,
 }
 
 #[derive(Debug)]
@@ -56,14 +58,15 @@ enum Aims {
 impl Targets {
     pub(super) fn new(
         order: Order,
-        ip: IpAddr,
+        ips: Vec<IpAddr>,
         endpoints: Vec<SocketAddr>,
         forecast: Option<Forecast>,
         entropy: &mut Entropy,
     ) -> Self {
         let state = match (order.aim, order.crowd) {
             (Aim::Endpoint, _) => {
-                let endpoints = endpoints.into_iter().filter(|at| at.ip() == ip).take(1).collect();
+                let is_there = |endpoint: &SocketAddr| ips.contains(&endpoint.ip());
+                let endpoints = endpoints.into_iter().filter(is_there).take(1).collect();
                 State::Endpoints { endpoints, next: 0 }
             }
             (Aim::Next { step, run }, 0) => {
@@ -100,11 +103,17 @@ impl Targets {
                 State::Ranges { ranges, current: 0 }
             }
         };
-        Self { ip, order, state }
+        Self { ips, order, state, last: None }
     }
 
     /// The next target; `None` if there are no more.
     pub(super) fn next(&mut self, now: Instant) -> Option<SocketAddr> {
+        if let Some((port, tried)) = &mut self.last
+            && let Some(ip) = self.ips.get(*tried)
+        {
+            *tried += 1;
+            return Some(SocketAddr::new(*ip, *port));
+        }
         let port = match &mut self.state {
             State::Endpoints { endpoints, next } => {
                 let endpoint = endpoints.get(*next % endpoints.len().max(1)).copied();
@@ -127,7 +136,8 @@ impl Targets {
                 }
             },
         };
-        Some(SocketAddr::new(self.ip, port))
+        self.last = Some((port, 1));
+        self.ips.first().map(|ip| SocketAddr::new(*ip, port))
     }
 
     /// A round of a crowd of so many sockets is over: turns to the next target, if that is worth it.
@@ -144,6 +154,8 @@ impl Targets {
             Aims::Block(_) if !is_small && mappings < usize::from(BLOCK_CROWD) => Next::AtOnce,
             Aims::Forecast { .. } | Aims::Block(_) => Next::Repeat,
         };
+        // A crowd goes to one address in each round.
+        self.last = None;
         if next != Next::Repeat {
             (*round, *port) = (*round + 1, None);
         }
@@ -237,7 +249,7 @@ mod tests {
         let order = Order { crowd: 0, aim: Aim::Block { low: 2_000, high: 2_500 } };
         let ip = IpAddr::from([198, 51, 100, 1]);
         let mut entropy = Entropy::from_seed(1);
-        let mut targets = Targets::new(order, ip, vec![], None, &mut entropy);
+        let mut targets = Targets::new(order, vec![ip], vec![], None, &mut entropy);
         let now = crate::nat::story::moment();
         let ports: Vec<u16> =
             std::iter::from_fn(|| targets.next(now)).map(|target| target.port()).collect();
