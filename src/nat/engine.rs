@@ -178,12 +178,14 @@ impl Engine {
         self.punch.add_candidates(candidates, now);
     }
 
-    /// Begins the plain probes anew, as [`Punch::restart`] does; a volley goes on.
+    /// Begins the plain probes anew, as [`Punch::restart`] does. A volley that is under way goes on; after a
+    /// path or the deadline there is another one, out of what was allowed for both.
     pub fn restart(&mut self, candidates: &[Candidate], deadline: Instant, now: Instant) {
         self.theirs.candidates = candidates.to_vec();
         self.punch.restart(candidates, deadline, now);
         if !matches!(self.state, State::Trying { .. }) {
             self.state = State::Trying { next_step: now + STEP };
+            self.plan(now);
         }
     }
 
