@@ -10,6 +10,7 @@ pub mod prediction;
 pub mod proved;
 pub mod punch;
 mod rate;
+pub mod sampler;
 pub mod strategy;
 pub mod stun;
 pub mod stun_client;
