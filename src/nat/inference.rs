@@ -266,8 +266,17 @@ impl fmt::Display for Inferred {
         if self.counted.is_some_and(|counted| counted.others_per_minute > 0) {
             f.write_str(", others in between")?;
         }
-        if let Some(endpoint) = self.told.forwarded {
+        let told = self.told;
+        if let Some(endpoint) = told.forwarded {
             write!(f, ", {endpoint} forwarded to us")?;
+        }
+        match told.hairpin {
+            Some(Hairpin::Works) => f.write_str(", hairpins")?,
+            Some(Hairpin::Missing) => f.write_str(", does not hairpin")?,
+            None => {}
+        }
+        if let Some(lifetime) = told.lifetime {
+            write!(f, ", mappings live {} s", lifetime.as_secs())?;
         }
         match evidence.outvoted_servers.len() {
             0 => Ok(()),

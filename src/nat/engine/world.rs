@@ -57,6 +57,8 @@ pub(super) struct World {
     /// What is to happen, and when.
     script: BTreeMap<Duration, Vec<Deed>>,
     openers: Openers,
+    /// Whether Bob can tell Alice anything but by probes.
+    pub(super) bob_answers: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -131,6 +133,7 @@ impl World {
             hosts,
             script: BTreeMap::new(),
             openers,
+            bob_answers: true,
         };
         for who in [ALICE, BOB] {
             world.sample_all(who);
@@ -335,7 +338,9 @@ impl World {
                 let begins = if counts_twice { self.now + RTT } else { self.now };
                 if counted.is_some() {
                     self.perform(Deed::Sample(BOB));
-                    self.at(self.now + RTT + ONE_WAY, Deed::Answer);
+                    if self.bob_answers {
+                        self.at(self.now + RTT + ONE_WAY, Deed::Answer);
+                    }
                 }
                 self.at(begins, Deed::Begin);
             }
