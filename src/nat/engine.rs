@@ -315,6 +315,8 @@ impl Engine {
         let endpoints = self.theirs.candidates.iter().map(|candidate| candidate.address).collect();
         if let Some(before) = self.volley.take() {
             self.allowance = self.allowance.saturating_sub(before.sent());
+            // Never two crowds at a time.
+            self.close_unheard_sockets(None);
         }
         let setup = volley::Setup {
             order,
@@ -401,10 +403,14 @@ impl Engine {
         if let Some(volley) = &mut self.volley {
             volley.stop();
         }
+        self.close_unheard_sockets(Some(best));
+        self.state = State::Open { best, until: Some(now + KEEP_HEARD) };
+    }
+
+    fn close_unheard_sockets(&mut self, best: Option<SocketIndex>) {
         let heard: BTreeSet<SocketIndex> =
             self.punch.facts().heard.iter().map(|path| path.socket).collect();
-        self.close_sockets(|socket| socket == best || heard.contains(&socket));
-        self.state = State::Open { best, until: Some(now + KEEP_HEARD) };
+        self.close_sockets(|socket| best == Some(socket) || heard.contains(&socket));
     }
 
     fn close_sockets(&mut self, is_wanted: impl Fn(SocketIndex) -> bool) {

@@ -193,3 +193,41 @@ fn no_volley_is_fired_where_no_address_may_take_it() {
     let elsewhere = |output: &Output| matches!(output, Output::Transmit { path: Path { remote, .. }, .. } if *remote != peer);
     assert!(!story.iter().any(|(_, output)| elsewhere(output)));
 }
+
+#[test]
+fn news_begin_another_volley_and_there_are_never_two_crowds() {
+    let random = || nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let home = nat(Dependence::EndpointIndependent, None);
+    let mut engine = engine(random(), home.clone(), Side::Responder);
+    let (start, mut entropy) = (moment(), Entropy::from_seed(1));
+    let (mut sockets, mut open, mut most) = (0, BTreeSet::new(), 0);
+    let mut now = start;
+    let mut news = Some(start + Duration::from_secs(1));
+    while now < start + Duration::from_secs(2) {
+        while let Some(output) = engine.poll_output() {
+            match output {
+                Output::OpenSocket { .. } => {
+                    sockets += 1;
+                    open.insert(SocketIndex(sockets));
+                    engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
+                }
+                Output::CloseSocket(socket) => assert!(open.remove(&socket)),
+                Output::Transmit { .. }
+                | Output::Heard { .. }
+                | Output::Open(_)
+                | Output::Better(_)
+                | Output::Trying(_)
+                | Output::Incompatible(_)
+                | Output::GaveUp(_) => {}
+            }
+            most = most.max(open.len());
+        }
+        now = engine.poll_timeout().unwrap().max(now);
+        engine.handle_timeout(now, &mut entropy);
+        if news.take_if(|at| *at <= now).is_some() {
+            let peer: SocketAddr = PEER.parse().unwrap();
+            engine.handle_news(home.clone(), None, vec![Address::Claimed(peer.ip())], now);
+        }
+    }
+    assert_eq!((usize::from(sockets), most), (80, 40));
+}
