@@ -1,5 +1,7 @@
 //! Randomness as a value that is handed in, so that a seed replays a whole run.
 
+use std::num::NonZeroU64;
+
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
 /// A stream of random bits, good enough for keys when seeded by the operating system.
@@ -32,6 +34,15 @@ impl Entropy {
     /// A random number.
     pub fn number(&mut self) -> u64 {
         self.0.next_u64()
+    }
+
+    /// A random name: not zero, and not to be met twice.
+    pub fn name(&mut self) -> NonZeroU64 {
+        loop {
+            if let Some(name) = NonZeroU64::new(self.number()) {
+                return name;
+            }
+        }
     }
 
     /// A random number below `bound`, which must not be zero.

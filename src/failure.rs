@@ -5,7 +5,7 @@ use std::fmt;
 /// Every way an operation can fail, as programs see it. The list is closed and documented in PROTOCOL.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Code {
-    /// The line is neither a command nor JSON that makes one.
+    /// The line or frame is no command.
     BadRequest,
     /// No such command.
     UnknownCommand,
@@ -13,6 +13,12 @@ pub enum Code {
     InvalidArgument,
     /// A line is longer than a line may be.
     LineTooLong,
+    /// The program speaks a version of the protocol over stdio that this one does not.
+    UnsupportedVersion,
+    /// A command with this id is running.
+    DuplicateId,
+    /// The program gave the command up.
+    Cancelled,
     /// The command needs something that is not there yet.
     NotReady,
     /// A flag or an environment variable is wrong.
@@ -23,6 +29,8 @@ pub enum Code {
     KeyPermissions,
     /// Another node runs with this identity.
     KeyInUse,
+    /// The outbox's directory or file cannot be used.
+    OutboxUnusable,
     /// The address to bind is taken or not ours.
     AddressInUse,
     /// No STUN server answered: our public address is not known.
@@ -73,16 +81,20 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::BadRequest,
         Self::UnknownCommand,
         Self::InvalidArgument,
         Self::LineTooLong,
+        Self::UnsupportedVersion,
+        Self::DuplicateId,
+        Self::Cancelled,
         Self::NotReady,
         Self::ConfigInvalid,
         Self::KeyUnreadable,
         Self::KeyPermissions,
         Self::KeyInUse,
+        Self::OutboxUnusable,
         Self::AddressInUse,
         Self::StunFailed,
         Self::UdpBlocked,
@@ -115,11 +127,15 @@ impl Code {
             Self::UnknownCommand => "unknown_command",
             Self::InvalidArgument => "invalid_argument",
             Self::LineTooLong => "line_too_long",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::DuplicateId => "duplicate_id",
+            Self::Cancelled => "cancelled",
             Self::NotReady => "not_ready",
             Self::ConfigInvalid => "config_invalid",
             Self::KeyUnreadable => "key_unreadable",
             Self::KeyPermissions => "key_permissions",
             Self::KeyInUse => "key_in_use",
+            Self::OutboxUnusable => "outbox_unusable",
             Self::AddressInUse => "address_in_use",
             Self::StunFailed => "stun_failed",
             Self::UdpBlocked => "udp_blocked",

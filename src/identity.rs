@@ -192,7 +192,8 @@ fn decompress(bytes: &[u8; 32]) -> Option<EdwardsPoint> {
     CompressedEdwardsY(*bytes).decompress()
 }
 
-const PEER_ID_CHARACTERS: usize = 52;
+/// Characters of a peer id.
+pub const PEER_ID_CHARACTERS: usize = 52;
 
 /// RFC 5958 version 1 with the Ed25519 algorithm identifier; the seed follows.
 const PKCS8_PREFIX: [u8; 16] = [

@@ -125,6 +125,7 @@ async fn client(ticket: &Ticket) -> Node {
         clock: Clock::system(),
         entropy: entropy.fork(),
         crypto: Crypto::system(),
+        outbox: None,
     };
     let config = Config::new(Identity::generate(&mut entropy), Role::Client);
     let (node, mut events, mut inbox) = Node::start(config, environment).unwrap();

@@ -39,8 +39,8 @@ async fn socket_rows(rounds: usize) -> Vec<String> {
         .row("shared socket: 256 MiB one way", mebibytes),
         Comparison::new(
             rounds,
-            async || per_ping(raw().await.ping_pong(PINGS).await),
-            async || per_ping(shared().await.ping_pong(PINGS).await),
+            async || on_one_thread(async || per_ping(raw().await.ping_pong(PINGS).await)),
+            async || on_one_thread(async || per_ping(shared().await.ping_pong(PINGS).await)),
         )
         .await
         .row("shared socket: 100 bytes and back, p50", microseconds),
@@ -62,6 +62,16 @@ async fn link_rows(rounds: usize) -> Vec<String> {
         .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
         Comparison::new(
             rounds,
+            async || raw().await.bulk(BULK_SIZE).await,
+            async || {
+                let linked = Linked::new().await;
+                linked.messages(BULK_SIZE >> 16, 64 << 10).await * f64::from(64 << 10)
+            },
+        )
+        .await
+        .row("link: 4,096 messages of 64 KiB with receipts, against a stream", mebibytes),
+        Comparison::new(
+            rounds,
             async || raw().await.writes(MESSAGES).await,
             async || Linked::new().await.messages(MESSAGES, 100).await,
         )
@@ -69,8 +79,8 @@ async fn link_rows(rounds: usize) -> Vec<String> {
         .row("link: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
         Comparison::new(
             rounds,
-            async || per_ping(raw().await.ping_pong(PINGS).await),
-            async || per_ping(Linked::new().await.ping_pong(PINGS).await),
+            async || on_one_thread(async || per_ping(raw().await.ping_pong(PINGS).await)),
+            async || on_one_thread(async || per_ping(Linked::new().await.ping_pong(PINGS).await)),
         )
         .await
         .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
@@ -99,8 +109,8 @@ async fn node_rows(rounds: usize) -> Vec<String> {
         .row("node: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
         Comparison::new(
             rounds,
-            async || per_ping(raw().await.ping_pong(PINGS).await),
-            async || per_ping(Nodes::new().await.requests(PINGS).await),
+            async || on_one_thread(async || per_ping(raw().await.ping_pong(PINGS).await)),
+            async || on_one_thread(async || per_ping(Nodes::new().await.requests(PINGS).await)),
         )
         .await
         .row("node: request of 100 bytes and its reply, p50, against an echo", microseconds),
@@ -117,6 +127,21 @@ fn thousands(speed: f64) -> String {
 
 fn microseconds(speed: f64) -> String {
     format!("{:.0} µs", 1e6 / speed)
+}
+
+/// Does `work` on a thread of its own, without others to wake: how long the system takes to wake a thread
+/// is another figure, five times as large, and up to luck.
+fn on_one_thread(work: impl AsyncFn() -> f64 + Send) -> f64 {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(work())
+        });
+        thread.join().unwrap()
+    })
 }
 
 /// Latencies as speeds, so that all ratios mean the same.

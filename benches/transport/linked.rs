@@ -1,5 +1,5 @@
-//! One link between two nodes' endpoints over shared sockets: messages, each acknowledged when the other
-//! side's consumer has taken it.
+//! A session over one link between two nodes' endpoints over shared sockets: messages, each acknowledged
+//! when the other side's consumer is done with it.
 
 use std::{
     collections::VecDeque,
@@ -13,8 +13,9 @@ use p2p_node::{
     proto::Message,
     transport::{
         admission::Admission,
-        link::{Caller, Dial, Link, Receipt, SendError},
+        link::{Caller, Dial, Link},
         quic::Endpoint,
+        session::{Durability, Receipt, SendError, Session},
         socket_set::SocketSet,
         tls::Crypto,
     },
@@ -24,8 +25,9 @@ use crate::raw::{dialled_address, median, per_second, shared_socket};
 
 /// A link and what keeps it alive.
 pub(crate) struct Linked {
-    dialled: Arc<Link>,
-    accepted: Arc<Link>,
+    dialled: Session,
+    accepted: Session,
+    _links: [Link; 2],
     _endpoints: [Endpoint; 2],
     _sets: [Arc<SocketSet>; 2],
 }
@@ -54,12 +56,13 @@ impl Linked {
             Link::accept(&endpoints[1], arrival, caller).await
         };
         let (dialled, accepted) = tokio::join!(Link::dial(&endpoints[0], dial), accept);
-        Self {
-            dialled: Arc::new(dialled.unwrap()),
-            accepted: Arc::new(accepted.unwrap()),
-            _endpoints: endpoints,
-            _sets: sets,
+        let links = [dialled.unwrap(), accepted.unwrap()];
+        let sessions = endpoints.each_ref().map(Session::new);
+        for (link, session) in links.iter().zip(&sessions) {
+            link.carry(session).unwrap();
         }
+        let [dialled, accepted] = sessions;
+        Self { dialled, accepted, _links: links, _endpoints: endpoints, _sets: sets }
     }
 
     /// Messages of `size` bytes per second, from the first `send` to the last receipt.
@@ -71,7 +74,7 @@ impl Linked {
             let mut receipts: VecDeque<Receipt> = VecDeque::new();
             for _ in 0..count {
                 loop {
-                    match dialled.send(message.clone()) {
+                    match dialled.send(message.clone(), Durability::Volatile) {
                         Ok(receipt) => break receipts.push_back(receipt),
                         Err(SendError::QueueFull { .. }) => {
                             receipts.pop_front().unwrap().await.unwrap();
@@ -106,7 +109,7 @@ impl Linked {
             let mut times = Vec::new();
             for _ in 0..count {
                 let start = Instant::now();
-                dialled.send(message(100)).unwrap().await.unwrap();
+                dialled.send(message(100), Durability::Volatile).unwrap().await.unwrap();
                 times.push(start.elapsed());
             }
             median(&mut times)

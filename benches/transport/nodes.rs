@@ -89,9 +89,7 @@ impl Nodes {
                     BTreeMap::from([(IN_REPLY_TO.to_owned(), received.message.id.clone())]);
                 drop(received);
                 let reply = Message { metadata, ..message(100) };
-                let (server, back) = (server.clone(), back.clone());
-                // The requester has the reply before its receipt is back.
-                tokio::spawn(async move { server.send(back, reply, None).await.unwrap() });
+                server.send(back.clone(), reply, None).await.unwrap();
             }
         });
         let asking = tokio::spawn(async move {
@@ -158,6 +156,7 @@ fn start(identity: &Identity, role: Role) -> (Node, mpsc::Receiver<Event>, Inbox
         clock: Clock::system(),
         entropy: Entropy::from_system(),
         crypto: Crypto::system(),
+        outbox: None,
     };
     let config = Config::new(identity.clone(), role);
     let (node, events, inbox) = Node::start(config, environment).unwrap();

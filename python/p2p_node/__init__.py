@@ -2,8 +2,8 @@
 
     server = P2PServer(service="myapi:v1")
     await server.start()
-    async for received in server.listen():
-        print(received.peer, received.message.text())
+    async for message in server.listen():
+        print(message.sender, message.text())
 
     client = P2PClient(service="myapi:v1")
     await client.start()
@@ -16,8 +16,10 @@ import logging
 
 from ._binary import BINARY_VARIABLE, find_binary
 from ._client import P2PClient
+from ._codec import Transport
 from ._errors import (
     BinaryNotFound,
+    Cancelled,
     ConfigError,
     DeliveryUnknown,
     IncompatibleNode,
@@ -26,6 +28,7 @@ from ._errors import (
     NetworkUnavailable,
     NodeClosed,
     NodeExited,
+    NoReply,
     NotReady,
     P2PError,
     P2PTimeout,
@@ -39,46 +42,59 @@ from ._events import (
     Bye,
     Connected,
     Connecting,
-    Connection,
+    Delivered,
     Disconnected,
     Event,
     Failed,
-    NodeStatus,
     Online,
     OtherEvent,
-    Path,
     PathChanged,
-    PeerStatus,
     Progress,
     Ready,
-    Receipt,
     Warned,
 )
 from ._json import JSON
-from ._message import Message, Payload, Received
-from ._node import EventStream, MessageStream, P2PNode
+from ._message import Message, Payload
+from ._node import Content, EventStream, Handler, MessageStream, P2PNode
+from ._records import (
+    Broadcast,
+    Connection,
+    NetCheck,
+    NodeStatus,
+    Path,
+    PeerStatus,
+    Pong,
+    Receipt,
+)
 from ._server import P2PServer
 
 __all__ = [
     "BINARY_VARIABLE",
     "JSON",
     "BinaryNotFound",
+    "Broadcast",
     "Bye",
+    "Cancelled",
     "ConfigError",
     "Connected",
     "Connecting",
     "Connection",
+    "Content",
+    "Delivered",
     "DeliveryUnknown",
     "Disconnected",
     "Event",
     "EventStream",
     "Failed",
+    "Handler",
     "IncompatibleNode",
     "InvalidCall",
     "Message",
     "MessageStream",
     "MessageTooLarge",
+    "NetCheck",
     "NetworkUnavailable",
+    "NoReply",
     "NodeClosed",
     "NodeExited",
     "NodeStatus",
@@ -97,12 +113,13 @@ __all__ = [
     "PeerNotFound",
     "PeerStatus",
     "PeerUnreachable",
+    "Pong",
     "Progress",
     "QueueFull",
     "Ready",
     "Receipt",
-    "Received",
     "Refused",
+    "Transport",
     "Warned",
     "find_binary",
 ]

@@ -50,16 +50,25 @@ def _named(path: Path, by_what: str) -> Path:
 
 def _usual_places() -> Iterator[Path]:
     package = Path(__file__).resolve().parent
-    # Where pip puts programs, for this Python and for `pip install --user`.
+    # Where pip puts programs: for this Python, and for `pip install --user`.
     yield Path(sysconfig.get_path("scripts")) / NAME
     yield Path(sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user"))) / NAME
     yield package / NAME
     # `pip install --target DIR` puts the package into DIR and programs into DIR/bin.
     yield package.parent / "bin" / NAME
-    checkout = package.parent.parent
-    if (checkout / "Cargo.toml").is_file():
-        yield checkout / "target" / "release" / NAME
-        yield checkout / "target" / "debug" / NAME
+    # `pip install --prefix DIR`: the package is in DIR/lib/python3.x/site-packages.
+    if package.parent.name == "site-packages":
+        yield package.parents[3] / "bin" / NAME
+    yield from _built_in(package.parent.parent)
+
+
+def _built_in(checkout: Path) -> list[Path]:
+    """What cargo has made of a checkout of this project; first what was built last."""
+    if not (checkout / "Cargo.toml").is_file():
+        return []
+    target = checkout / os.environ.get("CARGO_TARGET_DIR", "target")
+    programs = [target / profile / NAME for profile in ("release", "debug")]
+    return sorted(programs, key=lambda path: path.stat().st_mtime if path.exists() else 0.0, reverse=True)
 
 
 def _is_program(path: Path) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
-from ._errors import NodeClosed, P2PError
-from ._events import Connection, Receipt
-from ._message import Message
-from ._node import CALL_SECONDS, P2PNode, StrPath
+from ._codec import Transport
+from ._errors import P2PError
+from ._node import P2PNode, StrPath
+from ._records import Connection
+from ._session import not_started
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,7 +26,8 @@ class P2PClient(P2PNode):
         await client.start()
         await client.send_message(Message.create(msg_type="request", payload="hello"))
 
-    The server is `server`, a ticket or a peer id; else one of `service`; else the one on this machine.
+    The server is `server`, a ticket or a peer id; else one of `service`; else the one on this machine. A
+    message that names no peer goes to it; it is looked for anew if the connection was lost meanwhile.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class P2PClient(P2PNode):
         identity: StrPath | None = None,
         ephemeral: bool = False,
         allow: Sequence[str] = (),
+        outbox: StrPath | None = None,
+        transport: Transport = "auto",
         binary: StrPath | None = None,
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
@@ -45,21 +49,22 @@ class P2PClient(P2PNode):
     ) -> None:
         """Describes a client; `start` starts and connects it.
 
-        `connect_timeout` is in seconds; the other parameters are those of `P2PNode`.
+        `connect_timeout` is in seconds; the other options are those of `P2PNode`.
         """
         super().__init__(
-            mode="client",
             service=service,
             service_secret_file=service_secret_file,
             identity=identity,
             ephemeral=ephemeral,
             allow=allow,
+            outbox=outbox,
+            transport=transport,
             binary=binary,
             arguments=arguments,
             env=env,
             start_timeout=start_timeout,
         )
-        self._server_name = server
+        self._default_peer = server
         self._connect_timeout = connect_timeout
         self._server: Connection | None = None
 
@@ -67,7 +72,7 @@ class P2PClient(P2PNode):
     def server(self) -> Connection:
         """The connection that `start` made."""
         if self._server is None:
-            raise NodeClosed("the client has not been started", code="shutting_down")
+            raise not_started()
         return self._server
 
     async def start(self) -> Self:
@@ -83,35 +88,12 @@ class P2PClient(P2PNode):
             raise
         return self
 
-    @overload
-    async def send_message(self, peer_id: Message, /, *, timeout: float = CALL_SECONDS) -> Receipt: ...
-    @overload
-    async def send_message(
-        self, peer_id: str, message: Message, *, timeout: float = CALL_SECONDS
-    ) -> Receipt: ...
-    async def send_message(
-        self,
-        peer_id: str | Message,
-        message: Message | None = None,
-        *,
-        timeout: float = CALL_SECONDS,
-    ) -> Receipt:
-        """Sends to the server, or to the peer that is named first: see `P2PNode.send_message`.
-
-        The server is looked for anew if the connection was lost meanwhile.
-        """
-        if isinstance(peer_id, str):
-            if message is None:
-                raise TypeError("send_message(message) or send_message(peer_id, message)")
-            return await self._send(peer_id, message, timeout)
-        return await self._send(self._server_name, peer_id, timeout)
-
     async def _reach_server(self) -> Connection:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._connect_timeout
         while True:
             try:
-                return await self._connect(self._server_name, max(0.1, deadline - loop.time()))
+                return await self._connect(self._default_peer, max(0.1, deadline - loop.time()))
             except P2PError as error:
                 if not self._may_come(error) or loop.time() + RETRY_SECONDS >= deadline:
                     raise
@@ -120,4 +102,4 @@ class P2PClient(P2PNode):
     def _may_come(self, error: P2PError) -> bool:
         """Whether a server may be there a little later."""
         # A call that names nobody is invalid only for want of a server on this machine.
-        return error.retryable or (self._server_name is None and error.code == "invalid_argument")
+        return error.retryable or (self._default_peer is None and error.code == "invalid_argument")

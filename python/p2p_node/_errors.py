@@ -108,6 +108,14 @@ class P2PTimeout(P2PError, TimeoutError):
     """It was not done in time."""
 
 
+class NoReply(P2PTimeout):
+    """The message of a `request` arrived, but nobody answered it in time."""
+
+
+class Cancelled(P2PError):
+    """The node gave a call up because it was told to."""
+
+
 class NodeClosed(P2PError):
     """The node was closed by this program, or has not been started."""
 
@@ -137,12 +145,19 @@ class NodeExited(P2PError, ConnectionError):
 class IncompatibleNode(P2PError):
     """The program that was started does not speak `p2p-stdio/1`."""
 
-    def __init__(self, message: str = "", *, why: str = "") -> None:
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        code: str = "incompatible_node",
+        why: str = "",
+        hint: str = "let P2P_NODE_BIN name a p2p-node of this package's version",
+        retryable: bool = False,
+        peer: str | None = None,
+        elapsed_ms: int | None = None,
+    ) -> None:
         super().__init__(
-            message,
-            code="incompatible_node",
-            why=why,
-            hint="let P2P_NODE_BIN name a p2p-node of this package's version",
+            message, code=code, why=why, hint=hint, retryable=retryable, peer=peer, elapsed_ms=elapsed_ms
         )
 
 
@@ -165,6 +180,8 @@ CLASS_OF_CODE: dict[str, type[P2PError]] = {
     "unknown_command": InvalidCall,
     "invalid_argument": InvalidCall,
     "line_too_long": InvalidCall,
+    "duplicate_id": InvalidCall,
+    "unsupported_version": IncompatibleNode,
     "invalid_ticket": InvalidCall,
     "self_connect": InvalidCall,
     "not_ready": NotReady,
@@ -172,6 +189,7 @@ CLASS_OF_CODE: dict[str, type[P2PError]] = {
     "key_unreadable": ConfigError,
     "key_permissions": ConfigError,
     "key_in_use": ConfigError,
+    "outbox_unusable": ConfigError,
     "address_in_use": ConfigError,
     "stun_failed": NetworkUnavailable,
     "udp_blocked": NetworkUnavailable,
@@ -189,6 +207,8 @@ CLASS_OF_CODE: dict[str, type[P2PError]] = {
     "message_too_large": MessageTooLarge,
     "queue_full": QueueFull,
     "timeout": P2PTimeout,
+    "no_reply": NoReply,
+    "cancelled": Cancelled,
     "delivery_unknown": DeliveryUnknown,
     "shutting_down": NodeClosed,
     "internal": P2PError,
@@ -207,6 +227,6 @@ def error_from(fields: Fields) -> P2PError:
         why=fields.text_or("why", ""),
         hint=fields.text_or("hint", ""),
         retryable=fields.has("retryable") and fields.flag("retryable"),
-        peer=fields.text("peer") if fields.has("peer") else None,
+        peer=fields.text_or("peer", "") or None,
         elapsed_ms=fields.integer("elapsed_ms") if fields.has("elapsed_ms") else None,
     )

@@ -1,4 +1,4 @@
-"""What a node tells without being asked, and what it answers to questions about itself."""
+"""What a node tells without being asked."""
 
 from __future__ import annotations
 
@@ -8,74 +8,7 @@ from typing import TypeAlias
 
 from ._errors import P2PError, error_from
 from ._json import Fields
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """How a peer is reached."""
-
-    kind: str
-    """`loopback`, `lan` or `direct`."""
-    local: str
-    """This node's address on it, as `host:port`."""
-    remote: str
-    """The peer's address on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """A link to a peer that is up."""
-
-    peer: str
-    """To whom; proved by the connection."""
-    direction: str
-    """`out` if this node dialled, else `in`."""
-    path: Path
-    rtt_ms: float
-    """Round-trip time."""
-    took_ms: int
-    """How long it took to come up."""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatus:
-    """A connected peer."""
-
-    connection: Connection
-    connected_ms: int
-    """How long it has been connected."""
-    messages_sent: int
-    """Messages that it has acknowledged."""
-    messages_received: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """How a node fares."""
-
-    peer_id: str
-    online: bool
-    """Whether its record is in the DHT."""
-    nat: str
-    """How its NAT behaves, in a sentence."""
-    local_addrs: tuple[str, ...]
-    public_addrs: tuple[str, ...]
-    """Its addresses as STUN servers see them."""
-    peers: int
-    """Connected peers."""
-    uptime_ms: int
-    dht_nodes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Says that the other node has handed a message to its program."""
-
-    message_id: str
-    peer: str
-    """Who has it."""
-    rtt_ms: float
-    """From hand-over to acknowledgement."""
+from ._records import Connection, Path, Receipt, connection_from, path_from, receipt_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +91,13 @@ class Disconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message that was `queued` has reached its peer's program."""
+
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
 class Warned:
     """Something is wrong that somebody may want to mend; the node goes on."""
 
@@ -196,12 +136,28 @@ Event: TypeAlias = (
     | Connected
     | PathChanged
     | Disconnected
+    | Delivered
     | Warned
     | Failed
     | Bye
     | OtherEvent
 )
 """Anything that a node tells without being asked, but for messages."""
+
+EVENT_NAMES: Mapping[str, type[Event]] = {
+    "ready": Ready,
+    "online": Online,
+    "connecting": Connecting,
+    "progress": Progress,
+    "connected": Connected,
+    "path_changed": PathChanged,
+    "disconnected": Disconnected,
+    "delivered": Delivered,
+    "warning": Warned,
+    "error": Failed,
+    "bye": Bye,
+}
+"""What events are called on the way from the node."""
 
 
 def event_from(name: str, fields: Fields) -> Event:
@@ -237,7 +193,7 @@ def event_from(name: str, fields: Fields) -> Event:
         case "path_changed":
             return PathChanged(
                 peer=fields.text("peer"),
-                path=_path_from(fields.inner("path")),
+                path=path_from(fields.inner("path")),
                 rtt_ms=fields.number("rtt_ms"),
             )
         case "disconnected":
@@ -246,6 +202,8 @@ def event_from(name: str, fields: Fields) -> Event:
                 reason=error_from(fields),
                 will_retry=fields.flag("will_retry"),
             )
+        case "delivered":
+            return Delivered(receipt_from(fields))
         case "warning":
             return Warned(error_from(fields))
         case "error":
@@ -256,53 +214,6 @@ def event_from(name: str, fields: Fields) -> Event:
             return OtherEvent(name, fields.raw())
 
 
-def connection_from(fields: Fields) -> Connection:
-    """The connection that a `connected` event, or the answer to `connect`, describes."""
-    return Connection(
-        peer=fields.text("peer"),
-        direction=fields.text("direction"),
-        path=_path_from(fields.inner("path")),
-        rtt_ms=fields.number("rtt_ms"),
-        took_ms=fields.integer("took_ms"),
-    )
-
-
-def receipt_from(fields: Fields) -> Receipt:
-    """The answer to `send`."""
-    return Receipt(
-        message_id=fields.text("message_id"),
-        peer=fields.text("peer"),
-        rtt_ms=fields.number("rtt_ms"),
-    )
-
-
-def peer_status_from(fields: Fields) -> PeerStatus:
-    """One of the peers in the answer to `list`."""
-    return PeerStatus(
-        connection=connection_from(fields),
-        connected_ms=fields.integer("connected_ms"),
-        messages_sent=fields.integer("messages_sent"),
-        messages_received=fields.integer("messages_received"),
-    )
-
-
-def node_status_from(fields: Fields) -> NodeStatus:
-    """The answer to `status`."""
-    return NodeStatus(
-        peer_id=fields.text("peer_id"),
-        online=fields.flag("online"),
-        nat=fields.text("nat"),
-        local_addrs=fields.texts("local_addrs"),
-        public_addrs=fields.texts("public_addrs"),
-        peers=fields.integer("peers"),
-        uptime_ms=fields.integer("uptime_ms"),
-        dht_nodes=fields.integer("dht_nodes"),
-    )
-
-
-def _path_from(fields: Fields) -> Path:
-    return Path(kind=fields.text("kind"), local=fields.text("local"), remote=fields.text("remote"))
-
-
 def _text_or_none(fields: Fields, name: str) -> str | None:
-    return fields.text(name) if fields.has(name) else None
+    # Frames have an empty string where lines have nothing.
+    return fields.text_or(name, "") or None

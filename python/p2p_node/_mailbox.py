@@ -13,10 +13,12 @@ _T = TypeVar("_T")
 class Mailbox(Generic[_T]):
     """Filled by one event loop's callbacks, emptied by its tasks. Whoever fills it minds its length."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_use: Callable[[], None] | None = None) -> None:
+        """`check_use` raises where a wait would never end, because it is another loop that fills."""
         self._items: deque[_T] = deque()
         self._changed = asyncio.Event()
         self._end: Callable[[], Exception] | None = None
+        self._check_use = check_use
 
     def __len__(self) -> int:
         return len(self._items)
@@ -24,7 +26,8 @@ class Mailbox(Generic[_T]):
     def put(self, item: _T) -> None:
         """Adds an item."""
         self._items.append(item)
-        self._changed.set()
+        if len(self._items) == 1:
+            self._changed.set()
 
     def drop_oldest(self) -> None:
         """Makes room for another item."""
@@ -37,9 +40,12 @@ class Mailbox(Generic[_T]):
 
     async def take(self) -> _T:
         """The oldest item; waits for one. Nothing is lost if the wait is cancelled."""
-        while not self._items:
+        items = self._items
+        while not items:
             if self._end is not None:
                 raise self._end()
+            if self._check_use is not None:
+                self._check_use()
             self._changed.clear()
             await self._changed.wait()
-        return self._items.popleft()
+        return items.popleft()

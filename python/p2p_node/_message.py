@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -18,7 +18,7 @@ Payload: TypeAlias = "bytes | bytearray | memoryview | JSON"
 """Bytes are sent as they are, a string as UTF-8, anything else as JSON."""
 
 PAYLOAD_BYTES_MAX = 16 * 1024 * 1024
-"""What the node takes. Checked here too, because it would skip a longer line without knowing whose it is."""
+"""What the node takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Message:
     """When it was made, in Unix milliseconds by its maker's clock."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     """At most 64 entries and 64 KiB."""
+    sender: str | None = field(default=None, compare=False)
+    """Who sent it, as a peer id, proved by the connection; `None` if it is our own. It is not sent along."""
 
     @classmethod
     def create(
@@ -55,7 +57,7 @@ class Message:
         """
         kind, encoded = _encode_payload(payload)
         return cls(
-            id=uuid.uuid4().hex if id is None else id,
+            id=os.urandom(16).hex() if id is None else id,
             type=kind if msg_type is None else msg_type,
             payload=encoded,
             timestamp=time.time_ns() // 1_000_000 if timestamp is None else timestamp,
@@ -72,15 +74,6 @@ class Message:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message that has arrived."""
-
-    peer: str
-    """Who sent it; proved by the connection."""
-    message: Message
-
-
 def to_wire(message: Message) -> dict[str, JSON]:
     """The message as a command's `message`."""
     payload, encoding = _payload_to_wire(message.payload)
@@ -94,16 +87,47 @@ def to_wire(message: Message) -> dict[str, JSON]:
     }
 
 
-def from_wire(fields: Fields) -> Message:
-    """The message in an event."""
-    payload = fields.text("payload")
-    return Message(
-        id=fields.text("id"),
-        type=fields.text("type"),
-        payload=_payload_from_wire(payload, fields.text("encoding")),
-        timestamp=fields.integer("timestamp"),
-        metadata=fields.strings("metadata"),
+def message_from(fields: Fields) -> Message:
+    """The message that an event, or the answer to `request`, brings."""
+    message = fields.inner("message")
+    return make_received(
+        message.text("id"),
+        message.text("type"),
+        _payload_from_wire(message.text("payload"), message.text("encoding")),
+        message.integer("timestamp"),
+        message.strings("metadata"),
+        fields.text("peer"),
     )
+
+
+def make_received(
+    id: str, type: str, payload: bytes, timestamp: int, metadata: dict[str, str], sender: str
+) -> Message:
+    """A message as it arrived: in half the time that the constructor of a frozen class takes."""
+    message = _new(Message)
+    _set_id(message, id)
+    _set_type(message, type)
+    _set_payload(message, payload)
+    _set_timestamp(message, timestamp)
+    _set_metadata(message, metadata)
+    _set_sender(message, sender)
+    return message
+
+
+_new = object.__new__
+_set_id, _set_type, _set_payload, _set_timestamp, _set_metadata, _set_sender = (
+    Message.__dict__[slot].__set__ for slot in Message.__slots__
+)
+
+
+def check_size(payload: bytes) -> None:
+    """Raises `MessageTooLarge`. The node would skip a larger frame without knowing whose it is."""
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise MessageTooLarge(
+            f"the payload has {len(payload)} bytes; it may have {PAYLOAD_BYTES_MAX}",
+            code="message_too_large",
+            hint="split it into several messages",
+        )
 
 
 def _encode_payload(payload: Payload) -> tuple[str, bytes]:
@@ -116,16 +140,10 @@ def _encode_payload(payload: Payload) -> tuple[str, bytes]:
 
 
 def _payload_to_wire(payload: bytes) -> tuple[str, str]:
-    size = len(payload)
-    if size > PAYLOAD_BYTES_MAX:
-        raise MessageTooLarge(
-            f"the payload has {size} bytes; it may have {PAYLOAD_BYTES_MAX}",
-            code="message_too_large",
-            hint="split it into several messages",
-        )
+    check_size(payload)
     # With many escapes in it, text is longer than base 64, and longer than a line may be.
     escapes = _count(payload, _TWO_BYTE_ESCAPES) + 5 * _count(payload, _SIX_BYTE_ESCAPES)
-    if escapes <= size // 3:
+    if escapes <= len(payload) // 3:
         try:
             return payload.decode("utf-8"), "utf8"
         except UnicodeDecodeError:

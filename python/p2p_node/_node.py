@@ -1,98 +1,86 @@
-"""A node: its process, and the protocol `p2p-stdio/1` that it speaks over stdin and stdout."""
+"""A node, as programs use it."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import os
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeAlias, TypeVar, overload
 
-from ._binary import find_binary
-from ._errors import ConfigError, IncompatibleNode, NodeClosed, NodeExited, P2PError, P2PTimeout, error_from
-from ._events import (
+from ._batch import Batch
+from ._codec import Transport, choose_codec
+from ._errors import NotReady
+from ._events import EVENT_NAMES, Event, Ready
+from ._mailbox import Mailbox
+from ._message import Message, Payload
+from ._process import log
+from ._records import (
+    Broadcast,
     Connection,
-    Event,
-    Failed,
+    NetCheck,
     NodeStatus,
     PeerStatus,
-    Ready,
+    Pong,
     Receipt,
-    Warned,
+    broadcast_from,
     connection_from,
-    event_from,
+    netcheck_from,
     node_status_from,
     peer_status_from,
-    receipt_from,
+    pong_from,
 )
-from ._json import JSON, Fields, Malformed
-from ._mailbox import Mailbox
-from ._message import Message, Payload, Received, from_wire, to_wire
-from ._process import Process, log
+from ._session import Session, check_timeout, not_started
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Mode: TypeAlias = Literal["server", "client"]
+_T = TypeVar("_T")
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
-PROTOCOL = 1
-"""The version of `p2p-stdio` that this package speaks."""
+Content: TypeAlias = "Payload | Message"
+"""What to send: a ready message, or a payload to make one of."""
+
+Handler: TypeAlias = Callable[[Message], Awaitable["Content"]]
+"""Answers a message: with what it returns, or with nothing if that is `None`."""
 
 CALL_SECONDS = 30.0
 """How long a call may take when nothing else is said: a dial, and a message over a slow link."""
 
-CALL_SECONDS_MAX = 3_600.0
-"""What the node takes as a timeout."""
-
 QUESTION_SECONDS = 10.0
 """How long the node may take to answer from memory."""
-
-ANSWER_MARGIN_SECONDS = 2.0
-"""The node gives up first, because it knows better why; this is for its answer's way to us."""
 
 DRAIN_SECONDS = 5.0
 """How long `close` lets running calls come to their end."""
 
-INBOX_MESSAGES_MAX = 1_024
-"""Messages that wait for `listen`. Beyond, the node is not read, and that slows their senders down."""
-
-INBOX_BYTES_MAX = 32 * 1024 * 1024
-"""The same for their payloads: two of the largest."""
-
-EVENTS_WAITING_MAX = 1_024
-"""Events that wait in one `events()`. Beyond, the oldest are dropped: they tell of what has passed."""
-
-EXIT_CODE_USAGE = 2
-"""What the program ends with when a flag or an environment variable is wrong."""
-
-LINES_AT_ONCE = 64
-"""Lines that are handled before other tasks get their turn."""
-
 
 class P2PNode:
-    """A node, run as a process of its own for as long as it is open.
+    """A node that others cannot look up, run as a process of its own for as long as it is open.
 
-        async with P2PNode(mode="client", service="myapi:v1") as node:
+        async with P2PNode(service="myapi:v1") as node:
             await node.send("service", "hello")
 
-    All waits end: a call fails after its timeout, and when the process dies every call and every
-    `listen()` fails with its last words. A node belongs to the event loop that it was started in.
+    `P2PServer` is one that can be looked up, `P2PClient` one that talks to one server.
+
+    A peer is named by its id, by a ticket, as `service`, or as `@last`: who sent the latest message. All
+    times are in seconds, except where a name ends in `_ms`. All waits end: a call fails after its timeout,
+    and when the process dies every call and every `listen()` fails with its last words. A node belongs to
+    the event loop that it was started in, and to the process: a fork of it cannot use it.
     """
+
+    _mode: ClassVar[Literal["server", "client"]] = "client"
 
     def __init__(
         self,
         *,
-        mode: Mode,
         service: str | None = None,
         service_secret_file: StrPath | None = None,
         identity: StrPath | None = None,
         ephemeral: bool = False,
         allow: Sequence[str] = (),
+        outbox: StrPath | None = None,
+        transport: Transport = "auto",
         binary: StrPath | None = None,
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
@@ -100,87 +88,78 @@ class P2PNode:
     ) -> None:
         """Describes a node; `start` starts it.
 
-        `mode` says whether it serves `service` or looks for it. `service_secret_file` holds what only its
-        peers know. `identity` is the file of its key, `ephemeral` gives it a fresh one. If `allow` names
-        peers, only they may connect. `binary` is the program, `arguments` are further arguments for it, and
-        `env` is added to its environment. `start_timeout` is in seconds.
+        `service` is what a server offers and others look for; `service_secret_file` holds what only its
+        peers know. `identity` is the file of the node's key, `ephemeral` gives it a fresh one. If `allow`
+        names peers, only they may connect. `outbox` is a directory in which messages wait, also over
+        restarts: then `send` gives a receipt in the state `queued` when its time is over, and the event
+        `Delivered` comes later. `transport` is how to talk to the program: `protobuf` frames,
+        `json` lines, or `auto`, which is frames if the package `protobuf` is installed. `binary` is the
+        program, `arguments` are further arguments for it, and `env` is added to its environment.
+        `start_timeout` is in seconds. Raises `ImportError` if `transport` needs what is not installed.
         """
         options = [
             ("--service", service),
             ("--service-secret-file", service_secret_file),
             ("--identity", identity),
+            ("--outbox", outbox),
             *(("--allow", peer) for peer in allow),
         ]
-        self._arguments = ["--mode", mode]
+        codec = choose_codec(transport)
+        words = ["--mode", self._mode]
         for flag, value in options:
             if value is not None:
                 # In one word, so that no value is ever taken for a flag.
-                self._arguments.append(f"{flag}={os.fspath(value)}")
+                words.append(f"{flag}={os.fspath(value)}")
         if ephemeral:
-            self._arguments.append("--ephemeral")
-        self._arguments += arguments
-        self._binary = binary
-        self._env = dict(env or {})
+            words.append("--ephemeral")
+        self._session = Session(codec, binary, [*words, *arguments], dict(env or {}))
         self._start_timeout = start_timeout
+        self._default_peer: str | None = None
 
-        self._process: Process | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready: asyncio.Future[Ready] | None = None
-        self._start_failure: P2PError | None = None
-        self._greeted = False
-        self._closing = False
-        self._returncode: int | None = None
-        self._call_ids = itertools.count(1)
-        self._calls: dict[int, asyncio.Future[Fields]] = {}
-        self._abandoned: set[int] = set()
-        self._inbox: Mailbox[Received] = Mailbox()
-        self._inbox_bytes = 0
-        self._watchers: weakref.WeakSet[Mailbox[Event]] = weakref.WeakSet()
+    def __repr__(self) -> str:
+        ready = self._session.ready
+        state = "not started" if ready is None else ready.peer_id[:8]
+        if self._session.pid is not None and not self._session.is_open:
+            state = "ended"
+        return f"<{type(self).__name__} {state}>"
 
     # Life.
 
     async def start(self) -> Self:
-        """Starts the node; returns when calls work. It is found by others a little later: see `Online`.
+        """Starts the node; returns when calls work. It is found by others a little later: `wait_online`.
 
         Raises `BinaryNotFound`, `ConfigError`, `NodeExited`, `IncompatibleNode` or `P2PTimeout`.
         """
-        if self._process is not None:
+        if self._session.pid is not None:
             raise RuntimeError("a node can be started once; make another one")
-        self._loop = asyncio.get_running_loop()
-        self._ready = self._loop.create_future()
-        self._process = Process(
-            [str(find_binary(self._binary)), *self._arguments],
-            env={**os.environ, **self._env},
-            on_lines=self._pump,
-            on_exit=self._handle_exit,
-        )
         try:
-            await asyncio.wait({self._ready}, timeout=self._start_timeout)
-            if not self._ready.done():
-                raise P2PTimeout(
-                    f"the node was not ready within {self._start_timeout:g} s",
-                    code="timeout",
-                    why=" | ".join(self._process.stderr_lines) or "it wrote nothing to stderr",
-                    hint="run the program by hand, or allow more with start_timeout",
-                    retryable=True,
-                )
-            self._ready.result()
+            await self._session.start(self._start_timeout)
         except BaseException:
             await self.close()
             raise
         return self
 
-    async def close(self) -> None:
-        """Ends the node, within some 15 seconds whatever happens. May be called again, and at any time.
+    async def wait_online(self, *, timeout: float = CALL_SECONDS) -> None:
+        """Waits until others can find this node.
 
-        Calls under way have a few seconds to come to their end.
+        Raises `P2PTimeout`, `NodeClosed` or `NodeExited`, and `NotReady` if the node is no server: what
+        publishes nothing is never found.
         """
-        if self._process is None:
-            return
-        self._closing = True
-        # What nobody waits for any more, such as the dial of a cancelled call, holds nothing up.
-        drain_seconds = 0.0 if self._abandoned and not self._calls else DRAIN_SECONDS
-        await self._process.stop(drain_seconds=drain_seconds)
+        if self._mode != "server":
+            raise NotReady(
+                "a client never goes online",
+                code="not_ready",
+                why="it publishes nothing",
+                hint="use P2PServer",
+            )
+        await self._session.wait_online(timeout)
+
+    async def close(self, *, drain: float = DRAIN_SECONDS) -> None:
+        """Ends the node, within `drain` and some 10 seconds whatever happens. May be called at any time.
+
+        Calls under way have `drain` seconds to come to their end.
+        """
+        await self._session.close(drain)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -206,23 +185,39 @@ class P2PNode:
     @property
     def ready(self) -> Ready:
         """What the node said when it had started."""
-        if self._ready is None or not self._ready.done():
-            raise NodeClosed("the node has not been started", code="shutting_down")
-        return self._ready.result()
+        ready = self._session.ready
+        if ready is None:
+            raise not_started()
+        return ready
 
     @property
     def pid(self) -> int | None:
         """The process id; `None` before the start."""
-        return None if self._process is None else self._process.pid
+        return self._session.pid
 
-    # Talking to peers. A peer is named by its id, a ticket, `service`, or `@last` for the latest sender.
+    # Talking to peers.
 
-    async def send_message(self, peer_id: str, message: Message, *, timeout: float = CALL_SECONDS) -> Receipt:
+    @overload
+    async def send_message(self, peer_id: Message, /, *, timeout: float = CALL_SECONDS) -> Receipt: ...
+    @overload
+    async def send_message(
+        self, peer_id: str, message: Message, *, timeout: float = CALL_SECONDS
+    ) -> Receipt: ...
+    async def send_message(
+        self, peer_id: str | Message, message: Message | None = None, *, timeout: float = CALL_SECONDS
+    ) -> Receipt:
         """Sends `message`, dialling first if need be; returns when the other node has handed it over.
 
-        Raises what `connect` raises, and `MessageTooLarge`, `QueueFull`, `DeliveryUnknown`. Messages to one
-        peer arrive in the order of the calls. A cancelled call's message may still arrive.
+        Without a peer it goes to the one that the node was made for. Awaiting it is all the flow control
+        that is needed: however many are sent at once, each waits for its turn within its timeout. Messages
+        to one peer arrive in the order of the calls. A cancelled call's message may still arrive.
+
+        Raises what `connect` raises, and `MessageTooLarge` or `DeliveryUnknown`.
         """
+        if isinstance(peer_id, Message):
+            return await self._send(self._default_peer, peer_id, timeout)
+        if message is None:
+            raise TypeError("send_message(peer_id, message), or send_message(message)")
         return await self._send(peer_id, message, timeout)
 
     async def send(
@@ -238,6 +233,129 @@ class P2PNode:
         message = Message.create(msg_type=msg_type, payload=payload, metadata=metadata)
         return await self._send(peer_id, message, timeout)
 
+    async def send_many(
+        self,
+        peer_id: str,
+        contents: Iterable[Content] | AsyncIterable[Content],
+        *,
+        timeout: float = CALL_SECONDS,
+    ) -> int:
+        """Sends many messages, in order; returns how many arrived, which is all of them.
+
+        The fastest way: `contents` is taken from as the peer keeps up, some 1,000 messages ahead. `timeout`
+        is for each message. Raises the first failure; what comes after it is not sent, or may not arrive.
+        """
+        check_timeout(timeout)
+        batch = Batch(self._session.usable_calls(), asyncio.get_running_loop(), peer_id, timeout)
+        if isinstance(contents, AsyncIterable):
+            return await batch.send(_message_of(content) async for content in contents)
+        return await batch.send(_message_of(content) for content in contents)
+
+    async def request(
+        self,
+        peer_id: str,
+        content: Content,
+        *,
+        msg_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float = CALL_SECONDS,
+    ) -> Message:
+        """Sends a message and returns the one that the other program answers it with.
+
+        `msg_type` and `metadata` are for a payload; a ready message has its own. Raises what `send_message`
+        raises, and `NoReply` if the message has arrived and nobody answered it in time.
+        """
+        message = _message_of(content, msg_type, metadata)
+        return self._session.codec.message(
+            await self._session.call_with("request", peer_id, "", message, timeout)
+        )
+
+    async def reply(
+        self,
+        to: Message,
+        content: Content,
+        *,
+        msg_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float = CALL_SECONDS,
+    ) -> Receipt:
+        """Answers a message that has arrived: whoever sent it with `request` gets this.
+
+        Raises what `send_message` raises, and `ValueError` if `to` is a message of our own.
+        """
+        if to.sender is None:
+            raise ValueError("a reply is to a message that has arrived")
+        message = _message_of(content, msg_type, metadata)
+        return self._session.codec.receipt(
+            await self._session.call_with("reply", to.sender, to.id, message, timeout)
+        )
+
+    async def serve(self, handler: Handler, *, concurrency: int = 16) -> None:
+        """Answers messages with what `handler` returns (`None`: nothing), until the node is closed.
+
+        So many handlers run at once as `concurrency` says; with 1 the messages are handled in their order.
+        A handler that raises is logged, and its message stays unanswered. Raises `NodeExited` if the node
+        dies.
+        """
+        if concurrency < 1:
+            raise ValueError("concurrency is at least 1")
+        workers = [asyncio.ensure_future(self._work(handler)) for _ in range(concurrency)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self, handler: Handler) -> None:
+        async for message in self.listen():
+            try:
+                answer = await handler(message)
+                if answer is not None:
+                    await self.reply(message, answer)
+            except Exception:
+                if not self._session.is_open:
+                    continue
+                log.exception("a message of %s was not answered", message.sender)
+
+    async def broadcast(
+        self,
+        content: Content,
+        *,
+        msg_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float = CALL_SECONDS,
+    ) -> Broadcast:
+        """Sends one message to every connected peer; says who has it, and who not and why."""
+        message = _message_of(content, msg_type, metadata)
+        reply = await self._session.call_with("broadcast", None, "", message, timeout)
+        return broadcast_from(self._session.codec.fields(reply))
+
+    def listen(self) -> MessageStream:
+        """The messages that arrive, for `async for`.
+
+        Whoever does not take them slows their senders down; nothing is dropped.
+        """
+        if self._session.pid is None:
+            raise not_started()
+        return MessageStream(self._session.inbox)
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self.listen()
+
+    def events(self, *names: str) -> EventStream:
+        """What the node tells from here on, for `async for`. Also before the start.
+
+        With `names`, such as `connected`, only those events; `ValueError` if there are none of that name.
+        """
+        for name in names:
+            if name not in EVENT_NAMES:
+                raise ValueError(f"no event is called {name!r}; there are {', '.join(EVENT_NAMES)}")
+        kinds = tuple(EVENT_NAMES[name] for name in names)
+        return EventStream(self._session.watch(kinds))
+
+    # About peers and the network.
+
     async def connect(self, peer: str, *, timeout: float = CALL_SECONDS) -> Connection:
         """Opens a connection, or finds it open.
 
@@ -246,242 +364,68 @@ class P2PNode:
         """
         return await self._connect(peer, timeout)
 
-    async def disconnect(self, peer: str) -> None:
+    async def disconnect(self, peer: str, *, timeout: float = QUESTION_SECONDS) -> None:
         """Ends a connection. Raises `PeerNotFound` if there is none."""
-        await self._call("disconnect", QUESTION_SECONDS, peer=peer)
+        await self._session.ask("disconnect", timeout, peer=peer)
 
-    async def peers(self) -> tuple[PeerStatus, ...]:
+    async def peers(self, *, timeout: float = QUESTION_SECONDS) -> tuple[PeerStatus, ...]:
         """The connected peers, in the order of their ids."""
-        answer = await self._call("list", QUESTION_SECONDS)
+        answer = await self._session.ask("list", timeout)
         return tuple(map(peer_status_from, answer.inners("peers")))
 
-    async def status(self) -> NodeStatus:
+    async def status(self, *, timeout: float = QUESTION_SECONDS) -> NodeStatus:
         """How the node fares."""
-        return node_status_from(await self._call("status", QUESTION_SECONDS))
+        return node_status_from(await self._session.ask("status", timeout))
 
-    def listen(self) -> MessageStream:
-        """The messages that arrive, for `async for`.
+    async def ping(self, peer: str, *, timeout: float = QUESTION_SECONDS) -> Pong:
+        """Asks a connected peer's node for an answer, through queues and all.
 
-        Whoever does not take them slows their senders down; nothing is dropped.
+        Raises `PeerNotFound` if it is not connected, `P2PTimeout` if it does not answer.
         """
-        if self._process is None:
-            raise self._failure()
-        return MessageStream(self._inbox, self._handle_taken)
+        return pong_from(await self._session.ask("ping", timeout, peer=peer))
 
-    def events(self) -> EventStream:
-        """What the node tells from here on, for `async for`. Also before the start."""
-        watcher: Mailbox[Event] = Mailbox()
-        if self._returncode is not None:
-            watcher.close(self._end_of_stream)
-        self._watchers.add(watcher)
-        return EventStream(watcher)
-
-    # Calls: a command goes out, an answer with its id comes in.
+    async def netcheck(self, *, timeout: float = CALL_SECONDS) -> NetCheck:
+        """What this network lets through, and which kinds of peers will be reached from it."""
+        return netcheck_from(await self._session.ask("netcheck", timeout))
 
     async def _send(self, peer: str | None, message: Message, timeout: float) -> Receipt:
-        wire = to_wire(message)
-        return receipt_from(await self._call("send", timeout, peer=peer, message=wire))
+        return self._session.codec.receipt(await self._session.call_with("send", peer, "", message, timeout))
 
     async def _connect(self, peer: str | None, timeout: float) -> Connection:
-        return connection_from(await self._call("connect", timeout, peer=peer))
-
-    async def _call(self, verb: str, timeout: float, **fields: JSON) -> Fields:
-        if not 0 < timeout <= CALL_SECONDS_MAX:
-            raise ValueError(f"a timeout is more than 0 and at most {CALL_SECONDS_MAX:g} seconds")
-        if self._process is None or self._closing or self._returncode is not None:
-            raise self._failure()
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            raise RuntimeError("a node is used in the event loop that it was started in")
-        call_id = next(self._call_ids)
-        timeout_ms = max(1, round(timeout * 1_000))
-        command = {"cmd": verb, "id": call_id, "timeout_ms": timeout_ms, **fields}
-        line = json.dumps(command, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        answer: asyncio.Future[Fields] = loop.create_future()
-        self._process.write(line)
-        self._calls[call_id] = answer
-        # The answer comes behind messages that perhaps nobody takes.
-        loop.call_soon(self._pump)
-        try:
-            await asyncio.wait({answer}, timeout=timeout + ANSWER_MARGIN_SECONDS)
-            if not answer.done():
-                raise P2PTimeout(
-                    f"the node did not answer {verb} within {timeout:g} s",
-                    code="timeout",
-                    why="it is busy, or has a bug",
-                    hint="try again; RUST_LOG=debug in the environment makes it say more",
-                    retryable=True,
-                )
-            return answer.result()
-        finally:
-            del self._calls[call_id]
-            if not answer.done():
-                self._abandoned.add(call_id)
-            else:
-                # The caller may have been cancelled at the same moment, and never look at it.
-                answer.exception()
-
-    # What the process tells.
-
-    def _pump(self) -> None:
-        """Handles waiting lines, unless there is no room for the messages among them."""
-        assert self._process is not None, "only a started process has lines"
-        for _ in range(LINES_AT_ONCE):
-            # An answer that somebody waits for is let through together with the messages before it.
-            if self._inbox_is_full() and not self._calls and not self._closing:
-                return
-            line = self._process.take()
-            if line is None:
-                return
-            self._handle_line(line)
-        asyncio.get_running_loop().call_soon(self._pump)
-
-    def _handle_line(self, line: bytes) -> None:
-        try:
-            fields = Fields.parse(line)
-            name = fields.text("event")
-            if not self._greeted:
-                self._handle_hello(name, fields)
-            elif name == "message":
-                self._handle_message(Received(fields.text("peer"), from_wire(fields.inner("message"))))
-            elif name in ("ok", "error") and fields.has_integer("id"):
-                self._handle_answer(name, fields.integer("id"), fields)
-            else:
-                self._handle_event(event_from(name, fields))
-        except Malformed as error:
-            if not self._greeted:
-                self._refuse(str(error))
-            log.error("a line of the node cannot be used: %s", error)
-
-    def _handle_hello(self, name: str, fields: Fields) -> None:
-        if name != "hello":
-            raise Malformed(f"its first event is {name}, not hello")
-        protocols = fields.integers("protocols")
-        if PROTOCOL not in protocols:
-            raise Malformed(f"it speaks version {protocols} of p2p-stdio, not {PROTOCOL}")
-        self._greeted = True
-
-    def _refuse(self, why: str) -> None:
-        assert self._ready is not None, "only a started process says anything"
-        if not self._ready.done():
-            error = IncompatibleNode("the program does not speak p2p-stdio/1", why=why)
-            self._ready.set_exception(error)
-            # Nobody asks for it if the start was cancelled.
-            self._ready.exception()
-
-    def _handle_answer(self, name: str, call_id: int, fields: Fields) -> None:
-        self._abandoned.discard(call_id)
-        answer = self._calls.get(call_id)
-        if answer is None or answer.done():
-            return
-        if name == "ok":
-            answer.set_result(fields)
-        else:
-            answer.set_exception(error_from(fields))
-
-    def _handle_message(self, received: Received) -> None:
-        if self._closing and self._inbox_is_full():
-            log.warning("a message of %s came while the node was being closed", received.peer)
-            return
-        self._inbox_bytes += len(received.message.payload)
-        self._inbox.put(received)
-
-    def _handle_event(self, event: Event) -> None:
-        assert self._ready is not None, "only a started process has events"
-        if isinstance(event, Ready) and not self._ready.done():
-            self._ready.set_result(event)
-        if isinstance(event, Failed):
-            self._start_failure = event.error
-            log.warning("%s", event.error)
-        if isinstance(event, Warned):
-            log.warning("%s", event.problem)
-        for watcher in self._watchers:
-            if len(watcher) >= EVENTS_WAITING_MAX:
-                watcher.drop_oldest()
-            watcher.put(event)
-
-    def _handle_exit(self, returncode: int) -> None:
-        assert self._process is not None and self._ready is not None, "it ran"
-        # Calls and inbox are no limit any more: what is left is what the pipe held.
-        while (line := self._process.take()) is not None:
-            self._handle_line(line)
-        self._returncode = returncode
-        if not self._ready.done():
-            self._ready.set_exception(self._start_failure or self._failure())
-            # Nobody asks for it if the start was cancelled.
-            self._ready.exception()
-        for answer in self._calls.values():
-            if not answer.done():
-                answer.set_exception(self._failure())
-        self._inbox.close(self._end_of_stream)
-        for watcher in self._watchers:
-            watcher.close(self._end_of_stream)
-
-    def _handle_taken(self, received: Received) -> None:
-        self._inbox_bytes -= len(received.message.payload)
-        asyncio.get_running_loop().call_soon(self._pump)
-
-    def _inbox_is_full(self) -> bool:
-        return len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes >= INBOX_BYTES_MAX
-
-    def _end_of_stream(self) -> Exception:
-        return StopAsyncIteration() if self._closing else self._failure()
-
-    def _failure(self) -> P2PError:
-        """Why nothing can be asked of the node."""
-        if self._process is None:
-            hint = "await node.start(), or: async with node"
-            return NodeClosed("the node has not been started", code="shutting_down", hint=hint)
-        if self._closing or self._returncode is None:
-            return NodeClosed("the node has been closed", code="shutting_down")
-        if not self._greeted and self._returncode == EXIT_CODE_USAGE:
-            return ConfigError(
-                "the node does not take its arguments",
-                code="config_invalid",
-                why=" | ".join(filter(None, self._process.stderr_lines)),
-                hint="p2p-node --help",
-            )
-        return NodeExited(
-            f"the node ended with {_exit_text(self._returncode)}",
-            returncode=self._returncode,
-            stderr_lines=self._process.stderr_lines,
-        )
+        return connection_from(await self._session.ask("connect", timeout, peer=peer))
 
 
-class MessageStream:
-    """The messages that arrive at a node.
+class Stream(Generic[_T]):
+    """What comes from a node, for `async for`.
 
-    A class and not a generator, so that it stays usable when a wait for the next message is cancelled or
-    timed out. Several streams of one node share its messages: each message goes to one of them.
+    A class and not a generator, so that it stays usable when a wait for the next item is cancelled or timed
+    out. It ends when the node is closed, and raises `NodeExited` if it died.
     """
 
-    def __init__(self, inbox: Mailbox[Received], on_taken: Callable[[Received], None]) -> None:
-        self._inbox = inbox
-        self._on_taken = on_taken
+    def __init__(self, mailbox: Mailbox[_T]) -> None:
+        self._mailbox = mailbox
 
-    def __aiter__(self) -> MessageStream:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Received:
-        """The next message. Ends when the node is closed; raises `NodeExited` if it died."""
-        received = await self._inbox.take()
-        self._on_taken(received)
-        return received
+    async def __anext__(self) -> _T:
+        """The next one."""
+        return await self._mailbox.take()
 
 
-class EventStream:
+class MessageStream(Stream[Message]):
+    """The messages that arrive at a node. Several streams of one node share them."""
+
+
+class EventStream(Stream[Event]):
     """What a node tells. Each stream gets every event; a slow one loses the oldest."""
 
-    def __init__(self, watcher: Mailbox[Event]) -> None:
-        self._watcher = watcher
 
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> Event:
-        """The next event. Ends when the node is closed; raises `NodeExited` if it died."""
-        return await self._watcher.take()
-
-
-def _exit_text(returncode: int) -> str:
-    return f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
+def _message_of(
+    content: Content, msg_type: str | None = None, metadata: Mapping[str, str] | None = None
+) -> Message:
+    if isinstance(content, Message):
+        if msg_type is not None or metadata is not None:
+            raise TypeError("a ready message has its own type and metadata")
+        return content
+    return Message.create(msg_type=msg_type, payload=content, metadata=metadata)

@@ -1,32 +1,27 @@
-"""Owns the node's process: lines in, lines out, and an end within a known time.
+"""Owns the node's process: bytes in, bytes out, and an end within a known time.
 
-Four small threads serve the pipes, because asyncio's own subprocesses need a particular event loop on some
-systems, lose lines over 64 KiB, and take an exited process for a running one while a pipe is open.
-The threads decide nothing: what they see is handed to the event loop.
+`subprocess.Popen` and not asyncio's own subprocesses: those need a particular event loop on some systems,
+lose lines over 64 KiB, and take an exited process for a running one while a pipe is open.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
+import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
-from ._errors import BinaryNotFound, QueueFull
+from ._errors import BinaryNotFound
+from ._pipes import Sink, open_pipes
 
 log = logging.getLogger("p2p_node")
 node_log = logging.getLogger("p2p_node.node")
-
-UNREAD_BYTES_MAX = 8 * 1024 * 1024
-"""Bytes of the node's lines that wait for the event loop. Beyond, the pipe holds the node back."""
-
-UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
-"""Bytes that wait for the node to read them: two of the largest messages, and some."""
 
 STDERR_LINES_KEPT = 20
 """Enough for a panic message with its location."""
@@ -41,7 +36,7 @@ KILL_SECONDS = 2.0
 """From SIGKILL to giving up on the operating system."""
 
 TAIL_SECONDS = 1.0
-"""How long pipes may stay open after the process's end. Only a process that inherited them does that."""
+"""How long stderr may stay open after the process's end. Only a process that inherited it does that."""
 
 SILENT_SECONDS = 8.0
 """How long a process may run after it has closed its stdout: as long as after SIGTERM."""
@@ -55,30 +50,22 @@ class Process:
         arguments: Sequence[str],
         *,
         env: Mapping[str, str],
-        on_lines: Callable[[], None],
+        sink: Sink,
         on_exit: Callable[[int], None],
     ) -> None:
-        """Starts it. `on_lines` says that `take` has something; `on_exit` comes last, with the exit code."""
+        """Starts it. `sink` gets its stdout; `on_exit` comes last, with the exit code."""
         self._loop = asyncio.get_running_loop()
-        self._on_lines = on_lines
         self._on_exit = on_exit
         self._exited = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
-        self._unread = _Unread()
-        self._unwritten = _Unwritten()
         self._stderr_lines: deque[str] = deque(maxlen=STDERR_LINES_KEPT)
         self._popen = _spawn(arguments, env)
-        self._threads = {
-            name: threading.Thread(target=run, name=f"p2p-node {name}", daemon=True)
-            for name, run in (
-                ("stdin", self._write_stdin),
-                ("stdout", self._read_stdout),
-                ("stderr", self._read_stderr),
-                ("exit", self._wait_for_exit),
-            )
-        }
-        for thread in self._threads.values():
-            thread.start()
+        self._stdin, self._stdout = _pipe(self._popen.stdin), _pipe(self._popen.stdout)
+        _open_processes.add(self)
+        self._pipes = open_pipes(self._loop, self._stdin, self._stdout, sink, self._handle_silence)
+        self._stderr_reader = threading.Thread(target=self._read_stderr, name="p2p-node stderr", daemon=True)
+        self._stderr_reader.start()
+        threading.Thread(target=self._wait_for_exit, name="p2p-node exit", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -90,13 +77,9 @@ class Process:
         """The last lines that it wrote to stderr."""
         return tuple(self._stderr_lines)
 
-    def write(self, line: bytes) -> None:
-        """Queues a line, which ends with its line feed. Raises `QueueFull` if the program does not read."""
-        self._unwritten.put(line)
-
-    def take(self) -> bytes | None:
-        """The next line that the program has written, if there is one."""
-        return self._unread.take()
+    def write(self, part: bytes) -> None:
+        """Queues bytes for its stdin. Never waits; the caller minds how much is queued."""
+        self._pipes.write(part)
 
     async def stop(self, *, drain_seconds: float) -> None:
         """Ends the program: closes its stdin, waits `drain_seconds`, then terminates it, then kills it.
@@ -108,9 +91,17 @@ class Process:
             self._stopping = self._loop.create_task(self._stop(drain_seconds))
         await asyncio.shield(self._stopping)
 
+    def kill(self) -> None:
+        """Ends the program at once."""
+        self._popen.kill()
+
+    def drop_pipes(self) -> None:
+        """Lets go of the pipes, in a process that only inherited them."""
+        for pipe in (self._stdin, self._stdout):
+            _close(pipe)
+
     async def _stop(self, drain_seconds: float) -> None:
-        self._unwritten.end()
-        self._unread.lift_limit()
+        self._pipes.end()
         try:
             for seconds, next_step in (
                 (drain_seconds, self._popen.terminate),
@@ -132,128 +123,52 @@ class Process:
             return False
         return True
 
+    def _handle_silence(self) -> None:
+        if not self._exited.is_set():
+            self._loop.call_later(SILENT_SECONDS, self._kill_if_running)
+
+    def _kill_if_running(self) -> None:
+        if not self._exited.is_set():
+            self._popen.kill()
+
     def _handle_exit(self, returncode: int) -> None:
+        self._pipes.finish()
+        _open_processes.discard(self)
         self._on_exit(returncode)
         self._exited.set()
 
-    def _tell_loop(self, callback: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(callback, *arguments)
-        except RuntimeError:
-            # The event loop is closed: nobody is left to be told.
-            pass
-
     # What the threads run.
 
-    def _write_stdin(self) -> None:
-        with _pipe(self._popen.stdin) as pipe:
-            try:
-                while (line := self._unwritten.take()) is not None:
-                    pipe.write(line)
-                    if self._unwritten.is_empty():
-                        pipe.flush()
-            except OSError:
-                # The program does not read any more; its end is noticed by another thread.
-                pass
-            finally:
-                _close(pipe)
-
-    def _read_stdout(self) -> None:
-        with _pipe(self._popen.stdout) as pipe:
-            for line in pipe:
-                if self._unread.put(line):
-                    self._tell_loop(self._on_lines)
-        try:
-            self._popen.wait(SILENT_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-
     def _read_stderr(self) -> None:
-        with _pipe(self._popen.stderr) as pipe:
+        with open(_pipe(self._popen.stderr).fileno(), "rb", closefd=False) as pipe:
             while raw := pipe.readline(STDERR_LINE_BYTES_MAX):
                 line = raw.decode("utf-8", "replace").rstrip()
                 self._stderr_lines.append(line)
                 node_log.debug("%s", line)
+        _close(_pipe(self._popen.stderr))
 
     def _wait_for_exit(self) -> None:
         returncode = self._popen.wait()
-        # What is left in the pipe is little and is still to be heard.
-        self._unread.lift_limit()
-        self._unwritten.end()
-        for name in ("stdout", "stderr"):
-            self._threads[name].join(TAIL_SECONDS)
-        self._tell_loop(self._handle_exit, returncode)
+        self._stderr_reader.join(TAIL_SECONDS)
+        try:
+            self._loop.call_soon_threadsafe(self._handle_exit, returncode)
+        except RuntimeError:
+            # The event loop is closed: nobody is left to be told.
+            pass
 
 
-class _Unread:
-    """Lines between the thread that reads them and the event loop."""
-
-    def __init__(self) -> None:
-        self._lines: deque[bytes] = deque()
-        self._bytes = 0
-        self._limited = True
-        self._changed = threading.Condition()
-
-    def put(self, line: bytes) -> bool:
-        """Adds a line, when there is room for it; says whether it is the only one."""
-        with self._changed:
-            while self._limited and self._bytes >= UNREAD_BYTES_MAX:
-                self._changed.wait()
-            self._lines.append(line)
-            self._bytes += len(line)
-            return len(self._lines) == 1
-
-    def take(self) -> bytes | None:
-        with self._changed:
-            if not self._lines:
-                return None
-            line = self._lines.popleft()
-            self._bytes -= len(line)
-            self._changed.notify()
-            return line
-
-    def lift_limit(self) -> None:
-        """Lets the reader come to the end of the pipe."""
-        with self._changed:
-            self._limited = False
-            self._changed.notify()
+_open_processes: weakref.WeakSet[Process] = weakref.WeakSet()
 
 
-class _Unwritten:
-    """Lines between the event loop and the thread that writes them."""
+def _drop_inherited_pipes() -> None:
+    # Held open by a fork, the pipe would never end, and with it the node would not.
+    for process in list(_open_processes):
+        process.drop_pipes()
+    _open_processes.clear()
 
-    def __init__(self) -> None:
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._bytes = 0
-        self._lock = threading.Lock()
 
-    def put(self, line: bytes) -> None:
-        with self._lock:
-            if self._bytes > 0 and self._bytes + len(line) > UNWRITTEN_BYTES_MAX:
-                raise QueueFull(
-                    "the node does not read what it is told",
-                    code="queue_full",
-                    why=f"{self._bytes} bytes wait for it",
-                    hint="await earlier calls before making more",
-                    retryable=True,
-                )
-            self._bytes += len(line)
-        self._lines.put(line)
-
-    def take(self) -> bytes | None:
-        """The next line; waits for one. `None` at the end."""
-        line = self._lines.get()
-        if line is not None:
-            with self._lock:
-                self._bytes -= len(line)
-        return line
-
-    def is_empty(self) -> bool:
-        return self._lines.empty()
-
-    def end(self) -> None:
-        """Lets the writer end after what is queued."""
-        self._lines.put(None)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_drop_inherited_pipes)
 
 
 def _spawn(arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -267,7 +182,9 @@ def _spawn(arguments: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen
         group = {"start_new_session": True}
     pipe = subprocess.PIPE
     try:
-        return subprocess.Popen[bytes](arguments, env=env, stdin=pipe, stdout=pipe, stderr=pipe, **group)
+        return subprocess.Popen[bytes](
+            arguments, bufsize=0, env=env, stdin=pipe, stdout=pipe, stderr=pipe, **group
+        )
     except OSError as error:
         raise BinaryNotFound(
             f"{arguments[0]} cannot be run", why=str(error), places=[arguments[0]]
@@ -283,5 +200,5 @@ def _close(pipe: IO[bytes]) -> None:
     try:
         pipe.close()
     except OSError:
-        # What could not be written any more cannot be flushed either.
+        # It is closed all the same.
         pass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from ._node import P2PNode, StrPath
+from ._node import P2PNode
 
 
 class P2PServer(P2PNode):
@@ -12,36 +10,11 @@ class P2PServer(P2PNode):
 
         server = P2PServer(service="myapi:v1")
         await server.start()
-        async for received in server.listen():
-            await server.send(received.peer, "got it")
+        async for message in server.listen():
+            await server.reply(message, "got it")
 
     Without a service it is found on the same machine by a client that names nobody, and anywhere by its
-    ticket.
+    ticket. Its options are those of `P2PNode`.
     """
 
-    def __init__(
-        self,
-        *,
-        service: str | None = None,
-        service_secret_file: StrPath | None = None,
-        identity: StrPath | None = None,
-        ephemeral: bool = False,
-        allow: Sequence[str] = (),
-        binary: StrPath | None = None,
-        arguments: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        start_timeout: float = 15.0,
-    ) -> None:
-        """Describes a server; `start` starts it. The parameters are those of `P2PNode`."""
-        super().__init__(
-            mode="server",
-            service=service,
-            service_secret_file=service_secret_file,
-            identity=identity,
-            ephemeral=ephemeral,
-            allow=allow,
-            binary=binary,
-            arguments=arguments,
-            env=env,
-            start_timeout=start_timeout,
-        )
+    _mode = "server"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
+import importlib.util
 import ipaddress
-import json
 import os
+import random
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +19,36 @@ import time
 import unittest
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 from unittest import mock
 
 PYTHON_FOLDER = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PYTHON_FOLDER))  # Tests run from the checkout, with nothing installed.
 
-from p2p_node import BINARY_VARIABLE, BinaryNotFound, find_binary  # noqa: E402
+from p2p_node import BINARY_VARIABLE, BinaryNotFound, Message, Transport, find_binary  # noqa: E402
+from p2p_node import _node as node_module  # noqa: E402
+from p2p_node._codec import Codec, choose_codec  # noqa: E402
+from p2p_node._json import Fields  # noqa: E402
 
-FAKE_NODE = Path(__file__).resolve().parent / "fake_node.py"
+_T = TypeVar("_T", bound="type[NodeTestCase]")
+
+
+def make_program(source: Path) -> Path:
+    """`source` as a program that runs on this very Python, with what is installed for it."""
+    folder = tempfile.mkdtemp(prefix="p2p-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = Path(folder) / "p2p-node"
+    run = f"import runpy; runpy.run_path({str(source)!r}, run_name='__main__')"
+    program.write_text(f"#!{sys.executable}\n{run}\n")
+    program.chmod(0o755)
+    return program
+
+
+FAKE_NODE = make_program(Path(__file__).resolve().parent / "fake_node.py")
+
+HAS_PROTOBUF = importlib.util.find_spec("google") is not None and (
+    importlib.util.find_spec("google.protobuf") is not None
+)
 
 NETWORK_VARIABLES = ("P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN")
 
@@ -50,6 +75,11 @@ def guard_against_the_internet(event: str, arguments: tuple[object, ...]) -> Non
             raise AssertionError(f"{words[0]} would be started with {name}={environment.get(name)!r}")
 
 
+def offline() -> dict[str, str]:
+    """The environment for a program that has nothing to do with nodes."""
+    return {**os.environ, **dict.fromkeys(NETWORK_VARIABLES, "none")}
+
+
 def is_local(servers: str) -> bool:
     """Whether `servers` is `none` or names loopback addresses only."""
     if servers == "none":
@@ -67,7 +97,14 @@ sys.addaudithook(guard_against_the_internet)
 class NodeTestCase(unittest.IsolatedAsyncioTestCase):
     """A test that starts nodes: offline, with folders of its own, and not for ever."""
 
+    transport: Transport = "json"
+
     def setUp(self) -> None:
+        if self.transport == "protobuf" and not HAS_PROTOBUF:
+            self.skipTest("protobuf is not installed")
+        codecs = mock.patch.object(node_module, "choose_codec", self.choose_codec)
+        codecs.start()
+        self.addCleanup(codecs.stop)
         faulthandler.dump_traceback_later(TEST_SECONDS_MAX, exit=True)
         self.addCleanup(faulthandler.cancel_dump_traceback_later)
         folder = tempfile.TemporaryDirectory(prefix="p2p-")
@@ -82,6 +119,66 @@ class NodeTestCase(unittest.IsolatedAsyncioTestCase):
             del os.environ[name]
         os.environ.update({**offline, **folders})
 
+    def choose_codec(self, transport: Transport) -> Codec:
+        """What a node uses that was not told what to use."""
+        return choose_codec(self.transport if transport == "auto" else transport)
+
+
+def over_both_transports(case: _T) -> _T:
+    """Makes the test case two: one whose nodes are spoken to in JSON lines, and one in frames."""
+    kinds: dict[Transport, str] = {"json": "", "protobuf": "OverFrames"}
+    made: list[type] = []
+    for transport, suffix in kinds.items():
+        name = case.__name__ + suffix
+        made.append(type(name, (case,), {"transport": transport, "__module__": case.__module__}))
+        setattr(sys.modules[case.__module__], name, made[-1])
+    return cast("_T", made[0])
+
+
+class Notebook:
+    """Writes down what a decoder tells."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def handle_message(self, message: Message) -> None:
+        self.told.append(message)
+
+    def handle_ok(self, call_id: int, reply: object) -> None:
+        self.told.append(call_id)
+
+    def handle_error(self, call_id: int, fields: Fields) -> None:
+        self.told.append((call_id, fields.text("code")))
+
+    def handle_event(self, name: str, fields: Fields) -> None:
+        self.told.append(name)
+
+    def handle_malformed(self, why: str) -> None:
+        self.told.append("malformed")
+
+    def handle_garbage(self, why: str) -> None:
+        self.told.append("garbage")
+
+
+def told_in_pieces(encoded: bytes, transport: Transport, seed: int, piece_max: int) -> list[object]:
+    """What a decoder makes of `encoded` when it comes in pieces of up to `piece_max` bytes."""
+    notebook = Notebook()
+    decoder = choose_codec(transport).decoder(notebook)
+    chance = random.Random(seed)
+    rest = memoryview(encoded)
+    while rest:
+        space = decoder.space()
+        count = min(len(space), len(rest), chance.randint(1, piece_max))
+        space[:count] = rest[:count]
+        decoder.advance(count)
+        rest = rest[count:]
+    return notebook.told
+
+
+def python_blocks(document: str) -> list[str]:
+    """The programs in a document, which is named from the package's folder."""
+    return re.findall(r"```python\n(.*?)```", (PYTHON_FOLDER / document).read_text(), re.DOTALL)
+
 
 def real_binary() -> Path:
     """The program under test. Tests that need it are skipped where it has not been built, but never in CI."""
@@ -93,33 +190,14 @@ def real_binary() -> Path:
         raise unittest.SkipTest(f"{error.message}: {error.hint}") from error
 
 
-class Testnet:
-    """A DHT and STUN servers on loopback."""
-
-    def __init__(self, binary: Path) -> None:
-        self._process = subprocess.Popen[bytes](
-            [str(binary), "testnet"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        try:
-            assert self._process.stdout is not None
-            servers = json.loads(read_line(self._process.stdout.fileno(), WAIT_SECONDS))
-            lists = (servers["bootstrap"], servers["stun"])
-            self.environment = dict(zip(NETWORK_VARIABLES, map(",".join, lists), strict=True))
-        except BaseException:
-            self.stop()
-            raise
-
-    def stop(self) -> None:
-        end(self._process)
-
-
 class Terminal:
-    """One of the two scripts, as somebody runs it in a terminal."""
+    """A script, as somebody runs it in a terminal."""
 
-    def __init__(self, script: str, *arguments: str, binary: Path) -> None:
+    def __init__(self, script: str, *arguments: str, binary: Path | None = None) -> None:
         self.output = b""
+        chosen = ["--binary", str(binary)] if binary is not None else []
         self.process = subprocess.Popen[bytes](
-            [sys.executable, str(PYTHON_FOLDER / script), "--binary", str(binary), *arguments],
+            [sys.executable, str(PYTHON_FOLDER / script), *chosen, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -37,6 +37,7 @@ class FindBinaryTest(unittest.TestCase):
         patches.enter_context(mock.patch.object(sysconfig, "get_path", get_path))
         environment = {"PATH": str(self.root / "path"), "P2P_NODE_BIN": ""}
         patches.enter_context(mock.patch.dict(os.environ, environment))
+        os.environ.pop("CARGO_TARGET_DIR", None)
 
     def program(self, place: str) -> Path:
         path = self.root / place
@@ -59,6 +60,16 @@ class FindBinaryTest(unittest.TestCase):
             with self.subTest(place=place):
                 program = self.program(place)
                 self.assertEqual(find_binary(), program)
+
+    def test_the_latest_build_is_taken(self) -> None:
+        debug, release = self.program("target/debug/p2p-node"), self.program("target/release/p2p-node")
+        for latest, other in [(debug, release), (release, debug)]:
+            os.utime(latest, (2_000, 2_000))
+            os.utime(other, (1_000, 1_000))
+            self.assertEqual(find_binary(), latest)
+        with mock.patch.dict(os.environ, {"CARGO_TARGET_DIR": str(self.root / "elsewhere")}):
+            elsewhere = self.program("elsewhere/release/p2p-node")
+            self.assertEqual(find_binary(), elsewhere)
 
     def test_what_is_named_comes_first(self) -> None:
         self.program("venv/bin/p2p-node")

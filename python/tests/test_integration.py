@@ -8,25 +8,27 @@ import secrets
 from pathlib import Path
 from unittest import mock
 
-from support import WAIT_SECONDS, NodeTestCase, Testnet, real_binary
+from support import WAIT_SECONDS, NodeTestCase, over_both_transports, real_binary
 
 from p2p_node import (
     ConfigError,
-    EventStream,
+    Delivered,
     InvalidCall,
     Message,
-    Online,
+    NoReply,
     P2PClient,
     P2PNode,
     P2PServer,
     PeerNotFound,
-    Received,
     Refused,
 )
+from p2p_node._inbox import CREDIT_MESSAGES
+from p2p_node.testing import Testnet
 
 SERVICE = "myapi:v1"
 
 
+@over_both_transports
 class TestnetTest(NodeTestCase):
     binary: Path
     testnet: Testnet
@@ -34,8 +36,8 @@ class TestnetTest(NodeTestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.binary = real_binary()
-        cls.testnet = Testnet(cls.binary)
-        cls.addClassCleanup(cls.testnet.stop)
+        cls.testnet = Testnet(binary=cls.binary)
+        cls.addClassCleanup(cls.testnet.close)
 
     def setUp(self) -> None:
         super().setUp()
@@ -61,10 +63,9 @@ class TestnetTest(NodeTestCase):
 
     async def go_online(self, server: P2PServer) -> P2PServer:
         """Starts `server` and waits until it can be found."""
-        events = server.events()
         await server.start()
         self.addAsyncCleanup(server.close)
-        await asyncio.wait_for(wait_until_online(events), WAIT_SECONDS)
+        await server.wait_online(timeout=WAIT_SECONDS)
         return server
 
     async def talk(self, server: P2PServer, client: P2PClient) -> None:
@@ -72,10 +73,12 @@ class TestnetTest(NodeTestCase):
         question = Message.create(msg_type="request", payload={"n": 1}, metadata={"key": "value"})
         receipt = await client.send_message(question)
         self.assertEqual((receipt.message_id, receipt.peer), (question.id, server.peer_id))
-        self.assertEqual(await hear(server), Received(client.peer_id, question))
+        heard = await hear(server)
+        self.assertEqual((heard, heard.sender), (question, client.peer_id))
         answer = Message.create(payload=b"\xff\x00\n")
         await server.send_message(client.peer_id, answer)
-        self.assertEqual(await hear(client), Received(server.peer_id, answer))
+        heard = await hear(client)
+        self.assertEqual((heard, heard.sender), (answer, server.peer_id))
 
     async def test_a_client_finds_a_service(self) -> None:
         server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
@@ -109,7 +112,6 @@ class TestnetTest(NodeTestCase):
         async with self.client(secret=secret) as client:
             await self.talk(server, client)
             stranger = P2PNode(
-                mode="client",
                 service=SERVICE,
                 service_secret_file=other,
                 ephemeral=True,
@@ -121,7 +123,7 @@ class TestnetTest(NodeTestCase):
                 self.assertTrue(caught.exception.why and caught.exception.hint, caught.exception)
 
     async def test_who_is_not_on_the_list_is_refused(self) -> None:
-        friend = P2PNode(mode="client", ephemeral=True)
+        friend = P2PNode(ephemeral=True)
         async with friend:
             listed = friend.peer_id
         server = await self.go_online(P2PServer(service=SERVICE, allow=[listed], ephemeral=True))
@@ -135,12 +137,45 @@ class TestnetTest(NodeTestCase):
         server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
         async with self.client() as client:
             sending = asyncio.gather(*(client.send("service", payload) for payload in payloads))
-            heard = [(await hear(server)).message.payload for _ in payloads]
+            heard = [(await hear(server)).payload for _ in payloads]
             await sending
         self.assertEqual(heard, payloads)
 
+    async def test_requests_broadcasts_and_questions(self) -> None:
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        async with self.client() as client:
+            serving = asyncio.ensure_future(server.serve(shout))
+            answer = await client.request("service", "hello", timeout=WAIT_SECONDS)
+            self.assertEqual((answer.text(), answer.sender), ("HELLO", server.peer_id))
+            with self.assertRaises(NoReply):
+                await client.request("service", b"quiet", timeout=0.5)
+            result = await server.broadcast("to all")
+            self.assertEqual([receipt.peer for receipt in result.sent], [client.peer_id])
+            self.assertEqual((await hear(client)).text(), "to all")
+            pong = await client.ping(server.peer_id)
+            self.assertEqual((pong.peer, pong.path.kind), (server.peer_id, client.server.path.kind))
+            netcheck = await client.netcheck()
+            self.assertTrue(netcheck.udp, netcheck)
+            serving.cancel()
+
+    async def test_a_slow_listener_slows_the_sender_and_nothing_is_lost(self) -> None:
+        count = 6_000
+        server = await self.go_online(P2PServer(service=SERVICE, ephemeral=True))
+        async with self.client() as client:
+            payloads = (str(number).encode() + bytes(4_000) for number in range(count))
+            sending = asyncio.ensure_future(client.send_many("service", payloads))
+            # Nobody listens: what is under way fills up and stays there.
+            await asyncio.wait({sending}, timeout=1)
+            self.assertFalse(sending.done())
+            self.assertLessEqual(len(server._session.inbox), CREDIT_MESSAGES)
+            messages = server.listen()
+            for number in range(count):
+                message = await asyncio.wait_for(anext(messages), WAIT_SECONDS)
+                self.assertEqual(int(message.payload.rstrip(b"\0")), number)
+            self.assertEqual(await sending, count)
+
     async def test_what_makes_no_sense_is_refused(self) -> None:
-        async with P2PNode(mode="client", ephemeral=True) as node:
+        async with P2PNode(ephemeral=True) as node:
             for peer, code in [("p2p1damaged", "invalid_ticket"), ("nobody", "invalid_argument")]:
                 with self.assertRaises(InvalidCall) as caught:
                     await node.connect(peer)
@@ -148,6 +183,21 @@ class TestnetTest(NodeTestCase):
             with self.assertRaises(InvalidCall) as caught:
                 await node.connect(node.peer_id)
             self.assertEqual(caught.exception.code, "self_connect")
+
+    async def test_what_an_outbox_holds_arrives_when_the_peer_is_there(self) -> None:
+        key = self.folder / "server.key"
+        async with P2PServer(identity=key, env=self.elsewhere) as server:
+            ticket = server.ticket
+        client = P2PNode(outbox=self.folder / "outbox", env=self.elsewhere)
+        async with client:
+            queued = await client.send(ticket, "later", timeout=0.5)
+            self.assertEqual(queued.state, "queued")
+            delivered = client.events("delivered")
+            async with P2PServer(identity=key, env=self.elsewhere) as server:
+                self.assertEqual((await hear(server)).text(), "later")
+                event = await asyncio.wait_for(anext(delivered), WAIT_SECONDS)
+                assert isinstance(event, Delivered)
+                self.assertEqual(event.receipt.message_id, queued.message_id)
 
     async def test_two_nodes_do_not_share_an_identity(self) -> None:
         identity = self.folder / "identity.key"
@@ -158,15 +208,13 @@ class TestnetTest(NodeTestCase):
 
     async def test_a_wrong_flag_is_explained(self) -> None:
         with self.assertRaises(ConfigError) as caught:
-            await P2PNode(mode="client", arguments=["--no-such-flag"]).start()
+            await P2PNode(arguments=["--no-such-flag"]).start()
         self.assertIn("--no-such-flag", caught.exception.why)
 
 
-async def wait_until_online(events: EventStream) -> None:
-    async for event in events:
-        if isinstance(event, Online):
-            return
+async def shout(message: Message) -> str | None:
+    return message.text().upper() if message.type == "text" else None
 
 
-async def hear(node: P2PNode) -> Received:
+async def hear(node: P2PNode) -> Message:
     return await asyncio.wait_for(anext(node.listen()), WAIT_SECONDS)

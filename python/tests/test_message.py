@@ -10,7 +10,7 @@ import support as support  # It says where p2p_node is.
 
 from p2p_node import Message, MessageTooLarge
 from p2p_node._json import JSON, Fields
-from p2p_node._message import PAYLOAD_BYTES_MAX, from_wire, to_wire
+from p2p_node._message import PAYLOAD_BYTES_MAX, message_from, to_wire
 
 
 class CreateTest(unittest.TestCase):
@@ -73,9 +73,10 @@ class WireTest(unittest.TestCase):
         ]:
             with self.subTest(payload=payload):
                 message = Message.create(payload=payload, metadata={"a": "\n", "": ""})
-                line = json.dumps(to_wire(message)).encode()
+                line = json.dumps({"peer": "m2ka", "message": to_wire(message)}).encode()
                 self.assertNotIn(b"\n", line)
-                self.assertEqual(from_wire(Fields.parse(line)), message)
+                heard = message_from(Fields.parse(line))
+                self.assertEqual((heard, heard.sender), (message, "m2ka"))
 
     def test_the_largest_message_fits_into_a_line_of_24_mib(self) -> None:
         for byte in [b"x", b"\n", b'"', b"\x01", b"\xff"]:

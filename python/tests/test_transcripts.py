@@ -7,15 +7,10 @@ import unittest
 from support import PYTHON_FOLDER
 
 from p2p_node import Failed, OtherEvent
-from p2p_node._events import (
-    connection_from,
-    event_from,
-    node_status_from,
-    peer_status_from,
-    receipt_from,
-)
+from p2p_node._events import event_from
 from p2p_node._json import Fields
-from p2p_node._message import from_wire
+from p2p_node._message import message_from
+from p2p_node._records import connection_from, node_status_from, peer_status_from, receipt_from
 
 TRANSCRIPTS = PYTHON_FOLDER.parent / "tests" / "transcripts"
 
@@ -42,7 +37,7 @@ def understand(fields: Fields) -> str:
         case "hello":
             assert fields.integers("protocols") == (1,)
         case "message":
-            from_wire(fields.inner("message"))
+            message_from(fields)
         case "ok":
             return understand_answer(fields)
         case _:

@@ -1,5 +1,7 @@
-//! What the user can tell the node, and its two notations: a line of text, or a line of JSON.
+//! What the user can tell the node, and its three notations: a line of text, a line of JSON, or a
+//! protobuf frame.
 
+mod frame;
 mod json;
 mod text;
 
@@ -8,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{message::Composer, recipient::Recipient};
+use super::{
+    frames::Frame,
+    grammar::{self, ID_CHARACTERS_MAX},
+    recipient::{Known, Recipient},
+};
 use crate::{
-    entropy::Entropy,
     failure::{Code, Failure},
     proto::Message,
-    time::UnixMillis,
 };
 
 /// One command, however it was written.
@@ -28,14 +32,47 @@ pub struct Command {
 }
 
 /// What to do.
+///
+/// A message without an id has an empty one, and one without a timestamp has 0: the session fills them in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verb {
+    /// Says what the program wants, before anything else.
+    Hello {
+        /// The version of `p2p-stdio` that it speaks.
+        protocol: u32,
+        /// Who it is.
+        client: String,
+        /// How many messages it takes before it says `credit`.
+        credit: Option<u32>,
+    },
     /// Sends a message, dialling if need be.
     Send {
         /// To whom.
         to: Recipient,
         /// What.
         message: Message,
+    },
+    /// Sends a message to every connected peer.
+    Broadcast {
+        /// What.
+        message: Message,
+    },
+    /// Sends a message and waits for the one that answers it.
+    Request {
+        /// To whom.
+        to: Recipient,
+        /// What.
+        message: Message,
+    },
+    /// Lets message events come, or wait.
+    Listen {
+        /// Whether they come.
+        enabled: bool,
+    },
+    /// Allows more message events.
+    Credit {
+        /// How many.
+        messages: u32,
     },
     /// Connects to a peer.
     Connect {
@@ -47,12 +84,24 @@ pub enum Verb {
         /// To whom.
         from: Recipient,
     },
+    /// Measures how long a connected peer takes to answer.
+    Ping {
+        /// Whom.
+        to: Recipient,
+    },
     /// Lists the connected peers.
     List,
     /// Tells how the node fares.
     Status,
+    /// Finds out what the network lets through.
+    Netcheck,
     /// Tells the node's ticket.
     Ticket,
+    /// Gives a running command up.
+    Cancel {
+        /// Which.
+        target: Id,
+    },
     /// Lists the commands.
     Help,
     /// Stops the node.
@@ -60,16 +109,16 @@ pub enum Verb {
 }
 
 /// A name for a command, chosen by the user and echoed as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub enum Id {
-    /// Below 2⁵³, so that every JSON reader keeps it exact.
+    /// Below 2⁵³ in JSON, so that every reader keeps it exact; in frames, any but 0.
     Number(u64),
     /// At most 64 characters.
     Text(String),
 }
 
-/// Why a line is no command, and the id to say so under.
+/// Why a line or frame is no command, and the id to say so under.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
     /// The id, if it could be read.
@@ -80,50 +129,75 @@ pub struct Rejected {
 
 /// Reads one line. `None` for a line that asks for nothing: an empty one, or a comment.
 ///
-/// Messages without an id are named from `entropy`, those without a timestamp are dated `now`.
-///
 /// # Errors
 /// What is wrong with the line, with a hint at what to write instead.
-pub fn parse(
-    line: String,
-    entropy: &mut Entropy,
-    now: UnixMillis,
-) -> Option<Result<Command, Rejected>> {
+pub fn parse(line: String, known: &mut Known) -> Option<Result<Command, Rejected>> {
     let line = Bytes::from(line);
     let text = std::str::from_utf8(&line).expect("it was a String");
     let start = text.trim_start();
     if start.is_empty() || start.starts_with('#') {
         return None;
     }
-    let composer = Composer { line: &line, entropy, now };
     Some(match start.starts_with('{') {
-        true => json::parse(start, composer),
-        false => text::parse(start, composer),
+        true => json::parse(start, &line, known),
+        false => text::parse(start, &line, known),
     })
 }
 
-/// All commands as `help` shows them: how to write one, and what it does.
-pub const COMMANDS: [(&str, &str); 9] = [
-    ("send <peer> <json>", "send JSON, or a message {\"type\":…,\"payload\":…}"),
-    ("say <peer> <text>", "send the rest of the line as text"),
-    ("list", "show the connected peers (also: peers)"),
-    ("connect <peer>", "open a connection"),
-    ("disconnect <peer>", "close a connection"),
-    ("status", "show addresses, NAT, uptime, traffic"),
-    ("ticket", "show the ticket that lets others reach this node"),
-    ("help", "show the commands; <peer>: id, ticket, service, @last, or the start of an id"),
-    ("quit", "stop the node (also: shutdown)"),
-];
+/// Reads one frame.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_frame(frame: Frame<'_>, known: &mut Known) -> Result<Command, Rejected> {
+    frame::parse(frame, known)
+}
+
+/// The id at the start of a frame, where every encoder of protobuf puts it.
+pub fn frame_id(start: &[u8]) -> Option<Id> {
+    frame::id_at(start)
+}
 
 /// A command that stands alone.
 fn simple_verb(word: &str) -> Option<Verb> {
     match word {
         "list" | "peers" => Some(Verb::List),
         "status" => Some(Verb::Status),
+        "netcheck" => Some(Verb::Netcheck),
         "ticket" => Some(Verb::Ticket),
         "help" => Some(Verb::Help),
         "quit" | "shutdown" => Some(Verb::Quit),
         _ => None,
+    }
+}
+
+fn credit(messages: u64) -> Result<Verb, Failure> {
+    match u32::try_from(messages) {
+        Ok(messages) if (1..=grammar::CREDIT_MAX).contains(&u64::from(messages)) => {
+            Ok(Verb::Credit { messages })
+        }
+        Ok(_) | Err(_) => {
+            Err(wrong(format!("messages is an integer from 1 to {}", grammar::CREDIT_MAX)))
+        }
+    }
+}
+
+fn timeout(millis: u64) -> Result<Duration, Failure> {
+    match (1..=grammar::TIMEOUT_MS_MAX).contains(&millis) {
+        true => Ok(Duration::from_millis(millis)),
+        false => Err(wrong_timeout()),
+    }
+}
+
+fn wrong_timeout() -> Failure {
+    wrong(format!("timeout_ms is an integer from 1 to {}", grammar::TIMEOUT_MS_MAX))
+        .hint("\"timeout_ms\":10000")
+}
+
+fn text_id(text: String) -> Result<Id, Failure> {
+    let characters = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
+    match characters <= ID_CHARACTERS_MAX {
+        true => Ok(Id::Text(text)),
+        false => Err(wrong(ID_RULE)),
     }
 }
 
@@ -147,9 +221,6 @@ fn wrong(message: impl Into<String>) -> Failure {
 
 const ID_RULE: &str = "an id is a string of at most 64 characters or an integer from 0 to 2^53 - 1";
 
-/// Enough for a UUID or a path of two, and small enough to be kept with every running command.
-const ID_CHARACTERS_MAX: usize = 64;
-
 /// Characters of the user's own text that an error repeats; a ticket has 88.
 const SHOWN_CHARACTERS_MAX: usize = 96;
 
@@ -161,7 +232,7 @@ mod tests {
     use crate::identity::{Identity, PeerId};
 
     fn read(line: &str) -> Option<Result<Command, Rejected>> {
-        parse(line.to_owned(), &mut Entropy::from_seed(1), UnixMillis(5))
+        parse(line.to_owned(), &mut Known::default())
     }
 
     fn command(line: &str) -> Command {
@@ -201,6 +272,29 @@ mod tests {
             (
                 &format!("@a disconnect\t{bob} "),
                 format!(r#"{{"cmd":"disconnect","id":"a","peer":"{bob}"}}"#),
+            ),
+            (&format!("@a ping {bob}"), format!(r#"{{"cmd":"ping","id":"a","peer":"{bob}"}}"#)),
+            ("@a netcheck", r#"{"cmd":"netcheck","id":"a"}"#.to_owned()),
+            ("@a listen off", r#"{"cmd":"listen","id":"a","enabled":false}"#.to_owned()),
+            ("@a credit 5", r#"{"cmd":"credit","id":"a","messages":5}"#.to_owned()),
+            ("@a cancel b", r#"{"cmd":"cancel","id":"a","target":"b"}"#.to_owned()),
+            ("@a hello 1", r#"{"cmd":"hello","id":"a","protocol":1}"#.to_owned()),
+            ("@a hello 1 8", r#"{"cmd":"hello","id":"a","protocol":1,"credit":8}"#.to_owned()),
+            (
+                "@a broadcast 1",
+                r#"{"cmd":"broadcast","id":"a","message":{"type":"json","payload":1}}"#.to_owned(),
+            ),
+            (
+                &format!("@a request {bob} 1"),
+                format!(
+                    r#"{{"cmd":"request","id":"a","peer":"{bob}","message":{{"type":"json","payload":1}}}}"#
+                ),
+            ),
+            (
+                &format!("@a reply {bob} 01ab 1"),
+                format!(
+                    r#"{{"cmd":"reply","id":"a","peer":"{bob}","to":"01ab","message":{{"type":"json","payload":1}}}}"#
+                ),
             ),
             (
                 &format!(r#"@a send {bob} {{"type":"chat","payload":"hi"}}"#),

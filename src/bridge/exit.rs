@@ -29,6 +29,8 @@ pub fn exit_code(code: Code) -> u8 {
         | Code::UnknownCommand
         | Code::InvalidArgument
         | Code::LineTooLong
+        | Code::UnsupportedVersion
+        | Code::DuplicateId
         | Code::InvalidTicket
         | Code::SelfConnect
         | Code::MessageTooLarge => USAGE,
@@ -36,6 +38,7 @@ pub fn exit_code(code: Code) -> u8 {
         | Code::KeyUnreadable
         | Code::KeyPermissions
         | Code::KeyInUse
+        | Code::OutboxUnusable
         | Code::AddressInUse => CONFIG,
         Code::StunFailed | Code::UdpBlocked | Code::DhtUnreachable => NETWORK,
         Code::NotReady
@@ -48,6 +51,8 @@ pub fn exit_code(code: Code) -> u8 {
         | Code::TooManyPeers
         | Code::DeliveryUnknown => PEER,
         Code::PeerIdentityMismatch | Code::PeerVersionMismatch | Code::Refused => REFUSED,
-        Code::QueueFull | Code::Timeout | Code::NoReply | Code::ShuttingDown => TIMEOUT,
+        Code::Cancelled | Code::QueueFull | Code::Timeout | Code::NoReply | Code::ShuttingDown => {
+            TIMEOUT
+        }
     }
 }

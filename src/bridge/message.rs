@@ -1,18 +1,17 @@
 //! The message in a command: its envelope, its payload, and the limits of both.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::BASE64;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use crate::{
-    entropy::Entropy,
     failure::{Code, Failure},
+    node::IN_REPLY_TO,
     proto::Message,
-    time::UnixMillis,
 };
 
 /// Bytes that a payload may have: 16 MiB.
@@ -28,14 +27,12 @@ pub(super) const METADATA_BYTES_MAX: usize = 64 * 1024;
 pub(super) const NAME_BYTES_MAX: usize = 128;
 
 /// Makes messages out of one line of input. Payloads share the line's memory where they can.
+///
+/// What the user left out of a message stays empty: the session names and dates it.
 #[derive(Debug)]
 pub(super) struct Composer<'a> {
     /// The line that everything else is a part of.
     pub(super) line: &'a Bytes,
-    /// Names messages that come without an id.
-    pub(super) entropy: &'a mut Entropy,
-    /// Dates messages that come without a timestamp.
-    pub(super) now: UnixMillis,
 }
 
 /// A JSON string, borrowed from the line unless it contains escapes.
@@ -46,12 +43,12 @@ impl Composer<'_> {
     /// The message of `send <peer> <json>`: an envelope if it looks like one, else `json` is the payload.
     ///
     /// An envelope is an object that has both `type` and `payload` and nothing that a message has not.
-    pub(super) fn typed(&mut self, json: &RawValue) -> Result<Message, Failure> {
+    pub(super) fn typed(&self, json: &RawValue) -> Result<Message, Failure> {
         let object =
             json.get().starts_with('{').then(|| serde_json::from_str::<Fields<'_>>(json.get()));
         if let Some(Ok(fields)) = object
             && fields.len() <= MESSAGE_FIELDS.len()
-            && fields.first_beyond(&MESSAGE_FIELDS).is_none()
+            && fields.first_beyond(|| MESSAGE_FIELDS.into_iter()).is_none()
             && fields.get_even_null("type").is_some()
             && fields.get_even_null("payload").is_some()
         {
@@ -61,23 +58,23 @@ impl Composer<'_> {
     }
 
     /// The message of `say <peer> <text>`.
-    pub(super) fn said(&mut self, text: &str) -> Result<Message, Failure> {
+    pub(super) fn said(&self, text: &str) -> Result<Message, Failure> {
         self.bare("text", text)
     }
 
     /// The message in a JSON command: nothing about it is guessed.
-    pub(super) fn written(&mut self, json: &RawValue) -> Result<Message, Failure> {
+    pub(super) fn written(&self, json: &RawValue) -> Result<Message, Failure> {
         let fields: Fields<'_> = serde_json::from_str(json.get()).map_err(|_| {
             wrong("message is not an object").hint(r#""message":{"type":"text","payload":"hello"}"#)
         })?;
-        if let Some(name) = fields.first_beyond(&MESSAGE_FIELDS) {
+        if let Some(name) = fields.first_beyond(|| MESSAGE_FIELDS.into_iter()) {
             return Err(wrong(format!("message has an unknown or repeated key {name:?}"))
                 .hint(format!("a message has the keys {}", MESSAGE_FIELDS.join(", "))));
         }
         self.envelope(&fields)
     }
 
-    fn envelope(&mut self, fields: &Fields<'_>) -> Result<Message, Failure> {
+    fn envelope(&self, fields: &Fields<'_>) -> Result<Message, Failure> {
         let r#type = fields.get("type").ok_or_else(|| missing("type"))?;
         let r#type = short_text("type", r#type)?;
         let payload = fields.get_even_null("payload").ok_or_else(|| missing("payload"))?;
@@ -86,24 +83,18 @@ impl Composer<'_> {
         let timestamp = fields.get("timestamp").map(number).transpose()?;
         let metadata = fields.get("metadata").map(metadata).transpose()?.unwrap_or_default();
         Ok(Message {
-            id: id.filter(|id| !id.is_empty()).unwrap_or_else(|| self.new_id()),
+            id: id.unwrap_or_default(),
             r#type,
             payload,
-            timestamp: timestamp.unwrap_or_else(|| self.timestamp()),
+            timestamp: timestamp.unwrap_or_default(),
             metadata,
         })
     }
 
-    fn bare(&mut self, r#type: &str, payload: &str) -> Result<Message, Failure> {
+    fn bare(&self, r#type: &str, payload: &str) -> Result<Message, Failure> {
         let payload = self.line.slice_ref(payload.as_bytes());
         check_payload_size(&payload)?;
-        Ok(Message {
-            id: self.new_id(),
-            r#type: r#type.to_owned(),
-            payload,
-            timestamp: self.timestamp(),
-            metadata: std::collections::BTreeMap::new(),
-        })
+        Ok(Message { r#type: r#type.to_owned(), payload, ..Message::default() })
     }
 
     fn payload(&self, value: &RawValue, encoding: Option<&RawValue>) -> Result<Bytes, Failure> {
@@ -124,14 +115,6 @@ impl Composer<'_> {
         };
         check_payload_size(&payload)?;
         Ok(payload)
-    }
-
-    fn new_id(&mut self) -> String {
-        HEXLOWER.encode(&self.entropy.bytes::<8>())
-    }
-
-    fn timestamp(&self) -> i64 {
-        i64::try_from(self.now.0).unwrap_or(i64::MAX)
     }
 }
 
@@ -161,6 +144,57 @@ fn decode_base64(text: &str) -> Result<Bytes, Failure> {
     Ok(Bytes::from(bytes))
 }
 
+/// A message that answers the one with the id `to`.
+pub(super) fn replying(mut message: Message, to: &str) -> Result<Message, Failure> {
+    check_name("to", to)?;
+    if to.is_empty() {
+        return Err(wrong("to is the id of the message that is answered"));
+    }
+    message.metadata.insert(IN_REPLY_TO.to_owned(), to.to_owned());
+    check_metadata(&message.metadata)?;
+    Ok(message)
+}
+
+/// The program's name for itself.
+pub(super) fn client(name: String) -> Result<String, Failure> {
+    check_name("client", &name)?;
+    Ok(name)
+}
+
+/// Whether a message that came as a whole keeps to all limits.
+pub(super) fn check(message: &Message) -> Result<(), Failure> {
+    check_name("id", &message.id)?;
+    check_name("type", &message.r#type)?;
+    check_payload_size(&message.payload)?;
+    check_metadata(&message.metadata)
+}
+
+fn check_name(name: &str, text: &str) -> Result<(), Failure> {
+    let size = text.len();
+    match size <= NAME_BYTES_MAX {
+        true => Ok(()),
+        false => Err(wrong(format!("{name} has {size} bytes; it may have {NAME_BYTES_MAX}"))),
+    }
+}
+
+fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<(), Failure> {
+    check_entries(metadata.len())?;
+    let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    match size <= METADATA_BYTES_MAX {
+        true => Ok(()),
+        false => Err(wrong(format!("metadata has {size} bytes; it may have {METADATA_BYTES_MAX}"))),
+    }
+}
+
+fn check_entries(entries: usize) -> Result<(), Failure> {
+    match entries <= METADATA_ENTRIES_MAX {
+        true => Ok(()),
+        false => Err(wrong(format!(
+            "metadata has {entries} entries; it may have {METADATA_ENTRIES_MAX}"
+        ))),
+    }
+}
+
 fn check_payload_size(payload: &Bytes) -> Result<(), Failure> {
     if payload.len() <= PAYLOAD_BYTES_MAX {
         return Ok(());
@@ -181,10 +215,7 @@ fn text<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, Failure> {
 
 fn short_text(name: &str, value: &RawValue) -> Result<String, Failure> {
     let text = text(name, value)?;
-    if text.len() > NAME_BYTES_MAX {
-        let size = text.len();
-        return Err(wrong(format!("{name} has {size} bytes; it may have {NAME_BYTES_MAX}")));
-    }
+    check_name(name, &text)?;
     Ok(text.into_owned())
 }
 
@@ -193,28 +224,20 @@ fn number(value: &RawValue) -> Result<i64, Failure> {
         .map_err(|_| wrong("timestamp is not an integer").hint("Unix time in milliseconds"))
 }
 
-fn metadata(value: &RawValue) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+fn metadata(value: &RawValue) -> Result<BTreeMap<String, String>, Failure> {
     let hint = r#""metadata":{"key":"value"}"#;
     let fields: Fields<'_> = serde_json::from_str(value.get())
         .map_err(|_| wrong("metadata is not an object").hint(hint))?;
-    let entries = fields.len();
-    if entries > METADATA_ENTRIES_MAX {
-        return Err(wrong(format!(
-            "metadata has {entries} entries; it may have {METADATA_ENTRIES_MAX}"
-        )));
-    }
+    check_entries(fields.len())?;
     if let Some(name) = fields.first_repeated() {
         return Err(wrong(format!("metadata names {name:?} twice")));
     }
-    let mut metadata = std::collections::BTreeMap::new();
+    let mut metadata = BTreeMap::new();
     for (name, value) in fields.iter() {
         let value = text("a metadata value", value).map_err(|failure| failure.hint(hint))?;
         metadata.insert(name.to_owned(), value.into_owned());
     }
-    let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if size > METADATA_BYTES_MAX {
-        return Err(wrong(format!("metadata has {size} bytes; it may have {METADATA_BYTES_MAX}")));
-    }
+    check_metadata(&metadata)?;
     Ok(metadata)
 }
 
@@ -234,17 +257,14 @@ mod tests {
 
     use super::*;
 
-    const NOW: UnixMillis = UnixMillis(1_763_820_000_123);
-
     fn compose(
         json: &str,
-        make: impl FnOnce(&mut Composer<'_>, &RawValue) -> Result<Message, Failure>,
+        make: impl FnOnce(&Composer<'_>, &RawValue) -> Result<Message, Failure>,
     ) -> Result<Message, Failure> {
         let line = Bytes::from(json.to_owned());
-        let mut entropy = Entropy::from_seed(1);
-        let mut composer = Composer { line: &line, entropy: &mut entropy, now: NOW };
+        let composer = Composer { line: &line };
         let json = serde_json::from_str(std::str::from_utf8(&line).unwrap()).unwrap();
-        make(&mut composer, json)
+        make(&composer, json)
     }
 
     fn typed(json: &str) -> Result<Message, Failure> {
@@ -298,10 +318,16 @@ mod tests {
     }
 
     #[test]
-    fn id_and_timestamp_are_filled_in() {
-        let message = written(r#"{"type":"t","payload":"","id":""}"#).unwrap();
-        assert_eq!(message.id.len(), 16);
-        assert_eq!(message.timestamp, 1_763_820_000_123);
+    fn an_answer_names_what_it_answers_and_keeps_to_the_limits() {
+        let message = written(r#"{"type":"t","payload":"","metadata":{"a":"b"}}"#).unwrap();
+        let answer = replying(message.clone(), "01ab").unwrap();
+        assert_eq!(answer.metadata["in-reply-to"], "01ab");
+        assert_eq!(answer.metadata.len(), 2);
+        for to in ["", &"x".repeat(NAME_BYTES_MAX + 1)] {
+            assert!(replying(message.clone(), to).is_err(), "{to}");
+        }
+        let full = (0..64).map(|n| (n.to_string(), String::new())).collect();
+        assert!(replying(Message { metadata: full, ..message }, "01ab").is_err());
     }
 
     #[test]
@@ -361,7 +387,7 @@ mod tests {
     fn a_large_payload_is_not_copied() {
         let json = format!(r#"{{"type":"t","payload":"{}"}}"#, "x".repeat(100_000));
         let line = Bytes::from(json);
-        let mut composer = Composer { line: &line, entropy: &mut Entropy::from_seed(1), now: NOW };
+        let composer = Composer { line: &line };
         let json = serde_json::from_str(std::str::from_utf8(&line).unwrap()).unwrap();
         let message = composer.written(json).unwrap();
         assert!(line.as_ptr_range().contains(&message.payload.as_ptr()));

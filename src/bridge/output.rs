@@ -1,31 +1,39 @@
-//! Lines for stdout: what happens, and the answers to commands, as one JSON object each.
+//! What stdout is told: what happens, and the answers to commands. One model for all notations, each of
+//! which has an encoder of its own.
 //!
-//! `event` comes first and keys keep their order. New keys and new events may be added; none is
-//! renamed or removed within `p2p-stdio/1`.
+//! The order of the fields is that of the keys in JSON, with `event` first. New keys and new events may
+//! be added; none is renamed or removed within `p2p-stdio/1`.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+pub(super) mod encoder;
+mod frame;
+mod grease;
+mod json;
 
-use bytes::Bytes;
-use data_encoding::BASE64;
+use std::{fmt::Display, net::SocketAddr, time::Duration};
+
 use serde::{Serialize, Serializer};
 
+use self::encoder::{Chunks, Encoder};
+pub use self::json::Given;
 use super::{
     command::Id,
-    reply::{Delivery, Link, Path, Reply, display, millis, whole_millis},
+    driven::Arrived,
+    options::Notation,
+    reply::{Delivery, Link, Path, Reply, millis, whole_millis},
 };
 use crate::{
     failure::Failure,
     identity::PeerId,
-    node::{Config, Event, Received, Role, Target},
+    node::{Config, Event, Role, Target},
     proto::Message,
     ticket::Ticket,
 };
 
-/// One line.
+/// One event.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Output<'a> {
-    /// The first line: who speaks.
+    /// The first event: who speaks.
     Hello {
         /// Always `p2p-node`.
         node: &'static str,
@@ -121,7 +129,8 @@ pub enum Output<'a> {
         #[serde(serialize_with = "display")]
         peer: PeerId,
         /// What it says.
-        message: MessageOutput<'a>,
+        #[serde(serialize_with = "json::given")]
+        message: &'a Message,
     },
     /// A command is done.
     Ok {
@@ -149,7 +158,7 @@ pub enum Output<'a> {
     },
     /// Something is wrong that the user may want to mend; the node goes on.
     Warning(Reason<'a>),
-    /// The last line.
+    /// The last event.
     Bye {
         /// Why the node ends.
         reason: Ending,
@@ -161,17 +170,20 @@ pub enum Output<'a> {
 /// A failure's text.
 #[derive(Debug, Serialize)]
 pub struct Reason<'a> {
-    code: &'static str,
-    message: &'a str,
+    /// From the closed list.
+    pub code: &'static str,
+    /// What failed.
+    pub message: &'a str,
+    /// Why; empty if there is nothing to add.
     #[serde(skip_serializing_if = "str::is_empty")]
-    why: &'a str,
+    pub why: &'a str,
+    /// What to do; empty if there is nothing.
     #[serde(skip_serializing_if = "str::is_empty")]
-    hint: &'a str,
+    pub hint: &'a str,
 }
 
 /// Who may connect to the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// Whoever knows its name, id or ticket.
     Anyone,
@@ -182,8 +194,7 @@ pub enum Admission {
 }
 
 /// Why a node ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Stdin was closed, and what was running has ended.
     StdinEof,
@@ -197,40 +208,19 @@ pub enum Ending {
     Fatal,
 }
 
-/// A message. Its payload is text if its bytes are UTF-8, else base 64.
-#[derive(Debug, Serialize)]
-pub struct MessageOutput<'a> {
-    id: &'a str,
-    r#type: &'a str,
-    payload: Payload<'a>,
-    encoding: &'static str,
-    timestamp: i64,
-    metadata: &'a BTreeMap<String, String>,
-}
-
-#[derive(Debug)]
-enum Payload<'a> {
-    Utf8(&'a str),
-    Base64(&'a Bytes),
-}
-
 impl Output<'_> {
-    /// The line as bytes, with its line feed.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut line = Vec::with_capacity(self.size_guess());
-        serde_json::to_writer(&mut line, self)
-            .expect("all keys are strings and a Vec takes all bytes");
-        line.push(b'\n');
-        line
+    /// The event as bytes of `notation`, with all that frames it.
+    pub fn encode(&self, notation: Notation) -> Vec<u8> {
+        let mut chunks = Chunks::default();
+        Encoder::new(notation, None).encode(self, &mut chunks);
+        chunks.iter().flatten().copied().collect()
     }
 
-    /// Room for the whole line in the usual case, so that large payloads are written in one go.
-    fn size_guess(&self) -> usize {
-        let payload = match self {
-            Self::Message { message, .. } => match message.payload {
-                Payload::Utf8(text) => text.len() + text.len() / 16,
-                Payload::Base64(bytes) => BASE64.encode_len(bytes.len()),
-            },
+    /// The message that the event brings.
+    pub fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Message { message, .. } => Some(*message),
+            Self::Ok { reply: Reply::Answered { message, .. }, .. } => Some(message),
             Self::Hello { .. }
             | Self::Ready { .. }
             | Self::Online { .. }
@@ -243,9 +233,8 @@ impl Output<'_> {
             | Self::Ok { .. }
             | Self::Error { .. }
             | Self::Warning(_)
-            | Self::Bye { .. } => 0,
-        };
-        payload + 512
+            | Self::Bye { .. } => None,
+        }
     }
 
     /// The first line of a process `pid` in `role`.
@@ -282,6 +271,15 @@ impl<'a> Output<'a> {
 }
 
 impl Admission {
+    /// As it stands in `ready`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Secret => "secret",
+            Self::AllowList => "allow-list",
+        }
+    }
+
     /// Who may connect to a node with this configuration.
     pub fn of(config: &Config) -> Self {
         let has_secret = config.service.as_ref().is_some_and(|service| service.secret.is_some());
@@ -300,6 +298,19 @@ impl Admission {
                  nothing about who answers; --service-secret-file or --allow restricts that",
             ),
             Self::Secret | Self::AllowList => None,
+        }
+    }
+}
+
+impl Ending {
+    /// As it stands in `bye`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StdinEof => "stdin_eof",
+            Self::Shutdown => "shutdown",
+            Self::Signal => "signal",
+            Self::ParentGone => "parent_gone",
+            Self::Fatal => "fatal",
         }
     }
 }
@@ -333,9 +344,9 @@ impl<'a> From<&'a Event> for Output<'a> {
     }
 }
 
-impl<'a> From<&'a Received> for Output<'a> {
-    fn from(received: &'a Received) -> Self {
-        Self::Message { peer: received.peer, message: (&received.message).into() }
+impl<'a, H> From<&'a Arrived<H>> for Output<'a> {
+    fn from(arrived: &'a Arrived<H>) -> Self {
+        Self::Message { peer: arrived.peer, message: &arrived.message }
     }
 }
 
@@ -350,44 +361,44 @@ impl<'a> From<&'a Failure> for Reason<'a> {
     }
 }
 
-impl<'a> From<&'a Message> for MessageOutput<'a> {
-    fn from(message: &'a Message) -> Self {
-        let (payload, encoding) = match std::str::from_utf8(&message.payload) {
-            Ok(text) => (Payload::Utf8(text), "utf8"),
-            Err(_) => (Payload::Base64(&message.payload), "base64"),
-        };
-        Self {
-            id: &message.id,
-            r#type: &message.r#type,
-            payload,
-            encoding,
-            timestamp: message.timestamp,
-            metadata: &message.metadata,
-        }
-    }
+pub(super) fn display<T: Display, S: Serializer>(
+    value: &T,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
-impl Serialize for Payload<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Utf8(text) => serializer.serialize_str(text),
-            Self::Base64(bytes) => serializer.collect_str(&BASE64.encode_display(bytes)),
-        }
-    }
-}
-
-fn display_some<S: Serializer>(peer: &Option<PeerId>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn display_some<S: Serializer>(
+    peer: &Option<PeerId>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match peer {
         Some(peer) => serializer.collect_str(peer),
         None => serializer.serialize_none(),
     }
 }
 
-/// As the user may write it, but without a ticket's secret.
 fn display_target<S: Serializer>(target: &&Target, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&shown(target))
+}
+
+/// A target as the user may write it, but without a ticket's secret.
+pub(super) fn shown(target: &Target) -> String {
     match target {
-        Target::Service(name) => serializer.collect_str(&format_args!("service:{name}")),
-        Target::Peer(peer) => serializer.collect_str(peer),
-        Target::Ticket(ticket) => serializer.collect_str(&ticket.peer),
+        Target::Service(name) => format!("service:{name}"),
+        Target::Peer(peer) => peer.to_string(),
+        Target::Ticket(ticket) => ticket.peer.to_string(),
+    }
+}
+
+impl Serialize for Admission {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl Serialize for Ending {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }

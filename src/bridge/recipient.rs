@@ -1,6 +1,6 @@
 //! Whom a command is for: how the user may name a peer, and which peer that is now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     failure::{Code, Failure},
@@ -66,6 +66,34 @@ impl Recipient {
             return Err(unknown(text, "it is empty, or too long, or contains spaces"));
         }
         Ok(Self::Word(text.to_owned()))
+    }
+}
+
+/// Peer ids that were read before: to see that 52 characters are a key takes longer than all else that
+/// is done with a short message.
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<String, PeerId>);
+
+/// Ids that are remembered: those of as many peers as a node connects.
+const KNOWN_MAX: usize = 1_024;
+
+impl Known {
+    /// As [`Recipient::parse`].
+    ///
+    /// # Errors
+    /// As [`Recipient::parse`].
+    pub fn parse(&mut self, text: &str) -> Result<Recipient, Failure> {
+        if let Some(peer) = self.0.get(text) {
+            return Ok(Recipient::Peer(*peer));
+        }
+        let recipient = Recipient::parse(text)?;
+        if let Recipient::Peer(peer) = &recipient {
+            if self.0.len() >= KNOWN_MAX {
+                self.0.clear();
+            }
+            self.0.insert(text.to_owned(), *peer);
+        }
+        Ok(recipient)
     }
 }
 
@@ -253,6 +281,25 @@ mod tests {
         ] {
             assert_eq!(resolve(&directory, text), Ok(target), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_read_twice_is_read_the_same_way() {
+        let mut known = Known::default();
+        for round in 0..2 {
+            for text in [&peer(1).to_string()[..], "service", "@last", "nobody", ""] {
+                assert_eq!(known.parse(text), Recipient::parse(text), "{text} {round}");
+            }
+        }
+        assert_eq!(known.0.len(), 1);
+        for seed in 0..=255 {
+            for part in 0..5 {
+                let mut bytes = [seed; 32];
+                bytes[0] = part;
+                known.parse(&Identity::from_seed(bytes).peer_id().to_string()).unwrap();
+            }
+        }
+        assert!(known.0.len() <= KNOWN_MAX);
     }
 
     #[test]

@@ -1,21 +1,46 @@
-//! What commands come to, as the fields of their `ok` line.
+//! What commands come to: the fields of their `ok`.
 
-use std::{fmt::Display, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use super::command::COMMANDS;
+use super::{
+    grammar::COMMANDS,
+    output::{Given, Reason, display, display_some},
+};
 use crate::{
+    behaviour::Dependence,
+    failure::Failure,
     identity::PeerId,
-    node::event::{Connection, Direction, PathReport, PeerStatus, Receipt, SendState, Status},
+    node::{
+        self,
+        event::{Connection, Direction, PathReport, PeerStatus, Receipt, SendState, Sent, Status},
+    },
+    proto::Message,
 };
 
 /// What came of a command.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Reply {
-    /// Of `send` and `say`.
+    /// Of `send`, `say` and `reply`.
     Delivered(Delivery),
+    /// Of `broadcast`.
+    Broadcast {
+        /// Who has it.
+        sent: Vec<Delivery>,
+        /// Who has not.
+        failed: Vec<Failed>,
+    },
+    /// Of `request`: the message that answers it.
+    Answered {
+        /// From whom.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// What it says.
+        #[serde(serialize_with = "given")]
+        message: Message,
+    },
     /// Of `connect`.
     Connected(Link),
     /// Of `disconnect`.
@@ -31,6 +56,18 @@ pub enum Reply {
     },
     /// Of `status`.
     Status(Box<StatusReply>),
+    /// Of `ping`.
+    Pong {
+        /// Who answered.
+        #[serde(serialize_with = "display")]
+        peer: PeerId,
+        /// Through queues and all.
+        rtt_ms: f64,
+        /// How it is reached.
+        path: Path,
+    },
+    /// Of `netcheck`.
+    Netcheck(Box<NetcheckReply>),
     /// Of `ticket`.
     Ticket {
         /// The node's ticket.
@@ -41,18 +78,37 @@ pub enum Reply {
         /// All commands.
         commands: Vec<CommandHelp>,
     },
-    /// Of `quit`.
+    /// Of `hello`.
+    Protocol {
+        /// The version that is spoken from here on.
+        protocol: u32,
+    },
+    /// Of `listen`, `credit`, `cancel` and `quit`.
     Nothing {},
 }
 
 /// What became of a message.
 #[derive(Debug, Serialize)]
 pub struct Delivery {
-    message_id: String,
-    #[serde(serialize_with = "display")]
-    peer: PeerId,
-    state: &'static str,
-    rtt_ms: f64,
+    /// Which message.
+    pub message_id: String,
+    /// Who has it; or is to have it, if that is known yet.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_some")]
+    pub peer: Option<PeerId>,
+    /// `delivered` or `queued`.
+    pub state: &'static str,
+    /// From hand-over to acknowledgement, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+}
+
+/// What became of a message to one of several peers.
+#[derive(Debug)]
+pub struct Failed {
+    /// Who does not have it.
+    pub peer: PeerId,
+    /// Why.
+    pub failure: Failure,
 }
 
 /// A link that is up.
@@ -61,49 +117,87 @@ pub struct Link {
     /// To whom.
     #[serde(serialize_with = "display")]
     pub peer: PeerId,
-    direction: &'static str,
-    path: Path,
-    rtt_ms: f64,
-    took_ms: u64,
+    /// Who dialled: `out` or `in`.
+    pub direction: &'static str,
+    /// How the peer is reached.
+    pub path: Path,
+    /// Round-trip time.
+    pub rtt_ms: f64,
+    /// From the dial's begin to the link.
+    pub took_ms: u64,
 }
 
 /// How a peer is reached.
 #[derive(Debug, Serialize)]
 pub struct Path {
-    kind: &'static str,
-    local: SocketAddr,
-    remote: SocketAddr,
+    /// `loopback`, `lan` or `direct`.
+    pub kind: &'static str,
+    /// Our address.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
 }
 
 /// A connected peer.
 #[derive(Debug, Serialize)]
 pub struct Peer {
+    /// How it is connected.
     #[serde(flatten)]
-    link: Link,
-    connected_ms: u64,
-    messages_sent: u64,
-    messages_received: u64,
+    pub link: Link,
+    /// For how long.
+    pub connected_ms: u64,
+    /// Messages that it acknowledged.
+    pub messages_sent: u64,
+    /// Messages that it sent.
+    pub messages_received: u64,
 }
 
 /// How the node fares.
 #[derive(Debug, Serialize)]
 pub struct StatusReply {
+    /// Who it is.
     #[serde(serialize_with = "display")]
-    peer_id: PeerId,
-    online: bool,
-    nat: String,
-    local_addrs: Vec<SocketAddr>,
-    public_addrs: Vec<SocketAddr>,
-    peers: usize,
-    uptime_ms: u64,
-    dht_nodes: usize,
+    pub peer_id: PeerId,
+    /// Whether its record is in the DHT.
+    pub online: bool,
+    /// How its NAT behaves, for people.
+    pub nat: String,
+    /// Its addresses on its own interfaces.
+    pub local_addrs: Vec<SocketAddr>,
+    /// Its addresses as STUN servers see them.
+    pub public_addrs: Vec<SocketAddr>,
+    /// How many peers are connected.
+    pub peers: usize,
+    /// Since its start.
+    pub uptime_ms: u64,
+    /// DHT nodes that answered lately.
+    pub dht_nodes: usize,
+}
+
+/// What the network lets through.
+#[derive(Debug, Serialize)]
+pub struct NetcheckReply {
+    /// Whether any UDP came back.
+    pub udp: bool,
+    /// The node's addresses as STUN servers see them.
+    pub public_addrs: Vec<SocketAddr>,
+    /// How the NAT maps ports.
+    pub mapping: &'static str,
+    /// STUN servers that answered.
+    pub stun_servers: usize,
+    /// DHT nodes that answered lately.
+    pub dht_nodes: usize,
+    /// For people.
+    pub verdicts: Vec<String>,
 }
 
 /// One command, explained.
 #[derive(Debug, Serialize)]
 pub struct CommandHelp {
-    usage: &'static str,
-    does: &'static str,
+    /// How to type it.
+    pub usage: &'static str,
+    /// What it does.
+    pub does: &'static str,
 }
 
 impl From<&Connection> for Link {
@@ -147,15 +241,49 @@ impl From<Receipt> for Reply {
 
 impl From<&Receipt> for Delivery {
     fn from(receipt: &Receipt) -> Self {
-        Self {
-            message_id: receipt.message_id.clone(),
-            peer: receipt.peer,
-            state: match receipt.state {
-                SendState::Delivered => "delivered",
-                SendState::Queued => "queued",
-            },
-            rtt_ms: millis(receipt.rtt),
+        let (state, rtt_ms) = match receipt.state {
+            SendState::Delivered => ("delivered", Some(millis(receipt.rtt))),
+            SendState::Queued => ("queued", None),
+        };
+        Self { message_id: receipt.message_id.clone(), peer: receipt.peer, state, rtt_ms }
+    }
+}
+
+impl From<Vec<Sent>> for Reply {
+    fn from(all: Vec<Sent>) -> Self {
+        let (mut sent, mut failed) = (Vec::new(), Vec::new());
+        for Sent { peer, outcome } in all {
+            match outcome {
+                Ok(receipt) => sent.push(Delivery::from(&receipt)),
+                Err(failure) => failed.push(Failed { peer, failure }),
+            }
         }
+        Self::Broadcast { sent, failed }
+    }
+}
+
+impl From<node::event::Pong> for Reply {
+    fn from(pong: node::event::Pong) -> Self {
+        Self::Pong { peer: pong.peer, rtt_ms: millis(pong.rtt), path: (&pong.path).into() }
+    }
+}
+
+impl From<node::Netcheck> for Reply {
+    fn from(netcheck: node::Netcheck) -> Self {
+        Self::Netcheck(Box::new(NetcheckReply {
+            udp: netcheck.udp,
+            public_addrs: netcheck.public_addresses,
+            mapping: match netcheck.mapping {
+                Some(Dependence::None) => "none",
+                Some(Dependence::EndpointIndependent) => "endpoint-independent",
+                Some(Dependence::AddressDependent) => "address-dependent",
+                Some(Dependence::AddressAndPortDependent) => "address-and-port-dependent",
+                None => "unknown",
+            },
+            stun_servers: netcheck.stun_servers,
+            dht_nodes: netcheck.dht_nodes,
+            verdicts: netcheck.verdicts,
+        }))
     }
 }
 
@@ -183,16 +311,27 @@ impl From<Status> for Reply {
 impl Reply {
     /// The answer to `help`.
     pub fn help() -> Self {
-        let commands = COMMANDS.iter().map(|&(usage, does)| CommandHelp { usage, does });
+        let commands =
+            COMMANDS.iter().map(|form| CommandHelp { usage: form.usage, does: form.does });
         Self::Help { commands: commands.collect() }
     }
 }
 
-pub(super) fn display<T: Display, S: Serializer>(
-    value: &T,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+impl Serialize for Failed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            #[serde(serialize_with = "display")]
+            peer: PeerId,
+            #[serde(flatten)]
+            reason: Reason<'a>,
+        }
+        Written { peer: self.peer, reason: (&self.failure).into() }.serialize(serializer)
+    }
+}
+
+fn given<S: Serializer>(message: &Message, serializer: S) -> Result<S::Ok, S::Error> {
+    Given(message).serialize(serializer)
 }
 
 pub(super) fn whole_millis(duration: Duration) -> u64 {

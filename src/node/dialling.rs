@@ -16,6 +16,7 @@ use super::{
     event::{Connection, Event, Receipt, Target},
     found,
     handle::Answer as AnswerTo,
+    outbox::Kept,
 };
 use crate::{
     behaviour::NatBehaviour,
@@ -78,6 +79,10 @@ pub(super) enum Wish {
     Connect(AnswerTo<Connection>),
     /// To send this.
     Send(Box<Message>, AnswerTo<Receipt>),
+    /// To send this message of the outbox.
+    Post(Box<Message>, u64),
+    /// Nothing: the session with this peer goes on by itself.
+    Resume(PeerId),
     /// Nothing: the node itself wants to be connected.
     Standing,
 }
@@ -127,7 +132,7 @@ impl Driver {
         if target.peer() == Some(self.us) {
             let failure = Failure::new(Code::SelfConnect, "this is the node's own peer id")
                 .hint("name the other side");
-            return waiting.fail(failure);
+            return self.fail(waiting, failure);
         }
         if let Some(peer) = self.links.connected(&target) {
             return self.grant(peer, waiting);
@@ -138,7 +143,7 @@ impl Driver {
                 let failure =
                     Failure::new(Code::QueueFull, format!("{DIALS_MAX} dials are under way"))
                         .hint("wait for one of them");
-                return waiting.fail(failure);
+                return self.fail(waiting, failure);
             }
             None => {
                 self.events.emit(Event::Connecting { target: target.clone() });
@@ -150,7 +155,7 @@ impl Driver {
                 let failure =
                     Failure::new(Code::QueueFull, "as many messages as may wait are waiting")
                         .hint("wait for the connection, or send less at once");
-                return waiting.fail(failure);
+                return self.fail(waiting, failure);
             }
             entry.dial.extend(waiting.deadline);
             entry.waiting.push(waiting);
@@ -194,6 +199,9 @@ impl Driver {
             && !ticket.addresses.is_empty()
         {
             dial.handle_found(found_in_ticket(ticket.peer, &ticket.addresses), times.0);
+        }
+        if let Some((peer, candidates)) = self.sessions.known(&target) {
+            dial.handle_found(found_there_before(peer, candidates), times.0);
         }
         let entry = Entry {
             dial,
@@ -271,11 +279,13 @@ impl Driver {
         for id in ids {
             self.wake_proof(id, now);
         }
+        let mut given_up = Vec::new();
         for entry in self.dialling.dials.values_mut() {
             let expired = entry.waiting.extract_if(.., |waiting| waiting.deadline <= now);
-            for waiting in expired {
-                waiting.fail(entry.dial.explain(now));
-            }
+            given_up.extend(expired.map(|waiting| (waiting, entry.dial.explain(now))));
+        }
+        for (waiting, failure) in given_up {
+            self.fail(waiting, failure);
         }
     }
 
@@ -375,8 +385,8 @@ impl Driver {
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
     }
 
-    /// A link to `peer` is up: whoever waited for it gets it.
-    pub(super) fn complete_dials(&mut self, peer: PeerId) {
+    /// A link to `peer` is up: messages that waited for it go out. Returns whoever waits to hear of it.
+    pub(super) fn complete_dials(&mut self, peer: PeerId) -> Vec<Waiting> {
         let to_peer =
             |entry: &Entry| entry.peer == Some(peer) || entry.dial.target().peer() == Some(peer);
         let ids: Vec<DialId> = self
@@ -386,12 +396,19 @@ impl Driver {
             .filter(|(_, entry)| to_peer(entry))
             .map(|(id, _)| *id)
             .collect();
+        let mut to_be_told = Vec::new();
         for id in ids {
             let waiting = self.remove_dial(id).map(|entry| entry.waiting);
             for waiting in waiting.into_iter().flatten() {
-                self.grant(peer, waiting);
+                match waiting.wish {
+                    Wish::Connect(_) => to_be_told.push(waiting),
+                    Wish::Send(..) | Wish::Post(..) | Wish::Resume(_) | Wish::Standing => {
+                        self.grant(peer, waiting);
+                    }
+                }
             }
         }
+        to_be_told
     }
 
     fn end_dial(&mut self, id: DialId, failure: &Failure) {
@@ -401,12 +418,20 @@ impl Driver {
         if let Some(peer) = entry.peer {
             self.release_route(peer);
         }
-        let is_standing = entry.waiting.iter().any(|w| matches!(w.wish, Wish::Standing));
         for waiting in entry.waiting {
-            waiting.fail(failure.clone());
+            self.fail(waiting, failure.clone());
         }
-        if is_standing {
-            self.handle_standing_failed(failure.clone());
+    }
+
+    /// Tells whoever waits that it was in vain.
+    fn fail(&mut self, waiting: Waiting, failure: Failure) {
+        // Whoever does not wait any more needs no answer.
+        match waiting.wish {
+            Wish::Connect(answer) => drop(answer.send(Err(failure))),
+            Wish::Send(_, answer) => drop(answer.send(Err(failure))),
+            Wish::Post(_, number) => self.handle_kept(Kept::Posted(number, Err(failure))),
+            Wish::Resume(peer) => self.handle_resume_failed(peer, failure),
+            Wish::Standing => self.handle_standing_failed(failure),
         }
     }
 
@@ -421,18 +446,6 @@ impl Driver {
     }
 }
 
-impl Waiting {
-    /// Tells whoever waits that it was in vain.
-    pub(super) fn fail(self, failure: Failure) {
-        // Whoever does not wait any more needs no answer.
-        match self.wish {
-            Wish::Connect(answer) => drop(answer.send(Err(failure))),
-            Wish::Send(_, answer) => drop(answer.send(Err(failure))),
-            Wish::Standing => {}
-        }
-    }
-}
-
 fn found_in_ticket(peer: PeerId, addresses: &[std::net::SocketAddr]) -> Found {
     let candidate = |&address| Candidate::new(CandidateKind::Host, address);
     Found {
@@ -441,6 +454,12 @@ fn found_in_ticket(peer: PeerId, addresses: &[std::net::SocketAddr]) -> Found {
         candidates: addresses.iter().filter_map(candidate).collect(),
         nat: NatBehaviour::default(),
     }
+}
+
+/// Where a peer was when it was last connected.
+fn found_there_before(peer: PeerId, candidates: &[Candidate]) -> Found {
+    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
+    Found { peer, made_at, candidates: candidates.to_vec(), nat }
 }
 
 /// Dials under way at a time: each probes up to 16 addresses.

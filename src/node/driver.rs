@@ -30,11 +30,14 @@ use super::{
     event::Status,
     events::Events,
     handle::{Answer, Request},
-    linking::{Links, SessionEnd},
+    linking::{LinkEnd, Links},
     netcheck::{Netcheck, Seen},
+    outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
-    received::{Received, Replies},
+    received::Deliveries,
+    sessions::Sessions,
     standing::Standing,
+    switchboard::Switchboard,
 };
 use crate::{
     datagram::{BoundSocket, Datagram, Path},
@@ -48,6 +51,7 @@ use crate::{
         quic::{Arrival, Endpoint},
         route::RouteId,
         socket_set::SocketSet,
+        stray,
     },
 };
 
@@ -84,7 +88,9 @@ pub(super) enum Outcome {
     /// QUIC that was dialled to us at this moment has become a link, or not.
     Accepted(RouteId, Instant, Result<Link, LinkError>),
     /// A link is gone.
-    SessionEnded(SessionEnd),
+    LinkEnded(LinkEnd),
+    /// What became of a message in the outbox.
+    Kept(Kept),
     /// A record was read or written.
     Published(Published),
     /// STUN servers' names were resolved.
@@ -108,9 +114,11 @@ pub(super) struct Driver {
     pub(super) dialling: Dialling,
     pub(super) answering: Answering,
     pub(super) links: Links,
+    pub(super) sessions: Sessions,
+    pub(super) switchboard: Switchboard,
+    pub(super) outbox: Option<Outbox>,
     pub(super) events: Events,
-    pub(super) messages: mpsc::Sender<Received>,
-    pub(super) replies: Replies,
+    pub(super) deliveries: Deliveries,
     conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
     stun_server: StunServer,
     tasks: JoinSet<()>,
@@ -138,8 +146,11 @@ pub(super) struct Parts {
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
     pub(super) events: Events,
-    pub(super) messages: mpsc::Sender<Received>,
-    pub(super) replies: Replies,
+    pub(super) deliveries: Deliveries,
+    pub(super) switchboard: Switchboard,
+    pub(super) outbox: Option<Outbox>,
+    /// What an earlier run was handed.
+    pub(super) seen: Vec<Noted>,
     pub(super) outcomes: mpsc::Sender<Outcome>,
 }
 
@@ -158,8 +169,10 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, addresses, events, messages, replies, outcomes, .. } =
-            parts;
+        let Parts { endpoint, rendezvous, addresses, events, deliveries, .. } = parts;
+        let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
+        let mut sessions = Sessions::default();
+        sessions.remember(seen, (clock.now(), clock.unix()));
         Self {
             us: config.identity.peer_id(),
             config,
@@ -176,9 +189,11 @@ impl Driver {
             dialling: Dialling::default(),
             answering: Answering::default(),
             links: Links::default(),
+            sessions,
+            switchboard,
+            outbox,
             events,
-            messages,
-            replies,
+            deliveries,
             conversations: BTreeMap::new(),
             stun_server: StunServer::new(),
             tasks: JoinSet::new(),
@@ -191,6 +206,7 @@ impl Driver {
         self.begin_publishing();
         self.begin_discovery();
         self.begin_standing();
+        self.drain_outbox();
         let answer = loop {
             match self.next(&mut inputs).await {
                 Happened::Request(None) => break None,
@@ -234,6 +250,8 @@ impl Driver {
             self.dialling.poll_timeout(),
             self.answering.poll_timeout(),
             self.links.poll_timeout(),
+            self.sessions.poll_timeout(),
+            self.outbox.as_ref().and_then(Outbox::poll_timeout),
         ];
         due.into_iter().flatten().min()
     }
@@ -246,16 +264,23 @@ impl Driver {
         self.wake_dials(now);
         self.wake_answers(now);
         self.wake_links(now);
+        self.wake_sessions(now);
+        self.wake_outbox(now);
     }
 
     fn handle_request(&mut self, request: Request) {
         // Whoever does not wait for an answer any more needs none.
         match request {
             Request::Connect { target, timeout, answer } => {
+                self.standing.resume();
                 self.fulfil(target, timeout, Wish::Connect(answer));
             }
-            Request::Send { target, message, timeout, answer } => {
-                self.fulfil(target, timeout, Wish::Send(Box::new(message), answer));
+            Request::Send { target, message, timeout, answer, turn } => {
+                match self.outbox {
+                    Some(_) => self.keep((target, message), timeout, answer),
+                    None => self.fulfil(target, timeout, Wish::Send(Box::new(message), answer)),
+                }
+                drop(turn);
             }
             Request::Disconnect { peer, answer } => drop(answer.send(self.disconnect(peer))),
             Request::Peers { answer } => drop(answer.send(Ok(self.peer_statuses()))),
@@ -272,6 +297,13 @@ impl Driver {
         if let Some(conversation) = probe::conversation_of(bytes) {
             let path = Path { socket: *socket, remote: *remote };
             self.handle_probe(conversation, path, bytes);
+            return;
+        }
+        if stray::may_be_stray(bytes) {
+            if let Some(answer) = self.endpoint.answer_stray(bytes, self.clock.now()) {
+                tracing::debug!(%remote, "a packet of an earlier run: resetting it");
+                self.sockets.send(Path { socket: *socket, remote: *remote }, &answer);
+            }
             return;
         }
         match stun::decode(bytes) {
@@ -322,7 +354,8 @@ impl Driver {
             Outcome::Inbox(sealed) => self.handle_inbox(&sealed),
             Outcome::Dialled(id, peer, result) => self.handle_dialled(id, peer, result),
             Outcome::Accepted(route, began, result) => self.handle_accepted(route, began, result),
-            Outcome::SessionEnded(end) => self.handle_session_ended(end),
+            Outcome::LinkEnded(end) => self.handle_link_ended(end),
+            Outcome::Kept(kept) => self.handle_kept(kept),
             Outcome::Published(published) => self.handle_published(published),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
         }
@@ -392,6 +425,7 @@ impl Driver {
     }
 
     async fn stop(mut self, answer: Option<Answer<()>>) {
+        self.note_seen();
         let farewells = self.close_all();
         let retired = self.retire();
         tokio::join!(farewells, retired);

@@ -1,6 +1,6 @@
 //! What a node stands on: real in the program, simulated in the lab.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, fs::File, net::IpAddr, sync::Arc};
 
 use quinn::AsyncUdpSocket;
 
@@ -21,6 +21,8 @@ pub struct Environment {
     pub entropy: Entropy,
     /// Where those of TLS come from: random, or seeded for runs that can be replayed.
     pub crypto: Crypto,
+    /// The file of the outbox, for a node that has one; open for reading and writing.
+    pub outbox: Option<File>,
 }
 
 /// Tells the addresses of the host's interfaces; asked again every few seconds.

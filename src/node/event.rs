@@ -137,8 +137,8 @@ pub enum Stage {
 /// How a message fared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Who has it.
-    pub peer: PeerId,
+    /// Who has it; while it is queued for any server of a service, nobody yet.
+    pub peer: Option<PeerId>,
     /// Which message.
     pub message_id: String,
     /// How far it has come.

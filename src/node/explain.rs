@@ -7,7 +7,7 @@ use crate::{
     behaviour::NatBehaviour,
     failure::{Code, Failure},
     identity::PeerId,
-    transport::link::{LinkError, SendError},
+    transport::{link::LinkError, session::SendError},
 };
 
 /// What a dial measured before it ended without a link.
@@ -170,7 +170,7 @@ pub(super) fn link_failed(error: &LinkError, peer: PeerId) -> Failure {
         LinkError::Lost(_) | LinkError::TimedOut => {
             failure.hint("connect again; `status` shows how this node fares")
         }
-        LinkError::ClosedByPeer { .. } | LinkError::Closed => failure,
+        LinkError::ClosedByPeer { .. } | LinkError::Closed | LinkError::Replaced => failure,
     }
 }
 
@@ -187,13 +187,59 @@ pub(super) fn not_taken(error: &SendError, size: usize) -> Failure {
 }
 
 /// Why nobody knows whether `peer` has a message.
-pub(super) fn delivery_unknown(cause: &LinkError, peer: PeerId) -> Failure {
+pub(super) fn delivery_unknown(cause: &str, peer: PeerId) -> Failure {
     Failure::new(
         Code::DeliveryUnknown,
-        format!("the link to {} ended before the message was acknowledged", peer.short()),
+        format!("nobody knows whether {} has the message", peer.short()),
     )
-    .because(cause.to_string())
+    .because(format!("it was on its way, and {cause}"))
     .hint("it may have arrived: send it again only if the other side can tell doubles apart")
+}
+
+/// A message to `peer` was taken, and its session ended before a link took it.
+pub(super) fn not_sent(peer: PeerId) -> Failure {
+    Failure::new(Code::ConnectionLost, format!("the message to {} was not sent", peer.short()))
+        .because("the connection ended before")
+        .hint("it did not arrive: send it again")
+}
+
+/// A request to `peer` waits in the outbox.
+pub(super) fn not_there_yet(peer: PeerId) -> Failure {
+    Failure::new(Code::NoReply, format!("{} has not got the message yet", peer.short()))
+        .because("it waits in the outbox until the peer is there")
+        .hint("its answer will come as a message")
+}
+
+/// Why a request with this id cannot wait for its answer.
+pub(super) fn already_asked(message_id: &str) -> Failure {
+    Failure::new(
+        Code::InvalidArgument,
+        format!(
+            "a request with the id {message_id:?} waits for its answer already, or too many do"
+        ),
+    )
+    .hint("give each request an id of its own, or none")
+}
+
+/// `peer` has a request and has not answered it for so long.
+pub(super) fn no_reply(peer: PeerId, waited: Duration) -> Failure {
+    Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
+        .because(format!("it has the message, and {} have passed", seconds(waited)))
+        .hint("does the other program answer such messages? wait longer: timeout_ms")
+}
+
+/// The session with `peer` ended while its answer was waited for.
+pub(super) fn no_session(peer: PeerId) -> Failure {
+    Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
+        .because("it has the message, and the connection ended")
+        .hint("ask again if the other side can tell doubles apart")
+}
+
+/// A message to `peer` waited for its turn for too long.
+pub(super) fn not_sent_in_time(peer: PeerId) -> Failure {
+    Failure::new(Code::Timeout, format!("the message to {} was not sent in time", peer.short()))
+        .because("those before it were not taken, or there was no connection")
+        .hint("it did not arrive: send it again")
 }
 
 /// Why a message to `peer` is not known to have arrived in time.

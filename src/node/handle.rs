@@ -1,6 +1,14 @@
 //! The user's side of a node: calls go in, answers and events come out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
@@ -10,15 +18,18 @@ use tokio::{
 
 use super::{
     clock::Clock,
-    event::{Connection, PeerStatus, Pong, Receipt, Sent, Status, Target},
+    event::{Connection, PeerStatus, Pong, Receipt, SendState, Sent, Status, Target},
+    explain,
     netcheck::Netcheck,
-    received::{Received, Replies},
+    received::Received,
+    switchboard::{Posted, Switchboard},
 };
 use crate::{
     failure::{Code, Failure},
     identity::PeerId,
     proto::Message,
     ticket::Ticket,
+    transport::session::{self, AwaitedReply},
 };
 
 /// A running node. Cheap to clone; the node stops when [`Node::shutdown`] is called or the last clone is dropped.
@@ -30,10 +41,50 @@ pub struct Node {
     /// Held while a request is handed over: requests reach the node in the order in which they are made,
     /// also when its queue is full and whoever waits is woken in another order.
     turn: Arc<Mutex<()>>,
-    replies: Replies,
+    switchboard: Switchboard,
+    /// Sends that the driver has not taken yet.
+    sends_queued: Arc<AtomicUsize>,
+    way: Way,
     clock: Clock,
     /// What an operation may take whose caller names no time.
     patience: Duration,
+}
+
+/// What a handle is made of.
+pub(super) struct Parts {
+    pub(super) peer_id: PeerId,
+    pub(super) ticket: Ticket,
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) switchboard: Switchboard,
+    pub(super) way: Way,
+    pub(super) clock: Clock,
+    pub(super) patience: Duration,
+}
+
+/// How messages get to their sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Straight, where there is a link.
+    Short,
+    /// Each is written to the outbox first.
+    ThroughOutbox,
+}
+
+/// A send that the driver has not taken yet; counted until it is dropped.
+#[derive(Debug)]
+pub struct Turn(Arc<AtomicUsize>);
+
+impl Turn {
+    fn take(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// What the user asks of the node's task.
@@ -46,7 +97,13 @@ pub enum Request {
     /// [`Node::connect`]
     Connect { target: Target, timeout: Option<Duration>, answer: Answer<Connection> },
     /// [`Node::send`]
-    Send { target: Target, message: Message, timeout: Option<Duration>, answer: Answer<Receipt> },
+    Send {
+        target: Target,
+        message: Message,
+        timeout: Option<Duration>,
+        answer: Answer<Receipt>,
+        turn: Turn,
+    },
     /// [`Node::disconnect`]
     Disconnect { peer: PeerId, answer: Answer<()> },
     /// [`Node::peers`]
@@ -65,24 +122,33 @@ pub enum Request {
 pub type Answer<T> = oneshot::Sender<Result<T, Failure>>;
 
 impl Node {
-    pub(super) fn new(
-        (peer_id, ticket): (PeerId, Ticket),
-        requests: mpsc::Sender<Request>,
-        replies: Replies,
-        (clock, patience): (Clock, Duration),
-    ) -> Self {
-        Self { peer_id, ticket, requests, turn: Arc::default(), replies, clock, patience }
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { peer_id, ticket, requests, switchboard, way, clock, patience } = parts;
+        Self {
+            peer_id,
+            ticket,
+            requests,
+            turn: Arc::default(),
+            switchboard,
+            sends_queued: Arc::default(),
+            way,
+            clock,
+            patience,
+        }
     }
 
     /// A handle to whatever takes requests: a test's stand-in for a node.
     #[cfg(test)]
     pub(crate) fn to(peer_id: PeerId, ticket: Ticket, requests: mpsc::Sender<Request>) -> Self {
-        Self::new(
-            (peer_id, ticket),
+        Self::new(Parts {
+            peer_id,
+            ticket,
             requests,
-            Replies::default(),
-            (Clock::system(), super::config::CONNECT_TIMEOUT),
-        )
+            switchboard: Switchboard::default(),
+            way: Way::Short,
+            clock: Clock::system(),
+            patience: super::config::CONNECT_TIMEOUT,
+        })
     }
 
     /// Who this node is.
@@ -119,7 +185,25 @@ impl Node {
         message: Message,
         timeout: Option<Duration>,
     ) -> Result<Receipt, Failure> {
-        self.ask(|answer| Request::Send { target, message, timeout, answer }).await
+        let deadline = self.clock.now() + timeout.unwrap_or(self.patience);
+        let message = match self.short_way(&target, message) {
+            Posted::Taken(posting) => return posting.outcome(deadline).await,
+            Posted::NotTaken(failure) => return Err(failure),
+            Posted::NotLinked(message) => message,
+        };
+        let turn = Turn::take(&self.sends_queued);
+        self.ask(|answer| Request::Send { target, message, timeout, answer, turn }).await
+    }
+
+    /// Gives `message` to its session, unless earlier ones are still on the long way: it may not overtake
+    /// them.
+    fn short_way(&self, target: &Target, message: Message) -> Posted {
+        match self.way {
+            Way::Short if self.sends_queued.load(Ordering::Acquire) == 0 => {
+                self.switchboard.post(target, message, self.clock)
+            }
+            Way::Short | Way::ThroughOutbox => Posted::NotLinked(message),
+        }
     }
 
     /// Sends a copy of `message` to every connected peer; done when all copies are. Copies share one payload.
@@ -157,27 +241,33 @@ impl Node {
     ) -> Result<Received, Failure> {
         let began = self.clock.now();
         let deadline = began + timeout.unwrap_or(self.patience);
-        let peer = self.connect(target, timeout).await?.peer;
+        let peer = match self.switchboard.peer(&target) {
+            Some(linked) => linked,
+            None => self.connect(target, timeout).await?.peer,
+        };
         let id = message.id.clone();
-        let awaited = self.replies.expect(peer, id.clone()).ok_or_else(|| {
-            Failure::new(
-                Code::InvalidArgument,
-                format!("a request with the id {id:?} is under way"),
-            )
-            .hint("give each request an id of its own, or none")
-        })?;
+        // Before it is sent: the answer may be faster than the receipt.
+        let expected = self.switchboard.expect_reply(peer, &id)?;
         let left = deadline.saturating_duration_since(self.clock.now());
-        self.send(Target::Peer(peer), message, Some(left)).await?;
-        match timeout_at(deadline.into(), awaited.answer()).await {
-            Ok(Some(received)) => Ok(received),
-            Ok(None) => Err(stopping()),
+        let mut sending = pin!(self.send(Target::Peer(peer), message, Some(left)));
+        let mut answer = pin!(answer_to(expected));
+        let answered = tokio::select! {
+            biased;
+            // Then the message has arrived, too, whether its receipt is here or not.
+            answered = &mut answer => Ok(answered),
+            sent = &mut sending => {
+                if sent?.state == SendState::Queued {
+                    return Err(explain::not_there_yet(peer));
+                }
+                timeout_at(deadline.into(), answer).await
+            }
+        };
+        match answered {
+            Ok(Some(received)) => Ok(Received::of(peer, received)),
+            Ok(None) => Err(explain::no_session(peer)),
             Err(_) => {
-                Err(Failure::new(Code::NoReply, format!("{} has not answered", peer.short()))
-                    .because(format!(
-                        "it has the message, and {:.1} s have passed",
-                        self.clock.now().saturating_duration_since(began).as_secs_f64()
-                    ))
-                    .hint("does the other program answer such messages? wait longer: timeout_ms"))
+                let waited = self.clock.now().saturating_duration_since(began);
+                Err(explain::no_reply(peer, waited))
             }
         }
     }
@@ -254,6 +344,14 @@ impl Node {
         self.requests.send(request(answer)).await.map_err(|_| stopping())?;
         drop(turn);
         answered.await.unwrap_or_else(|_| Err(stopping()))
+    }
+}
+
+/// The answer; `None` when the session ends before it comes. Without anything expected it never does.
+async fn answer_to(expected: Option<AwaitedReply>) -> Option<session::Received> {
+    match expected {
+        Some(awaited) => awaited.received().await,
+        None => pending().await,
     }
 }
 

@@ -2,29 +2,26 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use tokio::time::timeout_at;
 
 use super::{
     dialling::{Waiting, Wish},
     driver::{Driver, Outcome, Owner},
-    event::{Connection, Direction, Event, PeerStatus, Pong, Receipt, SendState, Stage, Target},
+    event::{Connection, Direction, Event, PeerStatus, Pong, Stage, Target},
     explain,
     handle::Answer,
-    received::{Handover, Received},
+    outbox::Kept,
     rescue::Rescue,
+    switchboard::{Line, Posting},
 };
 use crate::{
-    candidate::Candidate,
+    candidate::{CANDIDATES_MAX, Candidate, CandidateKind},
     failure::{Code, Failure},
     identity::PeerId,
     probe::ConversationId,
+    proto::Message,
     service::Service,
     ticket::Ticket,
     transport::{
@@ -32,6 +29,7 @@ use crate::{
         link::{Caller, Link, LinkError},
         quic::Arrival,
         route::RouteId,
+        session::Durability,
         upkeep::Upkeep,
     },
 };
@@ -66,15 +64,11 @@ pub(super) struct Live {
     pub(super) rescue: Rescue,
     since: Instant,
     took: Duration,
-    /// Messages of ours that the peer has.
-    delivered: Arc<AtomicU64>,
-    /// Messages of the peer that the user has.
-    received: Arc<AtomicU64>,
 }
 
 /// A link is gone.
 #[derive(Debug)]
-pub(super) struct SessionEnd {
+pub(super) struct LinkEnd {
     peer: PeerId,
     generation: u64,
     error: LinkError,
@@ -205,7 +199,7 @@ impl Driver {
         if let Some(before) = self.links.live(peer) {
             let is_glare = before.direction != direction && now < before.since + GLARE_TIME;
             if is_glare && before.direction == winner {
-                return self.close_link(Arc::new(link), "another link to this node stays");
+                return link.give_way();
             }
         }
         let Some(neighbour) = self.links.neighbours.get(&peer) else {
@@ -215,7 +209,7 @@ impl Driver {
             return self.close_link(Arc::new(link), "no path");
         };
         let candidates = self.paths_to(&neighbour.candidates);
-        self.end_session(peer, "replaced by a newer link");
+        self.replace_link(peer);
         self.converse(Owner::Link(peer), link.probe_keys().clone(), None);
         let mut upkeep = Upkeep::new(path, link.rtt(), self.entropy.fork(), now);
         upkeep.add_candidates(candidates, now);
@@ -231,18 +225,24 @@ impl Driver {
             rescue: Rescue::default(),
             since: now,
             took: now.saturating_duration_since(began),
-            delivered: Arc::new(AtomicU64::new(0)),
-            received: Arc::new(AtomicU64::new(0)),
         };
         self.announce_link(peer, &live);
-        self.start_session(peer, &live);
+        let line = self.carry_session(peer, &live);
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = Some(live);
         }
         // From here on sends that are not answered are told of.
         self.tell_traffic(peer);
         self.end_answer(peer);
-        self.complete_dials(peer);
+        // What the outbox holds back is older than what waits for the dial.
+        let target = self.links.live(peer).and_then(|live| live.target.clone());
+        self.tell_outbox(peer, target);
+        let to_be_told = self.complete_dials(peer);
+        // Only now do messages take the short way: those that have waited go first.
+        self.switchboard.enter(peer, line);
+        for waiting in to_be_told {
+            self.grant(peer, waiting);
+        }
         self.drain_upkeep(peer);
         self.standing.handle_link_up();
     }
@@ -257,53 +257,65 @@ impl Driver {
         });
     }
 
-    /// Passes the peer's messages to the user, in order, between `Connected` and the link's end.
-    fn start_session(&mut self, peer: PeerId, live: &Live) {
+    /// Lets the session with `peer` go over its new link from the moment on at which the user has been told
+    /// of it.
+    fn carry_session(&mut self, peer: PeerId, live: &Live) -> Line {
         let (link, generation) = (live.link.clone(), live.generation);
-        let received = live.received.clone();
+        let (session, counts) = self.link_session(peer, live.target.clone());
+        let line = Line::new(session.clone(), counts, generation);
         let connected = Event::Connected(self.connection(peer, live));
         let (events, outcomes) = (self.events.sender(), self.outcomes());
-        let (messages, replies) = (self.messages.clone(), self.replies.clone());
         self.spawn(async move {
             // A user or a driver that is gone needs no events; the node is about to stop.
             let _ = events.send(connected).await;
-            let error = loop {
-                match link.receive().await {
-                    Ok(message) => {
-                        received.fetch_add(1, Ordering::Relaxed);
-                        let received = Received { peer, message, handover: Handover::new() };
-                        if let Some(received) = replies.offer(received) {
-                            let _ = messages.send(received).await;
-                        }
-                    }
-                    Err(error) => break error,
-                }
-            };
-            let end = SessionEnd { peer, generation, error };
-            let _ = outcomes.send(Outcome::SessionEnded(end)).await;
+            if let Err(error) = link.carry(&session) {
+                // A link that has ended says so below.
+                tracing::debug!(?peer, %error, "a link does not carry its session");
+            }
+            let end = LinkEnd { peer, generation, error: link.closed().await };
+            let _ = outcomes.send(Outcome::LinkEnded(end)).await;
         });
+        line
     }
 
     /// Takes in that a link is gone.
-    pub(super) fn handle_session_ended(&mut self, end: SessionEnd) {
-        let SessionEnd { peer, generation, error } = end;
+    pub(super) fn handle_link_ended(&mut self, end: LinkEnd) {
+        let LinkEnd { peer, generation, error } = end;
         let Some(live) = self.links.live(peer).filter(|live| live.generation == generation) else {
             return;
         };
-        let conversation = live.conversation;
+        let (conversation, path) = (live.conversation, live.upkeep.best());
         self.forget_conversation(conversation);
         self.end_rescue(peer);
+        let mut known: Vec<Candidate> =
+            Candidate::new(CandidateKind::PeerReflexive, path.remote).into_iter().collect();
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = None;
+            known.extend(neighbour.candidates.iter().filter(|c| c.address != path.remote));
         }
+        known.truncate(CANDIDATES_MAX);
         self.release_route(peer);
-        let will_retry = self.standing.handle_link_down(self.links.count(), self.clock.now());
+        self.switchboard.remove(peer);
         let failure = explain::link_failed(&error, peer);
-        self.events.emit(Event::Disconnected { peer, failure, will_retry });
+        let wants = match &error {
+            LinkError::Closed | LinkError::ClosedByPeer { .. } => {
+                self.end_session(peer, &error.to_string());
+                false
+            }
+            LinkError::Replaced => return self.await_next_link(peer, known, failure),
+            LinkError::Lost(_)
+            | LinkError::TimedOut
+            | LinkError::IdentityMismatch { .. }
+            | LinkError::NotExpected
+            | LinkError::Refused { .. }
+            | LinkError::VersionMismatch { .. } => self.unlink_session(peer, known),
+        };
+        let stands = self.standing.handle_link_down(self.links.count(), self.clock.now());
+        self.events.emit(Event::Disconnected { peer, failure, will_retry: wants || stands });
     }
 
-    /// Ends the link to `peer`, if there is one, without an event: another takes its place.
-    fn end_session(&mut self, peer: PeerId, reason: &'static str) {
+    /// Lets go of the link to `peer`, if there is one, without an event: another takes its place.
+    fn replace_link(&mut self, peer: PeerId) {
         self.end_rescue(peer);
         let Some(neighbour) = self.links.neighbours.get_mut(&peer) else {
             return;
@@ -312,7 +324,7 @@ impl Driver {
             return;
         };
         self.forget_conversation(live.conversation);
-        self.close_link(live.link, reason);
+        live.link.give_way();
     }
 
     /// Ends the link to `peer` because the user wants it.
@@ -322,6 +334,7 @@ impl Driver {
     pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
         let live = self.links.live(peer).ok_or_else(|| not_connected(peer))?;
         let link = live.link.clone();
+        self.standing.pause();
         self.close_link(link, "disconnected");
         Ok(())
     }
@@ -371,37 +384,51 @@ impl Driver {
         };
         let Some(live) = &neighbour.live else { return };
         match waiting.wish {
-            Wish::Standing => {}
+            Wish::Standing | Wish::Resume(_) => {}
             // Whoever does not wait any more needs no answer, here and below.
             Wish::Connect(answer) => drop(answer.send(Ok(self.connection(peer, live)))),
             Wish::Send(message, answer) => {
-                let message_id = message.id.clone();
-                let size = message.payload.len();
-                let (began, delivered) = (self.clock.now(), live.delivered.clone());
-                match live.link.send(*message) {
-                    Err(error) => drop(answer.send(Err(explain::not_taken(&error, size)))),
-                    Ok(receipt) => {
-                        let (clock, deadline) = (self.clock, waiting.deadline);
+                match self.post(peer, *message, Durability::Volatile) {
+                    Err(failure) => drop(answer.send(Err(failure))),
+                    Ok(posting) => drop(self.spawn(async move {
+                        let mut answer = answer;
+                        // Whoever gives up takes the message back, if it was not sent yet.
+                        tokio::select! {
+                            outcome = posting.outcome(waiting.deadline) => drop(answer.send(outcome)),
+                            () = answer.closed() => {}
+                        }
+                    })),
+                }
+            }
+            Wish::Post(message, number) => {
+                let deadline = self.clock.now() + POST_TIME;
+                match self.post(peer, *message, Durability::Durable) {
+                    Err(failure) => self.handle_kept(Kept::Posted(number, Err(failure))),
+                    Ok(posting) => {
+                        let outcomes = self.outcomes();
                         self.spawn(async move {
-                            let acknowledged = timeout_at(deadline.into(), receipt).await;
-                            let result = match acknowledged {
-                                Ok(Ok(())) => {
-                                    delivered.fetch_add(1, Ordering::Relaxed);
-                                    let rtt = clock.now().saturating_duration_since(began);
-                                    let state = SendState::Delivered;
-                                    Ok(Receipt { peer, message_id, state, rtt })
-                                }
-                                Ok(Err(unknown)) => {
-                                    Err(explain::delivery_unknown(&unknown.cause, peer))
-                                }
-                                Err(_) => Err(explain::unacknowledged(peer)),
-                            };
-                            let _ = answer.send(result);
+                            let outcome = posting.outcome(deadline).await;
+                            let kept = Kept::Posted(number, outcome);
+                            // A driver that is gone needs no answer.
+                            let _ = outcomes.send(Outcome::Kept(kept)).await;
                         });
                     }
                 }
             }
         }
+    }
+
+    /// Gives `message` to the session with a linked peer.
+    fn post(
+        &self,
+        peer: PeerId,
+        message: Message,
+        durability: Durability,
+    ) -> Result<Posting, Failure> {
+        let Some(line) = self.line(peer) else {
+            return Err(explain::not_sent(peer));
+        };
+        line.post(peer, message, durability, (self.clock, &self.switchboard))
     }
 
     fn connection(&self, peer: PeerId, live: &Live) -> Connection {
@@ -422,10 +449,7 @@ impl Driver {
             Some(PeerStatus {
                 connection: self.connection(*peer, live),
                 connected_for: now.saturating_duration_since(live.since),
-                messages: (
-                    live.delivered.load(Ordering::Relaxed),
-                    live.received.load(Ordering::Relaxed),
-                ),
+                messages: self.sessions.counts(*peer),
             })
         };
         self.links.neighbours.iter().filter_map(status).collect()
@@ -439,6 +463,9 @@ fn not_connected(peer: PeerId) -> Failure {
 
 /// Two dials that cross are no further apart than their links take to come up.
 const GLARE_TIME: Duration = Duration::from_secs(5);
+
+/// How long a message of the outbox has once it is with its session; then it is tried anew.
+const POST_TIME: Duration = Duration::from_secs(600);
 
 /// How long a link that is closed waits for what was sent on it.
 const CLOSE_TIME: Duration = Duration::from_secs(1);

@@ -22,12 +22,15 @@ mod found;
 mod handle;
 mod linking;
 mod netcheck;
+mod outbox;
 mod publishing;
 mod received;
 mod rescue;
 mod routing;
+mod sessions;
 mod standing;
 mod start;
+mod switchboard;
 
 pub use clock::Clock;
 pub use config::{Config, Role};

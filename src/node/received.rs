@@ -1,14 +1,27 @@
 //! Messages on their way to the user, apart from events: a user who is busy with messages still hears
 //! what else happens, and the other way round.
+//!
+//! They stay in their sessions until the user takes them. A session in which messages have arrived stands
+//! in a queue; the inbox takes from the one in front, some at a time, so that no peer waits for another.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::VecDeque,
+    fmt,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::Notify;
 
-use crate::{identity::PeerId, proto::Message};
+use super::sessions::Counts;
+use crate::{
+    identity::PeerId,
+    proto::Message,
+    transport::session::{self, Session},
+};
 
 /// A message that arrived.
 #[derive(Debug)]
@@ -23,139 +36,188 @@ pub struct Received {
 
 /// The promise to acknowledge a message.
 #[derive(Debug)]
-pub struct Handover(());
+pub struct Handover(
+    #[allow(dead_code, reason = "dropping it is its use")] Option<session::Handover>,
+);
 
-impl Handover {
-    pub(crate) fn new() -> Self {
-        Self(())
+impl Received {
+    pub(super) fn of(peer: PeerId, received: session::Received) -> Self {
+        let session::Received { message, handover } = received;
+        Self { peer, message, handover: Handover(Some(handover)) }
     }
 }
 
 /// The messages of all peers, each peer's in its order. While nobody takes them, their senders are
 /// slowed down.
-#[derive(Debug)]
-pub struct Inbox(mpsc::Receiver<Received>);
+pub struct Inbox {
+    arrivals: Arc<Arrivals>,
+    /// Whose turn it is, and how many messages of it were taken in this turn.
+    current: Option<(Arc<Source>, usize)>,
+    #[cfg(test)]
+    invented: Option<tokio::sync::mpsc::Receiver<Received>>,
+}
+
+/// The node's end of the inbox; dropping it ends the inbox.
+pub(super) struct Deliveries(Arc<Arrivals>);
+
+/// The sessions in which messages have arrived.
+#[derive(Default)]
+struct Arrivals {
+    ready: Mutex<VecDeque<Arc<Source>>>,
+    bell: Notify,
+    is_over: AtomicBool,
+}
+
+/// A session whose messages go to the user.
+pub(super) struct Source {
+    peer: PeerId,
+    session: Session,
+    counts: Arc<Counts>,
+    /// Whether it stands in the queue.
+    is_ready: AtomicBool,
+    arrivals: Arc<Arrivals>,
+}
 
 impl Inbox {
-    /// A way for messages to the user.
-    pub(crate) fn new() -> (mpsc::Sender<Received>, Self) {
-        let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
-        (sender, Self(receiver))
+    /// An inbox, and the way into it.
+    pub(super) fn new() -> (Deliveries, Self) {
+        let arrivals = Arc::<Arrivals>::default();
+        let inbox = Self {
+            arrivals: arrivals.clone(),
+            current: None,
+            #[cfg(test)]
+            invented: None,
+        };
+        (Deliveries(arrivals), inbox)
     }
 
     /// The next message; `None` when the node has stopped. Giving up the wait loses nothing.
     pub async fn next(&mut self) -> Option<Received> {
-        self.0.recv().await
+        #[cfg(test)]
+        if let Some(invented) = &mut self.invented {
+            return invented.recv().await;
+        }
+        loop {
+            let arrivals = self.arrivals.clone();
+            let mut rung = pin!(arrivals.bell.notified());
+            // Counts as waiting from here on, so that nothing is missed between look and wait.
+            rung.as_mut().enable();
+            if let Some(received) = self.try_next() {
+                return Some(received);
+            }
+            if arrivals.is_over.load(Ordering::Acquire) {
+                return None;
+            }
+            rung.await;
+        }
     }
 
     /// The next message, if one is there.
     pub fn try_next(&mut self) -> Option<Received> {
-        self.0.try_recv().ok()
-    }
-}
-
-/// Who waits for an answer to which message.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Replies {
-    waiting: Arc<Mutex<Waiting>>,
-}
-
-/// By peer and message id.
-type Waiting = BTreeMap<(PeerId, String), oneshot::Sender<Received>>;
-
-/// The right to one answer, given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct Awaited {
-    replies: Replies,
-    key: (PeerId, String),
-    answer: oneshot::Receiver<Received>,
-}
-
-impl Replies {
-    /// Waits for `peer`'s answer to the message with this id; `None` if somebody does already, or too many
-    /// wait.
-    pub(super) fn expect(&self, peer: PeerId, message_id: String) -> Option<Awaited> {
-        let key = (peer, message_id);
-        let mut waiting = self.lock();
-        if waiting.len() >= REPLIES_MAX || waiting.contains_key(&key) {
-            return None;
+        #[cfg(test)]
+        if let Some(invented) = &mut self.invented {
+            return invented.try_recv().ok();
         }
-        let (sender, answer) = oneshot::channel();
-        waiting.insert(key.clone(), sender);
-        Some(Awaited { replies: self.clone(), key, answer })
-    }
-
-    /// Gives `received` to whoever waits for it; gives it back if nobody does.
-    pub(super) fn offer(&self, received: Received) -> Option<Received> {
-        let Some(id) = received.message.metadata.get(IN_REPLY_TO) else {
-            return Some(received);
-        };
-        let waiting = self.lock().remove(&(received.peer, id.clone()));
-        match waiting {
-            None => Some(received),
-            Some(answer) => answer.send(received).err(),
+        loop {
+            if let Some((source, taken)) = &mut self.current {
+                if *taken < TURN_LENGTH
+                    && let Some(received) = source.session.try_receive()
+                {
+                    *taken += 1;
+                    source.counts.received.fetch_add(1, Ordering::Relaxed);
+                    return Some(Received::of(source.peer, received));
+                }
+                if *taken == TURN_LENGTH {
+                    source.queue();
+                }
+            }
+            let next = self.arrivals.lock().pop_front();
+            self.current = next.map(|source| {
+                // What arrives from here on makes it ready again.
+                source.is_ready.store(false, Ordering::Release);
+                (source, 0)
+            });
+            self.current.as_ref()?;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// An inbox of messages that nobody sent.
+    #[cfg(test)]
+    pub(crate) fn invent() -> (tokio::sync::mpsc::Sender<Received>, Self) {
+        let (sender, invented) = tokio::sync::mpsc::channel(16);
+        let (_, inbox) = Self::new();
+        (sender, Self { invented: Some(invented), ..inbox })
     }
 }
 
-impl Awaited {
-    /// The answer; `None` when the node has stopped.
-    pub(super) async fn answer(mut self) -> Option<Received> {
-        (&mut self.answer).await.ok()
+#[cfg(test)]
+impl Handover {
+    /// Of a message that nobody sent.
+    pub(crate) fn new() -> Self {
+        Self(None)
     }
 }
 
-impl Drop for Awaited {
+impl Deliveries {
+    /// Lets the messages of the session with `peer` reach the user for as long as the source is kept.
+    pub(super) fn deliver(
+        &self,
+        peer: PeerId,
+        session: Session,
+        counts: Arc<Counts>,
+    ) -> Arc<Source> {
+        let source = Arc::new_cyclic(|source: &Weak<Source>| {
+            let source = source.clone();
+            session.on_arrival(move || {
+                if let Some(source) = source.upgrade() {
+                    source.queue();
+                }
+            });
+            let (is_ready, arrivals) = (AtomicBool::new(false), self.0.clone());
+            Source { peer, session, counts, is_ready, arrivals }
+        });
+        // For what arrived before anybody listened.
+        source.queue();
+        source
+    }
+}
+
+impl Source {
+    fn queue(self: &Arc<Self>) {
+        if !self.is_ready.swap(true, Ordering::AcqRel) {
+            self.arrivals.lock().push_back(self.clone());
+            self.arrivals.bell.notify_one();
+        }
+    }
+}
+
+impl Arrivals {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<Source>>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Deliveries {
     fn drop(&mut self) {
-        self.replies.lock().remove(&self.key);
+        self.0.is_over.store(true, Ordering::Release);
+        self.0.bell.notify_one();
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inbox({} peers)", self.arrivals.lock().len())
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({:?})", self.peer)
     }
 }
 
 /// The metadata entry that names the message which is answered.
-pub const IN_REPLY_TO: &str = "in-reply-to";
+pub const IN_REPLY_TO: &str = session::IN_REPLY_TO;
 
-/// Messages that wait for the user beyond those that wait in their sessions; each may hold 16 MiB, so few.
-const MESSAGES_MAX: usize = 16;
-
-/// Requests that wait for an answer: more than programs run at once, and small.
-const REPLIES_MAX: usize = 4_096;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::Identity;
-
-    fn peer(seed: u8) -> PeerId {
-        Identity::from_seed([seed; 32]).peer_id()
-    }
-
-    fn reply(from: PeerId, to: &str) -> Received {
-        let metadata = [(IN_REPLY_TO.to_owned(), to.to_owned())].into();
-        let message = Message { metadata, ..Message::default() };
-        Received { peer: from, message, handover: Handover::new() }
-    }
-
-    #[tokio::test]
-    async fn an_answer_goes_to_the_one_who_asked_that_peer() {
-        let replies = Replies::default();
-        let awaited = replies.expect(peer(1), "a".into()).unwrap();
-        assert!(replies.expect(peer(1), "a".into()).is_none(), "two would wait for one answer");
-        assert!(replies.offer(reply(peer(2), "a")).is_some(), "another peer's");
-        assert!(replies.offer(reply(peer(1), "b")).is_some(), "to another message");
-        assert!(replies.offer(reply(peer(1), "a")).is_none());
-        assert!(replies.offer(reply(peer(1), "a")).is_some(), "the second one is a message");
-        assert_eq!(awaited.answer().await.unwrap().peer, peer(1));
-    }
-
-    #[test]
-    fn whoever_gives_up_waits_no_more() {
-        let replies = Replies::default();
-        drop(replies.expect(peer(1), "a".into()));
-        assert!(replies.offer(reply(peer(1), "a")).is_some());
-        assert!(replies.expect(peer(1), "a".into()).is_some());
-    }
-}
+/// Messages of one peer that are taken before it is another's turn.
+const TURN_LENGTH: usize = 64;

@@ -11,6 +11,7 @@ use super::{
     driver::Driver,
     event::{Event, PathKind, PathReport},
     linking::Neighbour,
+    switchboard::Hearing,
 };
 use crate::{
     candidate::Candidate,
@@ -191,8 +192,12 @@ impl Driver {
                 upkeep::Output::Answered => self.sockets.note_answered(route),
                 upkeep::Output::Lost { silent_for } => {
                     tracing::warn!(?peer, ?silent_for, "no path answers");
+                    self.switchboard.set_hearing(peer, Hearing::Silent);
                 }
-                upkeep::Output::Recovered => tracing::info!(?peer, "a path answers again"),
+                upkeep::Output::Recovered => {
+                    tracing::info!(?peer, "a path answers again");
+                    self.switchboard.set_hearing(peer, Hearing::Heard);
+                }
             }
         }
         self.look_after(peer);

@@ -17,6 +17,8 @@ pub(super) struct Standing {
     target: Option<Target>,
     next: Option<Instant>,
     failures: u32,
+    /// The user has ended the connection.
+    is_paused: bool,
 }
 
 impl Standing {
@@ -33,11 +35,22 @@ impl Standing {
 
     /// Takes in that a link is gone and `left` are up; says whether the node dials again by itself.
     pub(super) fn handle_link_down(&mut self, left: usize, now: Instant) -> bool {
-        let wants = self.target.is_some() && left == 0;
+        let wants = self.target.is_some() && left == 0 && !self.is_paused;
         if wants {
             self.next = Some(now + REDIAL_AFTER);
         }
         wants
+    }
+
+    /// The user wants no connection any more, until it asks for one.
+    pub(super) fn pause(&mut self) {
+        self.is_paused = true;
+        self.next = None;
+    }
+
+    /// The user wants to be connected again.
+    pub(super) fn resume(&mut self) {
+        self.is_paused = false;
     }
 
     fn handle_failed(&mut self, now: Instant) {

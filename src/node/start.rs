@@ -11,8 +11,10 @@ use super::{
     environment::Environment,
     event::Event,
     events::Events,
-    handle::Node,
-    received::{Inbox, Replies},
+    handle::{self, Node, Way},
+    outbox::{Contents, Outbox, Store},
+    received::Inbox,
+    switchboard::Switchboard,
 };
 use crate::{
     candidate::canonical,
@@ -32,7 +34,7 @@ impl Node {
         config: Config,
         environment: Environment,
     ) -> Result<(Self, mpsc::Receiver<Event>, Inbox), Failure> {
-        let Environment { sockets, interfaces, rendezvous, clock, mut entropy, crypto } =
+        let Environment { sockets, interfaces, rendezvous, clock, mut entropy, crypto, outbox } =
             environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
         let bound_sockets: Vec<BoundSocket> = sockets
@@ -45,14 +47,23 @@ impl Node {
         let (request_sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (outcome_sender, outcomes) = mpsc::channel(OUTCOMES_MAX);
-        let (message_sender, inbox) = Inbox::new();
-        let replies = Replies::default();
-        let node = Self::new(
-            (config.identity.peer_id(), Ticket::of(&config.identity, Vec::new())),
-            request_sender,
-            replies.clone(),
-            (clock, config.connect_timeout),
-        );
+        let (deliveries, inbox) = Inbox::new();
+        let switchboard = Switchboard::default();
+        let now = clock.now();
+        let outbox = outbox.map(Store::open).transpose()?;
+        let (outbox, seen) = outbox.map_or((None, Vec::new()), |(store, contents)| {
+            let Contents { entries, seen } = contents;
+            (Some(Outbox::new(store, entries, (now, clock.unix()))), seen)
+        });
+        let node = Self::new(handle::Parts {
+            peer_id: config.identity.peer_id(),
+            ticket: Ticket::of(&config.identity, Vec::new()),
+            requests: request_sender,
+            switchboard: switchboard.clone(),
+            way: if outbox.is_some() { Way::ThroughOutbox } else { Way::Short },
+            clock,
+            patience: config.connect_timeout,
+        });
         let addresses =
             Addresses::new(interfaces, &bound_sockets, config.stun_servers.clone(), clock.now());
         let driver = Driver::new(Parts {
@@ -65,8 +76,10 @@ impl Node {
             rendezvous,
             addresses,
             events: Events::new(event_sender),
-            messages: message_sender,
-            replies,
+            deliveries,
+            switchboard,
+            outbox,
+            seen,
             outcomes: outcome_sender,
         });
         // Ends by itself when the last handle is dropped.

@@ -4,7 +4,7 @@
 //! from anything that can be read, [`FrameWriter`] gathers frames and hands them to a QUIC stream without
 //! copying a large payload.
 
-use std::marker::PhantomData;
+use std::{collections::VecDeque, marker::PhantomData};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::SendStream;
@@ -23,13 +23,6 @@ pub trait Frame: prost::Message + Default {
     /// When it should not be decoded.
     fn inspect(_encoding: &[u8]) -> Result<(), FrameError> {
         Ok(())
-    }
-
-    /// Appends the frame to `out`, but for a large payload at its end, which is given back as it is.
-    fn encode_parts(self, out: &mut BytesMut) -> Bytes {
-        out.reserve(self.encoded_len() + LENGTH_SIZE_MAX);
-        self.encode_length_delimited(out).expect("a BytesMut grows as needed");
-        Bytes::new()
     }
 }
 
@@ -145,12 +138,14 @@ impl<M: Frame> Default for Deframer<M> {
 pub struct FrameReader<R, M> {
     source: R,
     deframer: Deframer<M>,
+    /// Met after the last message.
+    fault: Option<FrameError>,
 }
 
 impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
     /// Reads `source` from here on.
     pub fn new(source: R) -> Self {
-        Self { source, deframer: Deframer::new() }
+        Self { source, deframer: Deframer::new(), fault: None }
     }
 
     /// The next message; `None` when the stream ended between two frames.
@@ -160,6 +155,9 @@ impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
     /// # Errors
     /// When the stream breaks, or its bytes are no frames.
     pub async fn next(&mut self) -> Result<Option<M>, ReadFrameError> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault.into());
+        }
         loop {
             if let Some(message) = self.deframer.pop()? {
                 return Ok(Some(message));
@@ -167,6 +165,21 @@ impl<R: AsyncRead + Unpin, M: Frame> FrameReader<R, M> {
             if self.source.read_buf(self.deframer.buffer()).await? == 0 {
                 self.deframer.finish()?;
                 return Ok(None);
+            }
+        }
+    }
+
+    /// Adds to `messages` some that were read together with the last one, [`READY_MAX`] at most. A fault in
+    /// what was read is told by [`next`](Self::next).
+    pub fn take_ready(&mut self, messages: &mut VecDeque<M>) {
+        for _ in 0..READY_MAX {
+            match self.deframer.pop() {
+                Ok(Some(message)) => messages.push_back(message),
+                Ok(None) => return,
+                Err(fault) => {
+                    self.fault = Some(fault);
+                    return;
+                }
             }
         }
     }
@@ -190,17 +203,29 @@ impl Chunks {
         if size > M::SIZE_MAX {
             return Err(too_large::<M>(u64::try_from(size).unwrap_or(u64::MAX)));
         }
-        let payload = message.encode_parts(&mut self.growing);
-        if !payload.is_empty() {
-            self.whole.push(self.growing.split().freeze());
-            self.whole.push(payload);
-        }
+        self.growing.reserve(size + LENGTH_SIZE_MAX);
+        message.encode_length_delimited(&mut self.growing).expect("a BytesMut grows as needed");
         Ok(())
     }
 
-    /// Adds bytes that are no frame, such as those at the start of a stream.
-    pub fn push_preface(&mut self, bytes: &[u8]) {
-        self.growing.extend_from_slice(bytes);
+    /// Where the next bytes go that are copied.
+    pub fn growing(&mut self) -> &mut BytesMut {
+        &mut self.growing
+    }
+
+    /// Adds bytes as chunks of their own, so that they need not be copied.
+    pub fn push_uncopied(&mut self, mut bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.whole.push(self.growing.split().freeze());
+        }
+        while !bytes.is_empty() {
+            self.whole.push(bytes.split_to(bytes.len().min(CHUNK_SIZE_MAX)));
+        }
+    }
+
+    /// Bytes that were added since the last time.
+    pub fn size(&self) -> usize {
+        self.growing.len() + self.whole.iter().map(Bytes::len).sum::<usize>()
     }
 
     /// All that was added since the last time, in order.
@@ -226,7 +251,7 @@ impl FrameWriter {
     /// Writes `preface`, which is no frame, and then frames to `sink`.
     pub fn new(sink: SendStream, preface: &[u8]) -> Self {
         let mut pending = Chunks::default();
-        pending.push_preface(preface);
+        pending.growing().extend_from_slice(preface);
         Self { sink, pending }
     }
 
@@ -236,6 +261,11 @@ impl FrameWriter {
     /// [`FrameError::TooLarge`].
     pub fn push<M: Frame>(&mut self, message: M) -> Result<(), FrameError> {
         self.pending.push(message)
+    }
+
+    /// What the next flush writes, for frames that are encoded already.
+    pub fn pending(&mut self) -> &mut Chunks {
+        &mut self.pending
     }
 
     /// Hands all frames to QUIC; waits as long as flow control does not let them in.
@@ -271,9 +301,16 @@ const LENGTH_SIZE_MAX: usize = 5;
 /// Bytes asked of a stream at once when nothing is known of what comes.
 const READ_SIZE: usize = 16 << 10;
 
+/// Messages that are taken at once of what was read: a large buffer may be full of tiny ones.
+pub const READY_MAX: usize = 256;
+
 /// Bytes reserved for a frame of which nothing has been seen but the length. What comes later is
 /// reserved at once: a buffer that grows in steps would be copied at each.
 pub const UNSEEN_SIZE_MAX: usize = 1 << 20;
+
+/// Bytes of a chunk. quinn counts all of a chunk as unacknowledged until all of it is acknowledged: with a
+/// chunk of 16 MiB, acks on another stream waited for seconds until it had been written.
+const CHUNK_SIZE_MAX: usize = 256 << 10;
 
 /// Up to this size a message is copied out of the read buffer; a larger one keeps its part of the
 /// buffer. So a small message that is kept for long never holds a large buffer in memory.
@@ -294,6 +331,7 @@ mod tests {
                 payload: payload.into(),
                 ..Message::default()
             }),
+            durable: false,
         }
     }
 
@@ -364,18 +402,30 @@ mod tests {
     }
 
     #[test]
-    fn a_large_payload_is_not_copied_on_its_way_out() {
-        let message = sequenced(1, vec![7; 1 << 20]);
-        let payload = message.message.as_ref().unwrap().payload.clone();
-        let mut chunks = Chunks::default();
-        chunks.push(message).unwrap();
-        assert_eq!(chunks.take()[1].as_ptr(), payload.as_ptr());
-    }
-
-    #[test]
     fn a_length_of_six_bytes_is_malformed() {
         assert_eq!(deframe(&[0x80; 5], &[]), Err(FrameError::Malformed));
         assert_eq!(deframe(&[0x80; 4], &[]), Err(FrameError::Truncated));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_together_is_taken_together_up_to_the_fault() {
+        let mut bytes = frames_of(&[1, 2, 3].map(|sequence| sequenced(sequence, vec![7; 10])));
+        // A frame of two bytes that are no message.
+        bytes.extend([2, 0xff, 0xff]);
+        let mut reader = FrameReader::<_, Sequenced>::new(bytes.as_slice());
+        let mut messages = VecDeque::new();
+        messages.extend(reader.next().await.unwrap());
+        reader.take_ready(&mut messages);
+        assert_eq!(messages.len(), 3);
+        assert!(reader.next().await.is_err());
+
+        let many: Vec<_> = (0..1_000).map(|sequence| sequenced(sequence, Vec::new())).collect();
+        let bytes = frames_of(&many);
+        let mut reader = FrameReader::<_, Sequenced>::new(bytes.as_slice());
+        reader.next().await.unwrap();
+        messages.clear();
+        reader.take_ready(&mut messages);
+        assert_eq!(messages.len(), READY_MAX);
     }
 
     #[tokio::test]

@@ -1,23 +1,22 @@
 //! A link: one QUIC connection between two peers who have proved who they are and agreed to talk.
 //!
-//! It carries messages both ways, each acknowledged when the other side's consumer has taken it. Pure
-//! parts decide (`outbound`, `inbound`, `control`); a few small tasks move bytes between them and the
-//! two streams of each direction (`tasks`). Acks and pings have a stream of their own, so a consumer
-//! that stands still stops the messages of one direction and nothing else:
+//! It carries a [`Session`], which has the messages; without one it answers pings, and notices its end. Pure
+//! parts decide (the session's machine, `control`, `carrying`); one task moves bytes between them
+//! and the two streams of each direction (`tasks`). Resumes, acks and pings have a stream of their own, which
+//! goes before the other, so neither a consumer that stands still nor a large message delays them:
 //!
 //! ```text
-//!  send ─▶ outbound ─▶ write_messages ══ message stream ══▶ read_messages ─▶ inbound ─▶ receive
-//!  Receipt ◀─ acknowledge ◀─ read_control ◀══ control stream ══ write_control ◀─ acknowledge ─┘
+//!  session ─▶ write_messages ══ message stream ══▶ read_messages ─▶ session
+//!  session ◀─ read_control ◀══ control stream ══ write_control ◀─ session
 //! ```
 //!
-//! The tasks belong to the [`Link`]: dropping it ends everything.
+//! The task belongs to the [`Link`]: dropping it ends everything but the session.
 
+mod carrying;
 mod control;
 mod error;
 mod exporter;
 mod handshake;
-mod inbound;
-mod outbound;
 #[cfg(test)]
 mod sim;
 mod tasks;
@@ -26,10 +25,7 @@ mod tests;
 mod wire;
 
 use std::{
-    future::Future,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -43,14 +39,14 @@ use tracing::{Instrument, debug_span};
 
 pub use error::{LinkError, Loss};
 pub use handshake::{Caller, Dial};
-pub use outbound::{QUEUE_LENGTH_MAX, QUEUE_SIZE_MAX, SendError};
-pub use wire::{MESSAGE_SIZE_MAX, Oversize};
 
 use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
-    proto::Message,
-    transport::quic::{Arrival, Endpoint},
+    transport::{
+        quic::{Arrival, Endpoint},
+        session::Session,
+    },
 };
 
 use error::CloseCode;
@@ -65,16 +61,18 @@ pub struct Link {
     _tasks: JoinSet<()>,
 }
 
-/// What becomes of one message: ready when the peer's consumer has taken it.
-#[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<(), LinkError>>);
-
-/// The link ended before the message was acknowledged: it may have been delivered or not.
+/// Why a link does not carry a session.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the link ended before the peer acknowledged the message: {cause}")]
-pub struct DeliveryUnknown {
-    /// How the link ended.
-    pub cause: LinkError,
+pub enum NotCarried {
+    /// The link has ended, or has ended now because it leads to a run of the peer's program that is over.
+    #[error(transparent)]
+    LinkEnded(LinkError),
+    /// The link carries a session, or did: it does so once.
+    #[error("the link has carried a session already")]
+    Taken,
+    /// The session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
 }
 
 impl Link {
@@ -131,39 +129,13 @@ impl Link {
         self.shared.connection.rtt()
     }
 
-    /// Queues `message` and gives the receipt for it. Never waits.
+    /// Carries `session` from here on, if the peer's node does the same. Another link that carried it
+    /// does so no longer.
     ///
     /// # Errors
-    /// [`SendError::TooLarge`], [`SendError::QueueFull`], or [`SendError::Ended`]; then nothing of it
-    /// was sent.
-    pub fn send(&self, message: Message) -> Result<Receipt, SendError> {
-        let (ticket, receipt) = oneshot::channel();
-        lock(&self.shared.outbound).push(message, ticket)?;
-        self.shared.to_send.notify_one();
-        Ok(Receipt(receipt))
-    }
-
-    /// The next message from the peer. Taking it acknowledges it.
-    ///
-    /// Cancelling it loses nothing. After the end of the link, the messages that had arrived before
-    /// still come.
-    ///
-    /// # Errors
-    /// How the link ended, when there are no messages left.
-    pub async fn receive(&self) -> Result<Message, LinkError> {
-        loop {
-            let mut arrived = pin!(self.shared.arrived.notified());
-            // Counts as waiting from here on, so that nothing is missed between look and wait.
-            arrived.as_mut().enable();
-            let end = self.ended();
-            if let Some(message) = self.shared.take_message() {
-                return Ok(message);
-            }
-            if let Some(end) = end {
-                return Err(end);
-            }
-            arrived.await;
-        }
+    /// [`NotCarried`]; then the session is where it was.
+    pub fn carry(&self, session: &Session) -> Result<(), NotCarried> {
+        tasks::carry(&self.shared, session)
     }
 
     /// Asks the peer for an answer: the time until it came, through queues and all.
@@ -174,7 +146,7 @@ impl Link {
     pub async fn ping(&self) -> Result<Duration, LinkError> {
         let (ticket, pong) = oneshot::channel();
         lock(&self.shared.conversation).ping(Instant::now(), ticket);
-        self.shared.to_say.notify_one();
+        self.shared.line.to_say.notify_one();
         tokio::select! {
             biased;
             Ok(rtt) = pong => Ok(rtt),
@@ -194,23 +166,33 @@ impl Link {
         self.shared.end.borrow().clone()
     }
 
-    /// Ends the link in peace: takes no more messages, waits until `deadline` for those that were
-    /// taken to be delivered, then tells the peer `reason`.
-    ///
-    /// What the peer had on its way to us and we had not received, its sender learns as
-    /// [`DeliveryUnknown`].
+    /// Ends the link in peace: waits until `deadline` for the messages of the session that it carries to
+    /// be delivered, then tells the peer `reason`. What is not delivered then is left to the session.
     pub async fn close(&self, reason: &str, deadline: Instant) {
         let shared = &self.shared;
-        lock(&shared.outbound).close();
-        let drained = timeout_at(deadline, shared.drained()).await.is_ok();
-        shared.declare_end(LinkError::Closed);
+        let carrier = lock(&shared.carrying).carrier();
+        let drained = async {
+            if let Some(carrier) = carrier {
+                carrier.drained().await;
+            }
+        };
+        let drained = timeout_at(deadline, drained).await.is_ok();
+        shared.is_closing.store(true, Ordering::Release);
         if drained {
+            // The last acks go out before it.
             lock(&shared.conversation).say_bye(error::truncate(reason));
-            shared.to_say.notify_one();
+            shared.line.to_say.notify_one();
             // The peer closes the connection when it reads the farewell. If it does not, we do.
             let _ = timeout_at(deadline, shared.connection.closed()).await;
         }
+        shared.declare_end(LinkError::Closed);
         CloseCode::Bye.close(&shared.connection, reason);
+    }
+
+    /// Ends the link at once, because another one to the same peer takes its place. The session goes on.
+    pub fn give_way(&self) {
+        self.shared.declare_end(LinkError::Replaced);
+        CloseCode::Replaced.close(&self.shared.connection, "");
     }
 
     fn start(established: Established) -> Self {
@@ -223,17 +205,5 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.shared.declare_end(LinkError::Closed);
         CloseCode::Gone.close(&self.shared.connection, "");
-    }
-}
-
-impl Future for Receipt {
-    type Output = Result<(), DeliveryUnknown>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = Pin::new(&mut self.0).poll(context);
-        outcome.map(|outcome| {
-            let outcome = outcome.unwrap_or(Err(LinkError::Closed));
-            outcome.map_err(|cause| DeliveryUnknown { cause })
-        })
     }
 }

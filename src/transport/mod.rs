@@ -3,7 +3,7 @@
 //! From the wire upwards: [`udp`] opens sockets, [`demux`] tells STUN, probes and QUIC apart,
 //! [`socket_set`] is what quinn takes for its socket, [`path_table`] and [`upkeep`] know over which path a
 //! peer is reached, [`tls`] and [`quic`] configure the connection, [`link`] makes it one between two peers
-//! who know each other, in [`frame`]s.
+//! who know each other, in [`frame`]s, and a [`session`] goes from link to link.
 
 pub mod demux;
 pub mod path_table;
@@ -12,6 +12,7 @@ pub mod route;
 mod routes;
 mod slot;
 pub mod socket_set;
+pub mod stray;
 pub mod traffic;
 pub mod udp;
 pub mod upkeep;
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod link;
 pub mod quic;
 mod seeded;
+pub mod session;
 pub mod tls;
 
 #[cfg(test)]

@@ -7,7 +7,11 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    num::NonZeroU64,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +21,7 @@ use quinn::{
     ValidationTokenConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use ring::{hkdf, hmac};
+use ring::hkdf;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -26,7 +30,10 @@ use tokio::{
 use crate::{
     entropy::Entropy,
     identity::{Identity, PeerId},
-    transport::tls::{Credentials, Crypto, Pin, SERVER_NAME},
+    transport::{
+        stray::{CONNECTION_ID_SIZE, RunKey, Strays, reset_key},
+        tls::{Credentials, Crypto, Pin, SERVER_NAME},
+    },
 };
 
 /// A node's QUIC endpoint: dials and accepts connections over one socket.
@@ -40,6 +47,13 @@ pub struct Endpoint {
     entropy: Arc<Mutex<Entropy>>,
     acceptor: ServerConfig,
     handshakes: Arc<Semaphore>,
+    /// Names this run of the program.
+    run: NonZeroU64,
+    strays: Arc<Mutex<Strays>>,
+    /// Links that have come up so far.
+    links: Arc<AtomicU64>,
+    /// Name of the latest session.
+    sessions: Arc<AtomicU64>,
 }
 
 /// Somebody who wants to connect and has proved nothing yet.
@@ -77,12 +91,15 @@ impl Endpoint {
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&entropy.bytes::<32>());
         let mut acceptor = ServerConfig::new(quic_server(&credentials, None), Arc::new(token_key));
         configure_acceptor(&mut acceptor);
+        let run_key = RunKey::new(entropy.bytes());
         let inner = quinn::Endpoint::new_with_abstract_socket(
-            endpoint_config(identity, &mut entropy),
+            endpoint_config(identity, run_key.clone(), &mut entropy),
             Some(acceptor.clone()),
             socket,
             Arc::new(TokioRuntime),
         )?;
+        let run = entropy.name();
+        let strays = Strays::new(identity, run_key, entropy.fork());
         Ok(Self {
             inner,
             credentials,
@@ -90,12 +107,39 @@ impl Endpoint {
             entropy: Arc::new(Mutex::new(entropy)),
             acceptor,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            run,
+            strays: Arc::new(Mutex::new(strays)),
+            links: Arc::default(),
+            sessions: Arc::default(),
         })
     }
 
     /// Who this node is.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// The answer to a packet that no connection takes; see [`Strays::answer`].
+    pub fn answer_stray(&self, packet: &[u8], now: std::time::Instant) -> Option<Vec<u8>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner).answer(packet, now)
+    }
+
+    /// Names this run of the program to peers, so that they notice a restart.
+    pub(super) fn run(&self) -> NonZeroU64 {
+        self.run
+    }
+
+    /// A number for a link that has come up: higher than those of all before.
+    pub(super) fn number_link(&self) -> u64 {
+        self.links.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A name for a session: higher than those of all before in this run, and not telling how many.
+    pub(super) fn name_session(&self) -> NonZeroU64 {
+        let mut entropy = self.entropy.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = 1 + (entropy.number() >> 32);
+        let name = self.sessions.fetch_add(step, Ordering::Relaxed) + step;
+        NonZeroU64::new(name).expect("a sum of steps of which none is zero")
     }
 
     /// The next who wants to connect; `None` when the endpoint is closed.
@@ -159,18 +203,16 @@ impl Endpoint {
     }
 }
 
-fn endpoint_config(identity: &Identity, entropy: &mut Entropy) -> EndpointConfig {
+fn endpoint_config(identity: &Identity, run: RunKey, entropy: &mut Entropy) -> EndpointConfig {
     // A key that outlives the process: a restarted node answers packets for its old connections with a
     // stateless reset that the peer can verify (RFC 9000, section 10.3). So a peer learns of the restart
     // in one round trip, not from silence.
-    let reset_key = identity.derive("stateless reset");
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, reset_key.as_bytes());
-    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    let mut config = EndpointConfig::new(Arc::new(reset_key(identity)));
     let ids = Mutex::new(entropy.fork());
     config
         .cid_generator(move || {
             let mut entropy = ids.lock().unwrap_or_else(PoisonError::into_inner);
-            Box::new(ConnectionIds(entropy.fork()))
+            Box::new(ConnectionIds { entropy: entropy.fork(), run: run.clone() })
         })
         // STUN, probes and QUIC are told apart by their first byte on one socket.
         .grease_quic_bit(false)
@@ -220,15 +262,15 @@ fn quic_server(credentials: &Credentials, pin: Option<Arc<Pin>>) -> Arc<QuicServ
     Arc::new(tls)
 }
 
-/// Random connection ids.
-///
-/// Stray packets cannot be told from those for connections of an earlier run, so each gets a stateless
-/// reset: smaller than itself, and one in 20 ms at most.
-struct ConnectionIds(Entropy);
+/// Connection ids that this run of the program knows for its own, and nobody else can tell apart.
+struct ConnectionIds {
+    entropy: Entropy,
+    run: RunKey,
+}
 
 impl ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        ConnectionId::new(&self.0.bytes::<CONNECTION_ID_SIZE>())
+        ConnectionId::new(&self.run.connection_id(self.entropy.bytes()))
     }
 
     fn cid_len(&self) -> usize {
@@ -277,11 +319,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 const STREAM_WINDOW: u32 = 8 << 20;
 
 /// What a connection takes above its message stream, so that acks pass when that stream is full.
-const CONTROL_RESERVE: u32 = 1 << 20;
+///
+/// quinn tells a peer of room in steps of an eighth of each window, so the connection's may lag behind the
+/// stream's by 1.25 MiB. With less in reserve, a large message may take all room of the connection, and acks
+/// wait until it is written.
+const CONTROL_RESERVE: u32 = 2 << 20;
 
 /// Bytes kept for an arrival between its first packet and our decision: a certificate takes two
 /// packets at most.
 const INCOMING_BUFFER_SIZE: u64 = 16 << 10;
-
-/// RFC 9000, section 7.2 asks for eight at least.
-const CONNECTION_ID_SIZE: usize = 8;

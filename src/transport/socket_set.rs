@@ -41,6 +41,7 @@ use super::{
     path_table::{Destinations, PathTable, Refusals, Source, WaitingDatagram, normal},
     route::VirtualAddress,
     slot::{Full, Slot, lock},
+    stray,
     traffic::Volume,
 };
 use crate::datagram::{Datagram, Path, SocketIndex};
@@ -108,6 +109,8 @@ struct State {
     receiver: Option<Waker>,
     /// What shared a buffer with another connection's datagrams and is received next, oldest first.
     apart: VecDeque<Apart>,
+    /// When a packet that belongs to nobody was given on.
+    stray_at: Option<Instant>,
 }
 
 impl SocketSet {
@@ -128,6 +131,7 @@ impl SocketSet {
                 served: SocketIndex(u16::MAX),
                 receiver: None,
                 apart: VecDeque::new(),
+                stray_at: None,
             }),
             side,
             any_full: AtomicBool::new(false),
@@ -292,7 +296,7 @@ impl SocketSet {
         }
         let this = state.table.identify(path, segment, now);
         match (this, *source) {
-            (Source::Refused, _) => Fate::Remove,
+            (Source::Refused, _) => self.divert_stray(&mut state.stray_at, path, segment, now),
             (this, None) => {
                 *source = Some(this);
                 Fate::Keep
@@ -308,6 +312,22 @@ impl SocketSet {
                 Fate::Remove
             }
         }
+    }
+
+    /// Gives a packet that belongs to nobody to whoever answers those of an earlier run; seldom.
+    fn divert_stray(
+        &self,
+        last: &mut Option<Instant>,
+        path: Path,
+        segment: &[u8],
+        now: Instant,
+    ) -> Fate {
+        let is_soon = |at: Instant| now.saturating_duration_since(at) < stray::ANSWER_INTERVAL;
+        if last.is_some_and(is_soon) || !stray::may_be_stray(segment) {
+            return Fate::Remove;
+        }
+        *last = Some(now);
+        self.divert(path, segment)
     }
 
     fn divert(&self, path: Path, bytes: &[u8]) -> Fate {

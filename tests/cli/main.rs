@@ -1,98 +1,47 @@
 //! The program as a user's shell sees it: what it prints, what it leaves on disk, how it exits.
 //!
-//! No test here starts a node that may leave this machine: all run with `--stun none`,
-//! `--dht-bootstrap none` and a loopback address, and the environment says `none`, too.
+//! No test here starts a node that may leave this machine: `home` makes every command, and says `none` for
+//! the DHT and for STUN, or names a test network on loopback.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real programs take real time, and waits for them have deadlines"
+)]
+
+mod home;
+#[cfg(unix)]
+mod lifecycle;
+#[cfg(unix)]
+mod oneshot;
+mod outbox;
+#[cfg(unix)]
+mod running;
+#[cfg(target_os = "linux")]
+mod terminal;
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    path::Path,
+    process::Command,
 };
 
+use home::{Home, Outcome};
 use p2p_node::{identity::PeerId, ticket::Ticket};
-
-/// A user's home that no other test uses.
-struct Home {
-    path: PathBuf,
-}
-
-impl Home {
-    fn new(test: &str) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{test}"));
-        // What an earlier run left.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(path.join("run")).unwrap();
-        Self { path }
-    }
-
-    fn identity(&self) -> PathBuf {
-        self.path.join("data/p2p-node/identity.key")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_p2p-node"));
-        command
-            .env_clear()
-            .env("HOME", &self.path)
-            .env("XDG_DATA_HOME", self.path.join("data"))
-            .env("XDG_RUNTIME_DIR", self.path.join("run"))
-            // Where a command starts a node though the test believes that it does not.
-            .env("P2P_NODE_DHT_BOOTSTRAP", "none")
-            .env("P2P_NODE_STUN", "none")
-            .stdin(Stdio::null())
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Outcome {
-        Outcome::of(self.command(args).output().unwrap())
-    }
-
-    /// A command that may start a node, but none that leaves this machine.
-    fn node_command(&self, args: &[&str]) -> Command {
-        let mut command = self.command(&["--stun", "none", "--dht-bootstrap", "none"]);
-        command.args(["--bind", "127.0.0.1"]).args(args);
-        command
-    }
-
-    fn run_node(&self, args: &[&str]) -> Outcome {
-        Outcome::of(self.node_command(args).output().unwrap())
-    }
-}
-
-/// What a run came to.
-struct Outcome {
-    exit_code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    fn of(output: Output) -> Self {
-        Self {
-            exit_code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// The names of the events on stdout; panics if there is anything else.
-    fn events(&self) -> Vec<String> {
-        let name = |line: &str| {
-            let event: serde_json::Value = serde_json::from_str(line).unwrap();
-            event["event"].as_str().unwrap().to_owned()
-        };
-        self.stdout.lines().map(name).collect()
-    }
-}
 
 #[test]
 fn help_shows_examples_for_every_command() {
     let home = Home::new("help");
-    for args in [&["--help"][..], &["id", "--help"], &["ticket", "--help"], &["help", "id"]] {
-        let outcome = home.run(args);
+    let listed = home.run(&["--help"]).stdout;
+    let commands = listed.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    // What goes on in a second line is set in further.
+    let commands = commands.lines().filter(|line| !line.starts_with("   "));
+    let commands = commands.map(|line| line.split_whitespace().next().unwrap());
+    let commands: Vec<&str> = commands.filter(|command| *command != "help").collect();
+    assert!(commands.len() >= 10, "{commands:?}");
+    let helps = commands.iter().map(|command| vec![*command, "--help"]);
+    for args in helps.chain([vec!["--help"], vec!["help", "id"]]) {
+        let outcome = home.run(&args);
         assert_eq!(outcome.exit_code, Some(0));
         assert!(outcome.stdout.contains("Examples:\n  p2p-node "), "{args:?}");
     }
@@ -200,6 +149,53 @@ fn a_secret_file_without_a_secret_is_refused() {
 }
 
 #[test]
+fn completions_are_scripts_that_their_shells_take() {
+    let home = Home::new("completions");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let outcome = home.run(&["completions", shell]);
+        assert_eq!(outcome.exit_code, Some(0));
+        for word in ["testnet", "stdin-eof"] {
+            assert!(outcome.stdout.contains(word), "{shell}: {word}");
+        }
+    }
+    let script = home.path.join("completions.bash");
+    fs::write(&script, home.run(&["completions", "bash"]).stdout).unwrap();
+    let read = Command::new("bash").arg("-n").arg(&script).status();
+    assert!(read.unwrap().success());
+}
+
+#[test]
+fn the_schemas_can_be_had_without_the_sources() {
+    let home = Home::new("schema");
+    let schema: serde_json::Value = serde_json::from_str(&home.run(&["schema"]).stdout).unwrap();
+    assert_eq!(schema["title"], "p2p-stdio/1");
+    let folder = home.path.join("proto");
+    assert_eq!(home.run(&["schema", "--proto", folder.to_str().unwrap()]).exit_code, Some(0));
+    let printed = home.run(&["schema", "--proto"]).stdout;
+    for name in ["stdio.proto", "message.proto"] {
+        let written = fs::read_to_string(folder.join(name)).unwrap();
+        assert!(written.contains("syntax = \"proto3\";") && printed.contains(&written), "{name}");
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let home = Home::new("manual");
+    let page = home.run(&["man"]);
+    assert_eq!(page.exit_code, Some(0));
+    for heading in [".SH NAME", ".SH SYNOPSIS", ".SH OPTIONS", ".SH SUBCOMMANDS"] {
+        assert!(page.stdout.contains(heading), "{heading}");
+    }
+    let folder = home.path.join("man");
+    assert_eq!(home.run(&["man", folder.to_str().unwrap()]).exit_code, Some(0));
+    let send = fs::read_to_string(folder.join("p2p-node-send.1")).unwrap();
+    assert!(send.contains("16 MiB at most"), "{send}");
+    let nowhere = home.run(&["man", "/dev/null/folder"]);
+    assert_eq!(nowhere.exit_code, Some(3));
+    assert!(nowhere.stderr.starts_with("error[config_invalid]: "), "{}", nowhere.stderr);
+}
+
+#[test]
 fn wrong_usage_is_told_on_stderr_and_nothing_starts() {
     let home = Home::new("usage");
     for args in [
@@ -215,6 +211,11 @@ fn wrong_usage_is_told_on_stderr_and_nothing_starts() {
         &["--connect-timeout", "0"],
         &["--bind", "localhost"],
         &["--log", "p2p_node=loud"],
+        &["--stdio", "morse"],
+        &["--stdin-eof", "wait"],
+        &["--parent-pid", "0"],
+        &["--connect", "service", "--connect-file", "ticket"],
+        &["--color", "sometimes"],
         &["ticket", "--addrs", "here"],
         &["dance"],
     ] {

@@ -10,8 +10,10 @@
     reason = "real programs take real time, and waits for them have deadlines"
 )]
 
+mod codes;
 mod markdown;
 mod reference;
+mod schema;
 #[cfg(unix)]
 mod shell;
 #[cfg(unix)]
@@ -48,10 +50,15 @@ const TICKET: &str = "p2p-node ticket";
 const SERVER: &str = "p2p-node --mode server --service myapi:v1";
 const CLIENT: &str = "p2p-node --mode client --service myapi:v1";
 const PIPED: &str = "echo 'say service hello' | p2p-node --service myapi:v1";
+const SERVICE: &str = "p2p-node --mode server --service myapi:v1 --stdin-eof ignore < /dev/null";
+const LISTEN: &str = "p2p-node listen --service myapi:v1 --count 2";
+const SEND: &str = "p2p-node send service:myapi:v1 hello";
+const SEND_PIPED: &str = "echo 'any bytes, up to 16 MiB' | p2p-node send service:myapi:v1 -";
+const PING: &str = "p2p-node ping service:myapi:v1 --count 2";
 const TESTNET: &str = "p2p-node testnet";
 
 /// Every command in a `bash` block of README.md and QUICKSTART.md.
-const COMMANDS: [(&str, Fate); 18] = [
+const COMMANDS: [(&str, Fate); 23] = [
     (DEMO, Run),
     (DEMO_OPENED, Run),
     (DEMO_CLOSED, Run),
@@ -69,6 +76,11 @@ const COMMANDS: [(&str, Fate); 18] = [
     (SERVER, Run),
     (CLIENT, Run),
     (PIPED, Run),
+    (SERVICE, Run),
+    (LISTEN, Run),
+    (SEND, Run),
+    (SEND_PIPED, Run),
+    (PING, Run),
     (TESTNET, Run),
 ];
 

@@ -172,6 +172,27 @@ impl Running {
         }
     }
 
+    /// The next line on stderr with this in it.
+    pub(crate) fn notice(&mut self, wanted: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((stream, line)) = self.lines.recv_timeout(left) else {
+                panic!("no {wanted}; instead:\n{}", self.said());
+            };
+            let is_wanted = stream == Stream::Err && line.contains(wanted);
+            self.heard.push((stream, line));
+            if is_wanted {
+                return;
+            }
+        }
+    }
+
+    /// What a service manager does.
+    pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
     /// The next event of this name.
     pub(crate) fn event(&mut self, name: &str) -> Value {
         self.until(name, |line| {

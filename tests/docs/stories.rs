@@ -6,9 +6,9 @@ use p2p_node::ticket::Ticket;
 use serde_json::Value;
 
 use crate::{
-    CLIENT, DEMO, DEMO_CLOSED, DEMO_OPENED, HIDE_SECRET, MAKE_SECRET, PIPED, PYTHON_CLIENT,
-    PYTHON_SERVER, PYTHON_SERVICE_CLIENT, PYTHON_SERVICE_SERVER, SECRET_CLIENT, SECRET_SERVER,
-    SERVER, TESTNET, TICKET,
+    CLIENT, DEMO, DEMO_CLOSED, DEMO_OPENED, HIDE_SECRET, LISTEN, MAKE_SECRET, PING, PIPED,
+    PYTHON_CLIENT, PYTHON_SERVER, PYTHON_SERVICE_CLIENT, PYTHON_SERVICE_SERVER, SECRET_CLIENT,
+    SECRET_SERVER, SEND, SEND_PIPED, SERVER, SERVICE, TESTNET, TICKET,
     markdown::{Document, commands},
     shell::{Home, Network, Running},
 };
@@ -82,6 +82,37 @@ fn a_script_pipes_one_command_in() {
     assert!(ended.stdout.contains(r#""state":"delivered""#), "{}", ended.stdout);
     assert_eq!(server.event("message")["message"]["payload"], "hello");
     stop(server);
+}
+
+#[test]
+fn scripts_send_listen_and_ping() {
+    let home = Home::new("scripts", &Network::none());
+    let mut listener = home.start(LISTEN);
+    listener.notice("listening as ");
+    let pinged = home.run(PING, END_TIME);
+    assert_eq!(pinged.code, Some(0), "{}{}", pinged.stdout, pinged.stderr);
+    assert_eq!(pinged.stdout.matches("pong from ").count(), 2, "{}", pinged.stdout);
+    for send in [SEND, SEND_PIPED] {
+        let sent = home.run(send, END_TIME);
+        assert_eq!(sent.code, Some(0), "{}{}", sent.stdout, sent.stderr);
+        assert!(sent.stdout.starts_with("delivered to "), "{}", sent.stdout);
+    }
+    let heard = listener.end(END_TIME);
+    assert_eq!(heard.code, Some(0));
+    let said: Vec<&str> =
+        heard.stdout.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
+    assert_eq!(said, ["hello", "any bytes, up to 16 MiB"]);
+}
+
+#[test]
+fn a_service_runs_without_stdin() {
+    let home = Home::new("service", &Network::none());
+    let mut service = home.start(SERVICE);
+    service.event("ready");
+    assert_eq!(home.run(PIPED, END_TIME).code, Some(0));
+    service.event("message");
+    service.terminate();
+    assert_eq!(service.end(END_TIME).code, Some(0));
 }
 
 #[test]

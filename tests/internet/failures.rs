@@ -85,6 +85,22 @@ fn a_server_that_stops_is_missed_at_once_and_its_successor_found() {
 }
 
 #[test]
+fn a_message_that_was_on_its_way_when_the_link_was_lost_may_or_may_not_have_arrived() {
+    run(1, async |mut world| {
+        let homes = [Nat::home(); 2].map(|nat| world.behind(nat));
+        let mut server = world.server(&homes[0]);
+        server.online().await;
+        let mut client = world.standing_client(&homes[1]);
+        client.connected().await;
+        homes[0].unplug();
+        let sent = client.node.send(Target::Peer(server.id()), message("hello?"), Some(secs(300)));
+        let failure = sent.await.unwrap_err();
+        check(&failure, Code::DeliveryUnknown);
+        assert!(!failure.why.is_empty(), "{failure}");
+    });
+}
+
+#[test]
 fn a_server_that_dies_without_a_word_is_missed_within_a_minute_and_its_successor_found() {
     run(1, async |mut world| {
         let homes = [Nat::home(); 3].map(|nat| world.behind(nat));

@@ -18,6 +18,7 @@ mod matrix;
 mod peer;
 mod places;
 mod roaming;
+mod sessions;
 mod stories;
 mod swarm;
 mod world;

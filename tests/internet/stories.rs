@@ -14,7 +14,7 @@ fn two_homes_find_each_other_by_service_name_and_talk_both_ways() {
         let mut client = world.client(&other);
 
         let receipt = client.say(to_service(), "hello").await.unwrap();
-        assert_eq!(receipt.peer, server.id());
+        assert_eq!(receipt.peer, Some(server.id()));
         let (from, message) = server.message().await;
         assert_eq!((from, &*message.payload), (client.id(), &b"hello"[..]));
 

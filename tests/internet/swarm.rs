@@ -315,7 +315,7 @@ impl Ledger {
         for (number, entry) in self.0.iter().enumerate() {
             let result = entry.result.as_ref().expect("every send has ended");
             if let Ok(receipt) = result {
-                let numbers = arrived.get(&(entry.from, receipt.peer));
+                let numbers = arrived.get(&(entry.from, receipt.peer.unwrap()));
                 let has_arrived = numbers.is_some_and(|numbers| numbers.contains(&number));
                 assert!(has_arrived, "message {number} is said to have arrived");
             }

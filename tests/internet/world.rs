@@ -189,6 +189,7 @@ impl World {
             clock: Clock::starting_at(START),
             entropy: self.entropy.fork(),
             crypto: Crypto::seeded(self.entropy.fork()),
+            outbox: None,
         };
         let (node, events, inbox) = Node::start(config, environment).unwrap();
         Peer::new(home.clone(), node, events, inbox)

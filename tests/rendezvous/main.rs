@@ -219,6 +219,7 @@ async fn servers_that_register_together_all_end_up_in_the_list() {
             clock: Clock::system(),
             entropy: Entropy::from_seed(seed.into()),
             crypto: Crypto::system(),
+            outbox: None,
         };
         Node::start(config, environment).unwrap()
     };

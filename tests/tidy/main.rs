@@ -29,7 +29,7 @@ const EFFECTS: [&str; 9] = [
 ];
 
 /// The shell: the files, and the folders with a closing slash, that may name [`EFFECTS`].
-const SHELL: [&str; 16] = [
+const SHELL: [&str; 18] = [
     "bin/",
     "dht/driver.rs",
     "dht/keeper.rs",
@@ -44,6 +44,8 @@ const SHELL: [&str; 16] = [
     "transport/link/handshake.rs",
     "transport/link/tasks.rs",
     "transport/quic.rs",
+    "transport/session.rs",
+    "transport/session/carrier.rs",
     "transport/socket_set.rs",
     "transport/udp.rs",
 ];

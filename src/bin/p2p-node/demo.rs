@@ -35,13 +35,13 @@ use crate::exit;
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// What the client sits behind
-    #[arg(long, value_enum, default_value_t = NatKind::PortRestricted)]
+    #[arg(long, value_enum, default_value_t = NatKind::PortRestricted, env = "P2P_NODE_NAT")]
     nat: NatKind,
     /// What the server sits behind
-    #[arg(long, value_enum, default_value_t = NatKind::PortRestricted)]
+    #[arg(long, value_enum, default_value_t = NatKind::PortRestricted, env = "P2P_NODE_PEER_NAT")]
     peer_nat: NatKind,
     /// Round-trip time between the two, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 80, value_parser = clap::value_parser!(u64).range(10..=2_000))]
+    #[arg(long, value_name = "MS", default_value_t = 80, value_parser = clap::value_parser!(u64).range(10..=2_000), env = "P2P_NODE_RTT")]
     rtt: u64,
 }
 
@@ -208,6 +208,7 @@ impl Network {
             clock: Clock::system(),
             entropy,
             crypto: Crypto::system(),
+            outbox: None,
         };
         let (node, events, inbox) = Node::start(config, environment).map_err(io::Error::other)?;
         Ok(Side { node, events, inbox })

@@ -6,9 +6,14 @@ use std::{
 };
 
 use p2p_node::{
-    bridge::exit::exit_code,
+    bridge::{
+        exit::exit_code,
+        terminal::{self, Style},
+    },
     failure::{Code, Failure},
 };
+
+use crate::stderr;
 
 /// Prints what a command came to, and turns it into the process's exit code.
 pub(crate) fn report(outcome: Result<String, Failure>) -> ExitCode {
@@ -28,13 +33,6 @@ pub(crate) fn report(outcome: Result<String, Failure>) -> ExitCode {
 
 /// What went wrong, why, and what to do, on stderr.
 pub(crate) fn complain(failure: &Failure) {
-    let Failure { code, message, why, hint } = failure;
-    let mut text = format!("error[{code}]: {message}\n");
-    for (label, line) in [("why", why), ("try", hint)] {
-        if !line.is_empty() {
-            text += &format!("  {label}: {line}\n");
-        }
-    }
-    // A closed stderr has nobody to tell it to.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let text = terminal::failure(failure, Style::Plain) + "\n";
+    stderr::write(text.as_bytes());
 }

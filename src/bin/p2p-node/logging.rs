@@ -1,14 +1,14 @@
 //! Logs, on stderr only: stdout belongs to the protocol.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
-use tracing_subscriber::EnvFilter;
+use crate::{args::LogArgs, stderr::Stderr};
 
-/// Starts to log what `filter` lets through, for instance `info` or `p2p_node=debug`.
-pub(crate) fn start(filter: EnvFilter) {
+/// Starts to log what the user wants to see.
+pub(crate) fn start(args: LogArgs) {
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_env_filter(args.filter)
+        .with_writer(|| Stderr)
+        .with_ansi(args.colour.is_for(&io::stderr()))
         .init();
 }

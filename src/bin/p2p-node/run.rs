@@ -1,43 +1,29 @@
 //! The main use of the program: a node that is driven over stdin and stdout.
 
-use std::{fs, io, path::Path, process::ExitCode};
+use std::{
+    io::{self, IsTerminal, Read, Write},
+    process::ExitCode,
+};
 
 use p2p_node::{
-    bridge::{self, Io, Options, Started, exit, output::Admission},
+    bridge::{self, Io, Notation, Options, exit, terminal},
     entropy::Entropy,
     failure::{Code, Failure},
-    identity::Identity,
-    node::{Config, Role, Target, clock::Clock},
-    service::{Service, ServiceName},
-    ticket::Ticket,
+    node::clock::Clock,
 };
 use tokio::runtime;
-use tracing::{debug, warn};
-use zeroize::Zeroizing;
 
 use crate::{
-    args::{IdentityChoice, RunArgs},
+    args::{Colour, RunArgs, Stdio},
     exit::complain,
-    handoff::{self, HandOff},
-    identity_file,
-    lock::Lock,
-    private, signals,
-    start::start,
+    launch::{self, Held, Standing},
+    panics, parent, peer_name, prompt, signals,
+    watchdog::Watchdog,
 };
 
-/// Bytes of a secret file that are read; a secret needs 32.
-const SECRET_BYTES_MAX: usize = 64 * 1024;
-
-/// What is kept for as long as the node runs.
-#[derive(Debug, Default)]
-struct Held {
-    identity: Option<Lock>,
-    hand_off: Option<HandOff>,
-}
-
 /// Runs a node until its user wants no more.
-pub(crate) fn run(args: RunArgs) -> ExitCode {
-    block_on(async { ExitCode::from(session(args).await) })
+pub(crate) fn run(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> ExitCode {
+    block_on(async { ExitCode::from(session(args, colour, watchdog).await) })
 }
 
 /// Runs `program` on threads of its own.
@@ -55,98 +41,59 @@ pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
     code
 }
 
-async fn session(args: RunArgs) -> u8 {
-    let io = Io { input: io::stdin(), output: io::stdout(), signals: signals::listen() };
+async fn session(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> u8 {
+    let (ends, signals) = signals::listen(watchdog.clone());
+    panics::tell(ends.clone());
+    parent::watch(args.parent, ends);
+    let (input, output, notation) = speak(args.stdio, colour);
+    let io = Io { input, output, signals };
+    let connect = args.connect.as_ref().map(peer_name::read).transpose();
+    let watchdog = watchdog.clone();
     let options = Options {
+        notation,
         role: args.mode,
         pid: std::process::id(),
-        service: args.service.clone(),
-        connect: args.connect.clone(),
-        nearby: nearby(args.mode, args.service.clone()),
+        service: args.node.service.clone(),
+        connect: connect.clone().unwrap_or_default(),
+        stdin_eof: args.stdin_eof,
+        ending: Box::new(move |limit| watchdog.arm(limit, exit::INTERNAL)),
+        nearby: launch::nearby(args.mode, args.node.service.clone()),
         entropy: Entropy::from_system(),
+        grease: args.grease.then(Entropy::from_system),
         clock: Clock::system(),
     };
     let mut held = Held::default();
-    bridge::run(io, options, start_node(args, &mut held)).await
+    let start = async {
+        let standing = Standing::Named(connect?);
+        launch::start(args.node, args.mode, standing, &mut held).await
+    };
+    bridge::run(io, options, start).await
 }
 
-/// Finds servers on this machine for a client. A server does not look for others.
-fn nearby(
-    mode: Role,
-    service: Option<ServiceName>,
-) -> Box<dyn Fn() -> Option<Ticket> + Send + Sync> {
-    let directory = handoff::directory();
-    match mode {
-        Role::Client => Box::new(move || handoff::find(&directory, service.as_ref())),
-        Role::Server => Box::new(|| None),
-    }
-}
-
-async fn start_node(args: RunArgs, held: &mut Held) -> Result<Started, Failure> {
-    let identity = identity(&args, held)?;
-    let mut config = Config::new(identity.clone(), args.mode);
-    config.service =
-        args.service.map(|name| service(name, args.secret_file.as_deref())).transpose()?;
-    config.allow = args.allow;
-    config.stun_servers = args.stun;
-    config.connect_timeout = args.connect_timeout;
-    // A server on this machine is handed over when it is needed; others take a search, so it begins now.
-    let service_name = config.service.as_ref().map(|service| service.name.clone());
-    if nearby(args.mode, service_name.clone())().is_none() {
-        config.standing = service_name.map(Target::Service);
-    }
-    let admission = Admission::of(&config);
-    let service = config.service.as_ref().map(|service| service.name.clone());
-    let bind = args.network.bind.clone();
-    let (node, events, inbox) = start(config, args.network)?;
-    let addresses = node.status().await?.local_addresses;
-    if args.mode == Role::Server {
-        if let Some(warning) = admission.warning() {
-            warn!("{warning}");
+/// What is read and written, and how: for people on a terminal, for programs elsewhere.
+fn speak(stdio: Stdio, colour: Colour) -> (Box<dyn Read + Send>, Box<dyn Write + Send>, Notation) {
+    let (input, output) = (io::stdin(), io::stdout());
+    let is_terminal = input.is_terminal() && output.is_terminal();
+    let render = match colour.is_for(&output) {
+        true => terminal::coloured,
+        false => terminal::plain,
+    };
+    match (stdio, is_terminal) {
+        (Stdio::Json, _) | (Stdio::Auto, false) => {
+            (Box::new(input), Box::new(output), Notation::Lines)
         }
-        let ticket = Ticket::of(&identity, handoff::addresses(&bind, &addresses));
-        held.hand_off = HandOff::publish(&handoff::directory(), service.as_ref(), &ticket)
-            .inspect_err(|error| debug!(%error, "clients on this machine have to search"))
-            .unwrap_or_default();
-    }
-    Ok(Started { node, events, inbox, addresses, admission })
-}
-
-fn identity(args: &RunArgs, held: &mut Held) -> Result<Identity, Failure> {
-    let mut entropy = Entropy::from_system();
-    let path = match (&args.identity, args.mode) {
-        (IdentityChoice::File(path), _) => path.clone(),
-        (IdentityChoice::ByMode, Role::Server) => identity_file::default_path()?,
-        (IdentityChoice::Ephemeral, _) | (IdentityChoice::ByMode, Role::Client) => {
-            return Ok(Identity::generate(&mut entropy));
+        (Stdio::Protobuf, _) => (Box::new(input), Box::new(output), Notation::Frames),
+        (Stdio::Auto | Stdio::Text, true) if can_erase() => {
+            let (input, output) = prompt::between(input, output);
+            (Box::new(input), Box::new(output), Notation::Terminal(render))
         }
-    };
-    let identity = identity_file::load_or_create(&path, &mut entropy)?;
-    held.identity = Some(identity_file::lock(&path)?);
-    Ok(identity)
+        (Stdio::Auto | Stdio::Text, _) => {
+            (Box::new(input), Box::new(output), Notation::Terminal(render))
+        }
+    }
 }
 
-fn service(name: ServiceName, secret_file: Option<&Path>) -> Result<Service, Failure> {
-    let Some(file) = secret_file else {
-        return Ok(Service::open(name));
-    };
-    let shown = file.display();
-    let unreadable = |error: io::Error| {
-        Failure::new(Code::ConfigInvalid, format!("{shown} cannot be read"))
-            .because(error.to_string())
-            .hint("--service-secret-file names the file with the service's secret")
-    };
-    let metadata = fs::metadata(file).map_err(unreadable)?;
-    if private::is_open_to_others(&metadata) {
-        warn!("others than you can read {shown}; chmod 600 '{shown}'");
-    }
-    let secret = Zeroizing::new(fs::read(file).map_err(unreadable)?);
-    let trimmed = secret.strip_suffix(b"\n").unwrap_or(&secret);
-    let trimmed = trimmed.strip_suffix(b"\r").unwrap_or(trimmed);
-    if trimmed.is_empty() || trimmed.len() > SECRET_BYTES_MAX {
-        return Err(Failure::new(Code::ConfigInvalid, format!("{shown} holds no secret"))
-            .because(format!("a secret has 1 to {SECRET_BYTES_MAX} bytes"))
-            .hint(format!("head -c 32 /dev/urandom | base64 > '{shown}'")));
-    }
-    Ok(Service::private(name, trimmed))
+/// Whether the terminal understands what a prompt needs.
+fn can_erase() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| !name.is_empty() && name != "dumb")
 }

@@ -1,6 +1,7 @@
 //! The one place that makes a node of real sockets.
 
 use std::{
+    fs::File,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -38,6 +39,7 @@ pub(crate) struct Network {
 pub(crate) fn start(
     config: Config,
     network: Network,
+    outbox: Option<File>,
 ) -> Result<(Node, mpsc::Receiver<Event>, Inbox), Failure> {
     let mut entropy = Entropy::from_system();
     let sockets = bind(&network.bind).map_err(|error| not_bound(&error))?;
@@ -52,6 +54,7 @@ pub(crate) fn start(
         clock: Clock::system(),
         entropy,
         crypto: Crypto::system(),
+        outbox,
     };
     Node::start(config, environment)
 }

@@ -18,7 +18,7 @@ use quinn::AsyncUdpSocket;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::{exit::complain, signals};
+use crate::{exit::complain, signals, watchdog::Watchdog};
 
 /// What the network is made of.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(crate) struct TestnetArgs {
     #[arg(long, value_name = "IP")]
     bind: Vec<Ipv4Addr>,
     /// Nodes of the DHT
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=500))]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=500), env = "P2P_NODE_NODES")]
     nodes: u16,
 }
 
@@ -39,7 +39,7 @@ struct Announcement {
 }
 
 /// Runs the network until it is stopped.
-pub(crate) async fn testnet(args: TestnetArgs) -> ExitCode {
+pub(crate) async fn testnet(args: TestnetArgs, watchdog: Watchdog) -> ExitCode {
     let (servers, announcement, _testnet) = match begin(&args).await {
         Ok(begun) => begun,
         Err(error) => {
@@ -50,11 +50,11 @@ pub(crate) async fn testnet(args: TestnetArgs) -> ExitCode {
             return ExitCode::from(exit_code(failure.code));
         }
     };
+    let (_sender, mut signals) = signals::listen(watchdog);
     if announce(&announcement).is_err() {
         // Nobody reads where the network is, so nobody will use it.
         return ExitCode::from(exit::INTERNAL);
     }
-    let mut signals = signals::listen();
     // Ends with the first signal; if none can be had, with the process.
     let _ = signals.recv().await;
     drop(servers);

@@ -2,19 +2,27 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{
-    Command, ID_CHARACTERS_MAX, ID_RULE, Id, Rejected, Verb, simple_verb, unknown_command, unnamed,
-    wrong,
+    Command, ID_RULE, Id, Rejected, Verb, credit, simple_verb, text_id, timeout, unknown_command,
+    unnamed, wrong, wrong_timeout,
 };
 use crate::{
-    bridge::{fields::Fields, message::Composer, recipient::Recipient},
+    bridge::{
+        fields::Fields,
+        grammar::{self, COMMON_KEYS, CommandForm, ID_NUMBER_MAX},
+        message::{self, Composer},
+        recipient::{Known, Recipient},
+    },
     failure::{Code, Failure},
+    proto::Message,
 };
 
-/// Reads a line that starts with a brace.
-pub(super) fn parse(text: &str, mut composer: Composer<'_>) -> Result<Command, Rejected> {
+/// Reads `text`, the part of `line` from its brace on.
+pub(super) fn parse(text: &str, line: &Bytes, known: &mut Known) -> Result<Command, Rejected> {
     let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| {
         let failure = Failure::new(Code::BadRequest, "the line is not a JSON object")
             .because(error.to_string())
@@ -22,82 +30,123 @@ pub(super) fn parse(text: &str, mut composer: Composer<'_>) -> Result<Command, R
         unnamed(failure)
     })?;
     let id = fields.get("id").map(id).transpose().map_err(unnamed)?;
-    match timeout_and_verb(&fields, &mut composer) {
+    let mut object = Object { fields: &fields, composer: Composer { line }, known };
+    match object.timeout().and_then(|timeout| Ok((timeout, object.verb()?))) {
         Ok((timeout, verb)) => Ok(Command { id, timeout, verb }),
         Err(failure) => Err(Rejected { id, failure }),
     }
 }
 
-fn timeout_and_verb(
-    fields: &Fields<'_>,
-    composer: &mut Composer<'_>,
-) -> Result<(Option<Duration>, Verb), Failure> {
-    let cmd = fields.get("cmd").ok_or_else(|| {
-        Failure::new(Code::BadRequest, "the command has no cmd").hint("{\"cmd\":\"list\",\"id\":1}")
-    })?;
-    let cmd: String = string("cmd", cmd)?;
-    let timeout = fields.get("timeout_ms").map(timeout).transpose()?;
-    let peer = || -> Result<Recipient, Failure> {
-        let Some(peer) = fields.get("peer") else {
-            return Ok(Recipient::Unnamed);
-        };
-        Recipient::parse(&string("peer", peer)?)
-    };
-    let (own_fields, verb): (&[&str], Verb) = match cmd.as_str() {
-        "send" => {
-            let message = fields.get("message").ok_or_else(|| {
-                wrong("send needs a message")
-                    .hint(r#"{"cmd":"send","peer":"service","message":{"type":"text","payload":"hello"}}"#)
-            })?;
-            let (to, message) = (peer()?, composer.written(message)?);
-            (&["peer", "message"], Verb::Send { to, message })
-        }
-        "connect" => (&["peer"], Verb::Connect { to: peer()? }),
-        "disconnect" => (&["peer"], Verb::Disconnect { from: peer()? }),
-        "say" => {
-            return Err(Failure::new(Code::UnknownCommand, "say is a text command")
+/// A command as it is written.
+struct Object<'a> {
+    fields: &'a Fields<'a>,
+    composer: Composer<'a>,
+    known: &'a mut Known,
+}
+
+impl Object<'_> {
+    fn verb(&mut self) -> Result<Verb, Failure> {
+        let cmd = self.fields.get("cmd").ok_or_else(|| {
+            Failure::new(Code::BadRequest, "the command has no cmd")
+                .hint("{\"cmd\":\"list\",\"id\":1}")
+        })?;
+        let cmd: String = read("cmd", "a string", cmd)?;
+        let form = grammar::command(&cmd).ok_or_else(|| unknown_command(&cmd))?;
+        let Some(keys) = form.keys else {
+            return Err(Failure::new(Code::UnknownCommand, format!("{cmd} is a text command"))
                 .hint(r#"{"cmd":"send","message":{"type":"text","payload":"hello"}}"#));
+        };
+        let verb = match form.cmd {
+            "send" => Verb::Send { to: self.peer()?, message: self.message(form)? },
+            "broadcast" => Verb::Broadcast { message: self.message(form)? },
+            "request" => Verb::Request { to: self.peer()?, message: self.message(form)? },
+            "reply" => {
+                let to: String = self.needed(form, "to", "a string")?;
+                let message = message::replying(self.message(form)?, &to)?;
+                Verb::Send { to: self.peer()?, message }
+            }
+            "connect" => Verb::Connect { to: self.peer()? },
+            "disconnect" => Verb::Disconnect { from: self.peer()? },
+            "ping" => Verb::Ping { to: self.peer()? },
+            "listen" => Verb::Listen { enabled: self.needed(form, "enabled", "true or false")? },
+            "credit" => credit(self.needed(form, "messages", "an integer")?)?,
+            "cancel" => {
+                let target = self.fields.get("target").ok_or_else(|| missing(form, "target"))?;
+                Verb::Cancel { target: id(target)? }
+            }
+            "hello" => self.hello(form)?,
+            cmd => simple_verb(cmd).ok_or_else(|| unknown_command(cmd))?,
+        };
+        let named = || COMMON_KEYS.iter().chain(keys).map(|key| key.name);
+        let names = || ["cmd"].into_iter().chain(named());
+        if let Some(name) = self.fields.first_beyond(names) {
+            let known = names().collect::<Vec<_>>().join(", ");
+            return Err(wrong(format!("{cmd} has an unknown or repeated key {name:?}"))
+                .hint(format!("{cmd} has the keys {known}")));
         }
-        cmd => (&[], simple_verb(cmd).ok_or_else(|| unknown_command(cmd))?),
-    };
-    let known = [&["cmd", "id", "timeout_ms"], own_fields].concat();
-    if let Some(name) = fields.first_beyond(&known) {
-        let known = known.join(", ");
-        return Err(wrong(format!("{cmd} has an unknown or repeated key {name:?}"))
-            .hint(format!("{cmd} has the keys {known}")));
+        Ok(verb)
     }
-    Ok((timeout, verb))
+
+    fn hello(&self, form: &CommandForm) -> Result<Verb, Failure> {
+        let client = self.fields.get("client").map(|it| read("client", "a string", it));
+        let credit = self.fields.get("credit").map(|it| read("credit", "an integer", it));
+        Ok(Verb::Hello {
+            protocol: self.needed(form, "protocol", "an integer")?,
+            client: message::client(client.transpose()?.unwrap_or_default())?,
+            credit: credit.transpose()?,
+        })
+    }
+
+    fn timeout(&self) -> Result<Option<Duration>, Failure> {
+        let Some(millis) = self.fields.get("timeout_ms") else {
+            return Ok(None);
+        };
+        let millis: u64 = serde_json::from_str(millis.get()).map_err(|_| wrong_timeout())?;
+        timeout(millis).map(Some)
+    }
+
+    fn peer(&mut self) -> Result<Recipient, Failure> {
+        match self.fields.get("peer") {
+            Some(peer) => self.known.parse(&read::<String>("peer", "a string", peer)?),
+            None => Ok(Recipient::Unnamed),
+        }
+    }
+
+    fn message(&self, form: &CommandForm) -> Result<Message, Failure> {
+        let message = self.fields.get("message").ok_or_else(|| {
+            let cmd = form.cmd;
+            wrong(format!("{cmd} needs a message"))
+                .hint(format!(r#"{{"cmd":"{cmd}","message":{{"type":"text","payload":"hello"}}}}"#))
+        })?;
+        self.composer.written(message)
+    }
+
+    fn needed<T: DeserializeOwned>(
+        &self,
+        form: &CommandForm,
+        name: &str,
+        what: &str,
+    ) -> Result<T, Failure> {
+        let value = self.fields.get(name).ok_or_else(|| missing(form, name))?;
+        read(name, what, value)
+    }
+}
+
+fn missing(form: &CommandForm, name: &str) -> Failure {
+    wrong(format!("{} needs {name}", form.cmd)).hint(format!("to type it: {}", form.usage))
 }
 
 fn id(value: &RawValue) -> Result<Id, Failure> {
     if let Ok(number) = serde_json::from_str::<u64>(value.get()) {
-        return match number < ID_NUMBER_END {
+        return match number <= ID_NUMBER_MAX {
             true => Ok(Id::Number(number)),
             false => Err(wrong(ID_RULE).hint("write large ids as strings")),
         };
     }
     let text: String = serde_json::from_str(value.get()).map_err(|_| wrong(ID_RULE))?;
-    match text.chars().count() <= ID_CHARACTERS_MAX {
-        true => Ok(Id::Text(text)),
-        false => Err(wrong(ID_RULE)),
-    }
+    text_id(text)
 }
 
-fn timeout(value: &RawValue) -> Result<Duration, Failure> {
-    let millis = serde_json::from_str::<u64>(value.get()).ok();
-    let millis = millis.filter(|millis| (1..=TIMEOUT_MS_MAX).contains(millis));
-    millis.map(Duration::from_millis).ok_or_else(|| {
-        wrong(format!("timeout_ms is an integer from 1 to {TIMEOUT_MS_MAX}"))
-            .hint("\"timeout_ms\":10000")
-    })
+fn read<T: DeserializeOwned>(name: &str, what: &str, value: &RawValue) -> Result<T, Failure> {
+    serde_json::from_str(value.get()).map_err(|_| wrong(format!("{name} is not {what}")))
 }
-
-fn string(name: &str, value: &RawValue) -> Result<String, Failure> {
-    serde_json::from_str(value.get()).map_err(|_| wrong(format!("{name} is not a string")))
-}
-
-/// The first integer that a JSON reader with doubles may take for another one.
-const ID_NUMBER_END: u64 = 1 << 53;
-
-/// An hour: longer than any dial makes sense, and no timer overflows.
-const TIMEOUT_MS_MAX: u64 = 3_600_000;

@@ -10,11 +10,12 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    bridge::{output::Admission, run::Started},
+    behaviour::Dependence,
+    bridge::{Started, output::Admission},
     failure::{Code, Failure},
     identity::{Identity, PeerId},
     node::{
-        Event, Inbox, Node, Received, Request, Target,
+        Event, Inbox, Netcheck, Node, Received, Request, Target,
         event::{
             Connection, Direction, PathKind, PathReport, PeerStatus, Pong, Receipt, SendState,
             Status,
@@ -69,13 +70,15 @@ pub(super) enum Manner {
     Polite,
     /// Does not answer when asked to stop.
     Stubborn,
+    /// Does not answer when asked who is connected.
+    Reticent,
 }
 
 /// A started node, run by a task of the current runtime.
 pub(super) fn start(manner: Manner) -> (Started, Control) {
     let (requests, queue) = mpsc::channel(16);
     let (events, told) = mpsc::channel(4);
-    let (messages, inbox) = Inbox::new();
+    let (messages, inbox) = Inbox::invent();
     let (log, requests_seen) = channel();
     tokio::spawn(serve(queue, log, manner));
     let started = Started {
@@ -96,6 +99,7 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
     };
     let mut sends_held = Vec::new();
     let mut connects_held = Vec::new();
+    let mut lists_held = Vec::new();
     while let Some(request) = queue.recv().await {
         match request {
             Request::Connect { target, timeout, answer } => {
@@ -120,18 +124,21 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
                     false => Err(Failure::new(Code::PeerNotFound, "not connected")),
                 });
             }
-            Request::Peers { answer } => drop(answer.send(Ok(vec![peer_status()]))),
+            Request::Peers { answer } => match manner {
+                Manner::Polite | Manner::Stubborn => drop(answer.send(Ok(vec![peer_status()]))),
+                Manner::Reticent => lists_held.push(answer),
+            },
             Request::Status { answer } => drop(answer.send(Ok(status()))),
             Request::Ping { peer, answer } => {
                 let pong = Pong { peer, rtt: Duration::from_millis(35), path: path() };
-                drop(answer.send(Ok(pong)));
+                drop(answer.send(reach(&Target::Peer(peer)).unwrap_or(Ok(())).map(|()| pong)));
             }
-            Request::Netcheck { answer } => drop(answer.send(Ok(None))),
+            Request::Netcheck { answer } => drop(answer.send(Ok(Some(netcheck())))),
             Request::Shutdown { answer } => match manner {
-                Manner::Polite => {
+                Manner::Polite | Manner::Reticent => {
                     seen(Asked::Shutdown);
                     // The answers that are held are dropped with the queue.
-                    drop((sends_held, connects_held));
+                    drop((sends_held, connects_held, lists_held));
                     return drop(answer.send(Ok(())));
                 }
                 Manner::Stubborn => std::future::pending().await,
@@ -171,7 +178,7 @@ pub(super) fn path() -> PathReport {
 
 fn receipt(message_id: String) -> Receipt {
     Receipt {
-        peer: bob().peer_id(),
+        peer: Some(bob().peer_id()),
         message_id,
         state: SendState::Delivered,
         rtt: Duration::from_millis(35),
@@ -183,6 +190,17 @@ fn peer_status() -> PeerStatus {
         connection: connection(),
         connected_for: Duration::from_secs(60),
         messages: (3, 2),
+    }
+}
+
+fn netcheck() -> Netcheck {
+    Netcheck {
+        udp: true,
+        public_addresses: vec!["203.0.113.7:41641".parse().unwrap()],
+        mapping: Some(Dependence::EndpointIndependent),
+        stun_servers: 2,
+        dht_nodes: 18,
+        verdicts: vec!["peers behind home routers will work".to_owned()],
     }
 }
 

@@ -2,20 +2,22 @@
 
 use std::{
     future::Future,
-    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
     sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
 
+use prost::Message as _;
 use tokio::sync::mpsc;
 
 use super::fake_node::{self, Control, Manner};
 use crate::{
-    bridge::run::{Io, Options, Signal, Started, run},
+    bridge::{Io, Notation, Options, Signal, Started, StdinEof, run},
     entropy::Entropy,
     failure::Failure,
     node::{Role, clock::Clock},
+    proto::stdio::Event,
     time::UnixMillis,
 };
 
@@ -50,12 +52,16 @@ pub(super) fn io() -> (Io<PipeReader, PipeWriter>, Ends) {
 /// The same in every test, so that what is made up is known.
 pub(super) fn options() -> Options {
     Options {
+        notation: Notation::Lines,
         role: Role::Server,
         pid: 4711,
         service: Some("myapi:v1".parse().unwrap()),
         connect: None,
+        stdin_eof: StdinEof::Drain,
+        ending: Box::new(|_| {}),
         nearby: Box::new(|| None),
         entropy: Entropy::from_seed(1),
+        grease: None,
         clock: Clock::starting_at(UnixMillis(1_763_820_000_000)),
     }
 }
@@ -81,6 +87,10 @@ impl Bridge {
         F: Future<Output = Result<Started, Failure>>,
     {
         let (io, ends) = io();
+        let stdout = match options.notation {
+            Notation::Frames => read_frames(ends.stdout),
+            Notation::Lines | Notation::Terminal(_) => read_lines(ends.stdout),
+        };
         let (code, exit_code) = channel();
         let (control, node) = channel();
         thread::spawn(move || {
@@ -98,7 +108,7 @@ impl Bridge {
         });
         Self {
             stdin: Some(ends.stdin),
-            stdout: read_lines(ends.stdout),
+            stdout,
             signals: ends.signals,
             exit_code,
             node: node.recv().unwrap(),
@@ -150,6 +160,31 @@ fn read_lines(stdout: PipeReader) -> Receiver<String> {
         for line in BufReader::new(stdout).lines() {
             if lines.send(line.unwrap()).is_err() {
                 return;
+            }
+        }
+    });
+    read
+}
+
+/// Events as JSON, nested as they are in frames.
+fn read_frames(mut stdout: PipeReader) -> Receiver<String> {
+    let (events, read) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let mut part = [0; 4_096];
+        loop {
+            let size = stdout.read(&mut part).unwrap();
+            if size == 0 {
+                return assert_eq!(bytes, b"", "stdout ends between two frames");
+            }
+            bytes.extend_from_slice(&part[..size]);
+            let mut rest = &bytes[..];
+            while let Ok(event) = Event::decode_length_delimited(&mut rest) {
+                bytes = rest.to_vec();
+                rest = &bytes;
+                if events.send(serde_json::to_string(&event).unwrap()).is_err() {
+                    return;
+                }
             }
         }
     });

@@ -1,7 +1,9 @@
 //! Stories of a bridge between two pipes and a fake node.
 
+mod endings;
 mod fake_node;
 mod harness;
+mod in_frames;
 mod transcripts;
 
 use std::{
@@ -15,10 +17,7 @@ use fake_node::{Asked, Manner, bob, carol};
 use harness::{Bridge, io, options, start_with};
 
 use super::{
-    command,
-    lines::{LINE_BYTES_MAX, LineSplitter},
-    recipient::Recipient,
-    run::{Signal, run},
+    Notation, Signal, lines::LINE_BYTES_MAX, reader::Reader, recipient::Recipient, run,
     work::COMMANDS_RUNNING_MAX,
 };
 use crate::{
@@ -27,7 +26,6 @@ use crate::{
     node::{Handover, Received, Target},
     proto::Message,
     ticket::Ticket,
-    time::UnixMillis,
 };
 
 #[test]
@@ -131,6 +129,67 @@ fn more_commands_than_may_run_are_refused_at_once() {
     bridge.write(b"@extra status\n");
     let answer = bridge.read().unwrap();
     assert!(answer.starts_with(r#"{"event":"error","id":"extra","code":"queue_full""#), "{answer}");
+}
+
+#[test]
+fn a_command_has_as_much_time_as_it_says() {
+    let mut bridge = Bridge::new(Manner::Reticent);
+    bridge.skip_greeting();
+    bridge.write(b"{\"cmd\":\"list\",\"id\":7,\"timeout_ms\":5}\n");
+    let answer = bridge.read().unwrap();
+    assert!(answer.starts_with(r#"{"event":"error","id":7,"code":"timeout""#), "{answer}");
+}
+
+#[test]
+fn a_node_that_dies_is_a_bug_and_said_to_be_one() {
+    let mut bridge = Bridge::new(Manner::Polite);
+    bridge.skip_greeting();
+    let (nobody, _) = tokio::sync::mpsc::channel(1);
+    bridge.node.events = nobody;
+    let error = bridge.read().unwrap();
+    assert!(error.starts_with(r#"{"event":"error","id":null,"code":"internal""#), "{error}");
+    assert_eq!(bridge.read().unwrap(), r#"{"event":"bye","reason":"fatal","exit_code":1}"#);
+    assert_eq!(bridge.exit_code(), 1);
+}
+
+#[test]
+fn a_cancelled_command_takes_its_message_back() {
+    let mut bridge = Bridge::new(Manner::Polite);
+    bridge.skip_greeting();
+    let carol = carol().peer_id();
+    bridge.write(format!("@slow send {carol} 1\ncancel slow\n@slow ticket\n").as_bytes());
+    for start in [
+        r#"{"event":"error","id":"slow","code":"cancelled""#,
+        r#"{"event":"ok","id":null}"#,
+        r#"{"event":"ok","id":"slow","ticket""#,
+    ] {
+        let answer = bridge.read().unwrap();
+        assert!(answer.starts_with(start), "{answer}");
+    }
+}
+
+#[test]
+fn messages_wait_for_credit_and_answers_do_not() {
+    let mut bridge = Bridge::new(Manner::Polite);
+    bridge.skip_greeting();
+    bridge.write(b"hello 1 2\n");
+    bridge.read();
+    for number in 0..5 {
+        let message = Message { id: number.to_string(), ..Message::default() };
+        let peer = bob().peer_id();
+        let received = Received { peer, message, handover: Handover::new() };
+        bridge.node.messages.blocking_send(received).unwrap();
+    }
+    let next = |bridge: &Bridge| bridge.read().unwrap();
+    assert!(next(&bridge).contains(r#""message":{"id":"0""#));
+    assert!(next(&bridge).contains(r#""message":{"id":"1""#));
+    bridge.write(b"@a ticket\n");
+    assert!(next(&bridge).starts_with(r#"{"event":"ok","id":"a""#));
+    bridge.write(b"@b credit 1\n");
+    assert!(next(&bridge).starts_with(r#"{"event":"ok","id":"b""#));
+    assert!(next(&bridge).contains(r#""message":{"id":"2""#));
+    bridge.write(b"@c ticket\n");
+    assert!(next(&bridge).starts_with(r#"{"event":"ok","id":"c""#));
 }
 
 #[test]
@@ -250,16 +309,7 @@ fn a_server_on_this_machine_is_asked_before_the_dht() {
 
 /// How many lines of `bytes` want an answer.
 fn answers_to(bytes: &[u8]) -> usize {
-    let mut splitter = LineSplitter::new(LINE_BYTES_MAX);
-    let mut entropy = Entropy::from_seed(1);
-    let mut chunk = bytes;
-    let mut count = 0;
-    while let Some(line) = splitter.next_line(&mut chunk) {
-        let asks = match line {
-            Ok(line) => command::parse(line, &mut entropy, UnixMillis(0)).is_some(),
-            Err(_) => true,
-        };
-        count += usize::from(asks);
-    }
-    count
+    let mut inputs = Vec::new();
+    Reader::new(Notation::Lines).read(&mut &bytes[..], &mut inputs, usize::MAX);
+    inputs.len()
 }

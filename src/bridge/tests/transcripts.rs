@@ -12,9 +12,12 @@ use super::{
     harness::{Bridge, PATIENCE},
 };
 use crate::{
-    bridge::run::Signal,
+    bridge::Signal,
     failure::{Code, Failure},
-    node::{Event, Handover, Received, Target, event::Stage},
+    node::{
+        Event, Handover, Received, Target,
+        event::{Receipt, SendState, Stage},
+    },
     proto::Message,
     ticket::Ticket,
 };
@@ -43,33 +46,73 @@ fn play(transcript: &str) -> String {
     let mut played = String::new();
     for line in transcript.lines() {
         let (kind, text) = line.split_once(' ').unwrap_or((line, ""));
-        match kind {
-            ">" => bridge.write(format!("{}\n", unfold(text)).as_bytes()),
-            "!" => match message(text) {
-                Some(message) => bridge.node.messages.blocking_send(message).unwrap(),
-                None => bridge.node.events.blocking_send(event(text)).unwrap(),
-            },
-            "^D" => bridge.close_stdin(),
-            "^C" => bridge.signal(Signal::Interrupt),
-            "TERM" => bridge.signal(Signal::Terminate),
-            "<" | "=" | "exit" | "#" | "" => {}
-            kind => panic!("what is {kind:?}?"),
-        }
-        let line = match kind {
-            "<" => format!("< {}", fold(&bridge.read().expect("stdout has a line"))),
-            "=" => format!("= {}", fold(&asked(&bridge))),
-            "exit" => {
+        let line = match Step::of(kind) {
+            Step::Said => format!("< {}", fold(&bridge.read().expect("stdout has a line"))),
+            Step::Asked => format!("= {}", fold(&asked(&bridge))),
+            Step::Exit => {
                 assert_eq!(bridge.read(), None, "stdout ends with bye");
                 format!("exit {}", bridge.exit_code())
             }
-            _ => line.to_owned(),
+            Step::Remark => line.to_owned(),
+            step
+            @ (Step::Typed | Step::Happens | Step::End | Step::Interrupt | Step::Terminate) => {
+                step.perform(text, &mut bridge);
+                line.to_owned()
+            }
         };
         played += &(line + "\n");
     }
     played
 }
 
-fn asked(bridge: &Bridge) -> String {
+/// What a line of a transcript is.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    Typed,
+    Said,
+    Asked,
+    Happens,
+    End,
+    Interrupt,
+    Terminate,
+    Exit,
+    Remark,
+}
+
+impl Step {
+    /// The step that begins with `kind`.
+    pub(super) fn of(kind: &str) -> Self {
+        match kind {
+            ">" => Self::Typed,
+            "<" => Self::Said,
+            "=" => Self::Asked,
+            "!" => Self::Happens,
+            "^D" => Self::End,
+            "^C" => Self::Interrupt,
+            "TERM" => Self::Terminate,
+            "exit" => Self::Exit,
+            "#" | "" => Self::Remark,
+            kind => panic!("what is {kind:?}?"),
+        }
+    }
+
+    /// Does what the test has to do.
+    pub(super) fn perform(self, text: &str, bridge: &mut Bridge) {
+        match self {
+            Self::Typed => bridge.write(format!("{}\n", unfold(text)).as_bytes()),
+            Self::Happens => match message(text) {
+                Some(message) => bridge.node.messages.blocking_send(message).unwrap(),
+                None => bridge.node.events.blocking_send(event(text)).unwrap(),
+            },
+            Self::End => bridge.close_stdin(),
+            Self::Interrupt => bridge.signal(Signal::Interrupt),
+            Self::Terminate => bridge.signal(Signal::Terminate),
+            Self::Said | Self::Asked | Self::Exit | Self::Remark => {}
+        }
+    }
+}
+
+pub(super) fn asked(bridge: &Bridge) -> String {
     match bridge.node.requests.recv_timeout(PATIENCE).expect("the node is asked") {
         Asked::Connect(target, timeout) => format!("connect {} {timeout:?}", shown(&target)),
         Asked::Send(target, message) => {
@@ -141,6 +184,12 @@ fn event(text: &str) -> Event {
             failure: Failure::new(Code::ConnectionLost, "nothing heard for 15 s").hint("wait"),
             will_retry: true,
         },
+        "delivered" => Event::Delivered(Receipt {
+            peer: Some(peer),
+            message_id: "9f2c".to_owned(),
+            state: SendState::Delivered,
+            rtt: Duration::from_millis(90),
+        }),
         "warning" => Event::Warning(
             Failure::new(Code::DhtUnreachable, "no DHT node answers").because("8 asked in 5 s"),
         ),
@@ -162,13 +211,20 @@ fn names() -> Vec<(&'static str, String)> {
     names
 }
 
-fn unfold(text: &str) -> String {
+pub(super) fn unfold(text: &str) -> String {
     names().iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
 }
 
-fn fold(text: &str) -> String {
+pub(super) fn fold(text: &str) -> String {
     let text =
         names().iter().fold(text.to_owned(), |text, (name, value)| text.replace(value, name));
+    let text = match text.split_once("it has the message, and ") {
+        Some((before, after)) => {
+            let after = after.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            format!("{before}it has the message, and 0.1{after}")
+        }
+        None => text,
+    };
     let Some((before, after)) = text.split_once(r#","elapsed_ms":"#) else {
         return text;
     };

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    proto::wire::{Bye, Control, Ping, Pong},
+    proto::wire::{Bye, Control, Ping, Pong, Resume},
     transport::link::wire::control,
 };
 
@@ -55,6 +55,11 @@ impl<T> Conversation<T> {
     pub(super) fn handle_pong(&mut self, number: u64, now: Instant) -> Option<(Duration, T)> {
         let (asked_at, ticket) = self.asked.remove(&number)?;
         Some((now.duration_since(asked_at), ticket))
+    }
+
+    /// Says what comes first of a session, after everything that waits.
+    pub(super) fn say_resume(&mut self, resume: Resume) {
+        self.ready.push_back(control(resume));
     }
 
     /// Says goodbye after everything that waits.

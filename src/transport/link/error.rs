@@ -49,6 +49,9 @@ pub enum LinkError {
     /// This side ended the link.
     #[error("the link was ended on this side")]
     Closed,
+    /// The peer has another link to this node, which takes the place of this one. Its session goes on.
+    #[error("another link took the place of this one")]
+    Replaced,
 }
 
 /// How a connection breaks.
@@ -86,11 +89,20 @@ pub(super) enum CloseCode {
     Violation,
     /// No hello came in time.
     Timeout,
+    /// Another link takes the place of this one.
+    Replaced,
 }
 
 impl CloseCode {
-    const ALL: [Self; 6] =
-        [Self::Gone, Self::Bye, Self::Refused, Self::Version, Self::Violation, Self::Timeout];
+    const ALL: [Self; 7] = [
+        Self::Gone,
+        Self::Bye,
+        Self::Refused,
+        Self::Version,
+        Self::Violation,
+        Self::Timeout,
+        Self::Replaced,
+    ];
 
     fn number(self) -> VarInt {
         VarInt::from_u32(match self {
@@ -100,6 +112,7 @@ impl CloseCode {
             Self::Version => 3,
             Self::Violation => 4,
             Self::Timeout => 5,
+            Self::Replaced => 6,
         })
     }
 
@@ -168,6 +181,7 @@ impl LinkError {
             Some(CloseCode::Version) => Self::VersionMismatch { theirs: reason.parse().ok() },
             Some(CloseCode::Violation) => Self::Lost(Loss::Accused(reason)),
             Some(CloseCode::Timeout) => Self::TimedOut,
+            Some(CloseCode::Replaced) => Self::Replaced,
         }
     }
 
@@ -183,7 +197,7 @@ impl LinkError {
             Self::Refused { .. } => Code::Refused,
             Self::VersionMismatch { .. } => Code::PeerVersionMismatch,
             Self::TimedOut => Code::HandshakeFailed,
-            Self::Lost(_) => Code::ConnectionLost,
+            Self::Lost(_) | Self::Replaced => Code::ConnectionLost,
             Self::ClosedByPeer { .. } => Code::ClosedByPeer,
             Self::Closed => Code::ShuttingDown,
         }
@@ -239,6 +253,7 @@ mod tests {
                 LinkError::VersionMismatch { theirs: None },
                 LinkError::Lost(Loss::Accused(reason())),
                 LinkError::TimedOut,
+                LinkError::Replaced,
             ]
         );
         assert_eq!(read(CloseCode::Version, "7"), LinkError::VersionMismatch { theirs: Some(7) });

@@ -15,7 +15,7 @@
 //! after one round trip instead of two. The acceptor itself is up when the dialler's identity is
 //! proved, its hello read and judged; nothing that arrives earlier is handed on.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, num::NonZeroU64, sync::Arc, time::Duration};
 
 use quinn::{Connection, ConnectionError, RecvStream};
 use tokio::{
@@ -72,6 +72,10 @@ pub(super) struct Established {
     pub(super) side: Side,
     pub(super) peer: PeerId,
     pub(super) agent: String,
+    /// Names the run of the peer's program.
+    pub(super) run: NonZeroU64,
+    /// Higher than those of all links that came up before.
+    pub(super) number: u64,
     pub(super) probe_keys: ProbeKeys,
     pub(super) control_out: FrameWriter,
     pub(super) control_in: ControlReader,
@@ -89,8 +93,7 @@ pub(super) async fn dial(endpoint: &Endpoint, dial: Dial) -> Result<Established,
         .await
         .map_err(|_| LinkError::TimedOut)?
         .map_err(|error| handshake_error(error, Some(&pin)))?;
-    let parties = [endpoint.peer_id(), dial.peer];
-    let greeting = greet_acceptor(&connection, parties, &dial.keys);
+    let greeting = greet_acceptor(endpoint, &connection, dial.peer, &dial.keys);
     or_close(&connection, dial.deadline, greeting).await
 }
 
@@ -113,47 +116,54 @@ pub(super) async fn accept(
         .into_0rtt()
         .expect("an acceptor can always send before the handshake has ended");
     let greeting = async {
-        let control_out = say_hello_early(&connection, &caller).await?;
+        let control_out = say_hello_early(endpoint, &connection, &caller).await?;
         finished.await;
         let identified = peer_id_of(&connection);
         if let Some(error) = connection.close_reason() {
             return Err(handshake_error(error, pin.as_ref()));
         }
         let peer = identified.ok_or_else(|| LinkError::violation("no certificate"))?;
-        let parties = [peer, endpoint.peer_id()];
-        greet_dialler(&connection, parties, &caller, control_out).await
+        greet_dialler(endpoint, &connection, peer, &caller, control_out).await
     };
     or_close(&connection, deadline, greeting).await
 }
 
 async fn greet_acceptor(
+    endpoint: &Endpoint,
     connection: &Connection,
-    parties: [PeerId; 2],
+    peer: PeerId,
     keys: &[Key],
 ) -> Result<Established, LinkError> {
+    let parties = [endpoint.peer_id(), peer];
     let binding = channel_binding(connection, parties)?;
     let keys = keys.iter().take(PROOFS_MAX);
     let proofs = keys.map(|key| prove(key, &binding)).collect();
     let mut control_out = open_control(connection).await?;
-    push_hello(&mut control_out, None, proofs);
+    push_hello(&mut control_out, endpoint.run(), None, proofs);
     flush(connection, &mut control_out).await?;
 
     let mut control_in = accept_control(connection).await?;
-    let hello = read_hello(connection, &mut control_in).await?;
+    let (hello, run) = read_hello(connection, &mut control_in).await?;
     if hello.welcome.is_none() {
         match next_frame(connection, &mut control_in).await? {
             Kind::Welcome(Welcome {}) => {}
-            Kind::Hello(_) | Kind::Ack(_) | Kind::Bye(_) | Kind::Ping(_) | Kind::Pong(_) => {
+            Kind::Hello(_)
+            | Kind::Ack(_)
+            | Kind::Bye(_)
+            | Kind::Ping(_)
+            | Kind::Pong(_)
+            | Kind::Resume(_) => {
                 return Err(LinkError::violation("no welcome after the hello"));
             }
         }
     }
-    let [_, peer] = parties;
     Ok(Established {
         connection: connection.clone(),
         side: Side::Initiator,
         peer,
         agent: agent_in(&hello),
+        run,
+        number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Initiator)?,
         control_out,
         control_in,
@@ -162,24 +172,26 @@ async fn greet_acceptor(
 
 /// The acceptor's hello. Whoever can receive at the dialler's address can read it.
 async fn say_hello_early(
+    endpoint: &Endpoint,
     connection: &Connection,
     caller: &Caller,
 ) -> Result<FrameWriter, LinkError> {
     let mut control_out = open_control(connection).await?;
-    push_hello(&mut control_out, early_welcome(caller), Vec::new());
+    push_hello(&mut control_out, endpoint.run(), early_welcome(caller), Vec::new());
     flush(connection, &mut control_out).await?;
     Ok(control_out)
 }
 
 async fn greet_dialler(
+    endpoint: &Endpoint,
     connection: &Connection,
-    parties: [PeerId; 2],
+    peer: PeerId,
     caller: &Caller,
     mut control_out: FrameWriter,
 ) -> Result<Established, LinkError> {
     let mut control_in = accept_control(connection).await?;
-    let hello = read_hello(connection, &mut control_in).await?;
-    let [peer, _] = parties;
+    let (hello, run) = read_hello(connection, &mut control_in).await?;
+    let parties = [peer, endpoint.peer_id()];
     if let Caller::Unknown(admission) = caller {
         let binding = channel_binding(connection, parties)?;
         if let Verdict::Refused(refusal) = admission.judge(peer, &hello.proofs, &binding) {
@@ -195,6 +207,8 @@ async fn greet_dialler(
         side: Side::Responder,
         peer,
         agent: agent_in(&hello),
+        run,
+        number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Responder)?,
         control_out,
         control_in,
@@ -234,6 +248,7 @@ pub(super) fn close_because(connection: &Connection, error: &LinkError) {
         LinkError::IdentityMismatch { .. }
         | LinkError::NotExpected
         | LinkError::Lost(_)
+        | LinkError::Replaced
         | LinkError::Closed => CloseCode::Gone.close(connection, ""),
     }
 }
@@ -277,8 +292,14 @@ pub(super) async fn accept_stream(
     }
 }
 
-fn push_hello(out: &mut FrameWriter, welcome: Option<Welcome>, proofs: Vec<bytes::Bytes>) {
-    let hello = Hello { version: VERSION, agent: AGENT.to_owned(), welcome, proofs };
+fn push_hello(
+    out: &mut FrameWriter,
+    run: NonZeroU64,
+    welcome: Option<Welcome>,
+    proofs: Vec<bytes::Bytes>,
+) {
+    let agent = AGENT.to_owned();
+    let hello = Hello { version: VERSION, agent, welcome, proofs, epoch: run.get() };
     push(out, control(hello));
 }
 
@@ -290,16 +311,23 @@ pub(super) async fn flush(connection: &Connection, out: &mut FrameWriter) -> Res
     out.flush().await.map_err(|error| stream_error(connection, &io::Error::from(error)))
 }
 
+/// The peer's hello, and the run of its program.
 async fn read_hello(
     connection: &Connection,
     control_in: &mut ControlReader,
-) -> Result<Hello, LinkError> {
+) -> Result<(Hello, NonZeroU64), LinkError> {
     match next_frame(connection, control_in).await? {
-        Kind::Hello(hello) if hello.version == VERSION => Ok(hello),
-        Kind::Hello(hello) => Err(LinkError::VersionMismatch { theirs: Some(hello.version) }),
-        Kind::Welcome(_) | Kind::Ack(_) | Kind::Bye(_) | Kind::Ping(_) | Kind::Pong(_) => {
-            Err(LinkError::violation("the first frame is no hello"))
+        Kind::Hello(hello) if hello.version == VERSION => {
+            let run = NonZeroU64::new(hello.epoch);
+            run.map(|run| (hello, run)).ok_or_else(|| LinkError::violation("a hello without epoch"))
         }
+        Kind::Hello(hello) => Err(LinkError::VersionMismatch { theirs: Some(hello.version) }),
+        Kind::Welcome(_)
+        | Kind::Ack(_)
+        | Kind::Bye(_)
+        | Kind::Ping(_)
+        | Kind::Pong(_)
+        | Kind::Resume(_) => Err(LinkError::violation("the first frame is no hello")),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Two or more nodes on a wire of constant delay, in virtual time: just enough network to test links.
+//! Two or more nodes on a wire, in virtual time: just enough network to test links. Its delay is constant
+//! unless a [`Weather`] is set.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,16 +29,44 @@ use crate::{
 /// Time from one node to the other.
 pub(super) const ONE_WAY: Duration = Duration::from_millis(50);
 
+/// What a sender's queue holds, where the weather limits what it can send.
+const QUEUE: Duration = Duration::from_millis(100);
+
 /// The wire.
 #[derive(Default)]
 pub(super) struct Network {
     mailboxes: Mutex<BTreeMap<SocketAddr, Arc<Mutex<Mailbox>>>>,
     unplugged: Mutex<BTreeSet<SocketAddr>>,
+    starts: Mutex<u64>,
+    weather: Mutex<Weather>,
+    /// When the last byte of each node will have gone out, where the weather limits that.
+    busy: Mutex<BTreeMap<SocketAddr, Instant>>,
     log: Mutex<Vec<u8>>,
+}
+
+/// What the wire does to datagrams beside delaying them.
+pub(super) struct Weather {
+    /// Of a hundred datagrams, so many are lost.
+    pub(super) loss: usize,
+    /// Of a hundred datagrams, so many arrive twice.
+    pub(super) doubled: usize,
+    /// Up to so much is added to the delay, so that datagrams overtake each other.
+    pub(super) jitter_ms: u64,
+    /// What each node can send, with a queue of 100 ms before it.
+    pub(super) bytes_per_second: Option<u32>,
+    pub(super) entropy: Entropy,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        let entropy = Entropy::from_seed(1);
+        Self { loss: 0, doubled: 0, jitter_ms: 0, bytes_per_second: None, entropy }
+    }
 }
 
 #[derive(Default)]
 struct Mailbox {
+    /// By arrival.
     queue: VecDeque<(Instant, SocketAddr, Vec<u8>)>,
     waker: Option<Waker>,
 }
@@ -47,9 +76,14 @@ impl Network {
         Arc::new(Self::default())
     }
 
-    /// A node with the identity of `seed` at port `seed`; the same after a restart.
+    /// A node with the identity of `seed` at port `seed`; another run of it after a restart.
     pub(super) fn node(self: &Arc<Self>, seed: u8) -> Endpoint {
-        let mut entropy = Entropy::from_seed(seed.into());
+        let start = {
+            let mut starts = self.starts.lock().unwrap();
+            *starts += 1;
+            *starts
+        };
+        let mut entropy = Entropy::from_seed(u64::from(seed) + (start << 8));
         let crypto = Crypto::seeded(entropy.fork());
         let socket = Arc::new(self.socket(address(seed)));
         Endpoint::new(&identity(seed), crypto, entropy, socket).unwrap()
@@ -58,6 +92,10 @@ impl Network {
     /// Loses everything from and to `node`.
     pub(super) fn unplug(&self, node: u8) {
         self.unplugged.lock().unwrap().insert(address(node));
+    }
+
+    pub(super) fn set_weather(&self, weather: Weather) {
+        *self.weather.lock().unwrap() = weather;
     }
 
     pub(super) fn plug_in(&self, node: u8) {
@@ -88,12 +126,39 @@ impl Network {
         if unplugged.contains(&from) || unplugged.contains(&to) {
             return;
         }
+        let Some(sent) = self.leaves_at(from, datagram.len()) else { return };
         if let Some(mailbox) = self.mailboxes.lock().unwrap().get(&to) {
             let mut mailbox = mailbox.lock().unwrap();
-            let arrival = Instant::now() + ONE_WAY;
-            mailbox.queue.push_back((arrival, from, datagram.to_vec()));
+            let mut weather = self.weather.lock().unwrap();
+            let Weather { loss, doubled, jitter_ms, ref mut entropy, .. } = *weather;
+            let copies = match entropy.below(100) {
+                luck if luck < loss => 0,
+                luck if luck < loss + doubled => 2,
+                _ => 1,
+            };
+            for _ in 0..copies {
+                let jitter = Duration::from_millis(entropy.number() % (jitter_ms + 1));
+                let arrival = sent + ONE_WAY + jitter;
+                let place = mailbox.queue.partition_point(|&(at, _, _)| at <= arrival);
+                mailbox.queue.insert(place, (arrival, from, datagram.to_vec()));
+            }
             mailbox.waker.take().into_iter().for_each(Waker::wake);
         }
+    }
+
+    /// When a datagram has left its sender, if the queue there is not full.
+    fn leaves_at(&self, from: SocketAddr, size: usize) -> Option<Instant> {
+        let now = Instant::now();
+        let Some(rate) = self.weather.lock().unwrap().bytes_per_second else { return Some(now) };
+        let mut busy = self.busy.lock().unwrap();
+        let begin = busy.get(&from).copied().unwrap_or(now).max(now);
+        if begin > now + QUEUE {
+            return None;
+        }
+        let size = u32::try_from(size).unwrap();
+        let end = begin + Duration::from_secs(1) * size / rate;
+        busy.insert(from, end);
+        Some(end)
     }
 }
 
@@ -134,8 +199,9 @@ impl AsyncUdpSocket for Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             let mut mailbox = self.mailbox.lock().unwrap();
+            // An earlier one may come while the first is awaited.
+            mailbox.waker = Some(context.waker().clone());
             let Some(&(arrival, _, _)) = mailbox.queue.front() else {
-                mailbox.waker = Some(context.waker().clone());
                 return Poll::Pending;
             };
             if arrival <= Instant::now() {

@@ -1,14 +1,20 @@
 //! What runs while a link is up: the state that its handle and its tasks share, and the tasks.
 //!
 //! No task decides anything: each moves frames between a stream and one of the pure parts, and ends
-//! the link when that cannot go on.
+//! the link when that cannot go on. Two of them move messages and come with the session; when it has gone on
+//! to another link they stand still, and keep their streams open as long as the link lasts.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
     fmt,
-    future::Future,
-    pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    future::pending,
+    iter,
+    num::NonZeroU64,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,22 +29,20 @@ use tracing::{Instrument, debug, debug_span};
 use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
-    proto::{
-        Message,
-        wire::{Ack, Bye, Control, Ping, Pong, Sequenced, control::Kind},
-    },
+    proto::wire::{Ack, Bye, Control, Ping, Pong, Sequenced, control::Kind},
     transport::{
         frame::{FrameReader, FrameWriter},
         link::{
+            NotCarried,
+            carrying::Carrying,
             control::Conversation,
-            error::{LinkError, printable},
+            error::{LinkError, Loss, printable},
             handshake::{
                 ControlReader, Established, accept_stream, close_because, flush, push, read_error,
             },
-            inbound::{AckNeed, Inbound},
-            outbound::Outbound,
             wire::{MESSAGE_STREAM, control},
         },
+        session::{AckNeed, Carrier, Line, NotAttached, Reading, Rejected, Session},
     },
 };
 
@@ -48,102 +52,135 @@ pub(super) struct Shared {
     pub(super) side: Side,
     pub(super) peer: PeerId,
     pub(super) agent: String,
+    /// Names the run of the peer's program.
+    run: NonZeroU64,
+    /// Higher than those of all links that came up before.
+    number: u64,
     pub(super) probe_keys: ProbeKeys,
-    pub(super) outbound: Mutex<Outbound<oneshot::Sender<Result<(), LinkError>>>>,
-    /// There is something to write, or room for it.
-    pub(super) to_send: Notify,
-    /// Everything was delivered.
-    drained: Notify,
-    inbound: Mutex<Inbound>,
-    /// A message arrived, or none will any more.
-    pub(super) arrived: Notify,
-    /// The consumer made room.
-    room: Notify,
+    pub(super) carrying: Mutex<Carrying>,
+    /// A session has come.
+    carried: Notify,
+    /// What wakes the tasks; a session that the link carries does so, too.
+    pub(super) line: Arc<Line>,
     pub(super) conversation: Mutex<Conversation<oneshot::Sender<Duration>>>,
-    /// There is something to say on the control stream.
-    pub(super) to_say: Notify,
+    /// Whatever ends the link from here on, this side wanted it.
+    pub(super) is_closing: AtomicBool,
     pub(super) end: watch::Sender<Option<LinkError>>,
 }
 
 /// Starts the tasks of a link; they end when the set is dropped.
 pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
-    let Established { connection, side, peer, agent, probe_keys, control_out, control_in } =
-        established;
-    let span = debug_span!("link", ?peer);
+    let Established { connection, control_out, control_in, .. } = established;
+    let Established { side, peer, agent, run, number, probe_keys, .. } = established;
     let shared = Arc::new(Shared {
         connection,
         side,
         peer,
         agent,
+        run,
+        number,
         probe_keys,
-        outbound: Mutex::new(Outbound::new()),
-        to_send: Notify::new(),
-        drained: Notify::new(),
-        inbound: Mutex::new(Inbound::default()),
-        arrived: Notify::new(),
-        room: Notify::new(),
+        carrying: Mutex::new(Carrying::new()),
+        carried: Notify::new(),
+        line: Arc::default(),
         conversation: Mutex::new(Conversation::new()),
-        to_say: Notify::new(),
+        is_closing: AtomicBool::new(false),
         end: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();
-    let mut run = |task: Pin<Box<dyn Task>>| {
-        let shared = shared.clone();
-        let until_the_end = async move {
-            let Err(error) = task.await;
-            shared.fail(error);
-        };
-        tasks.spawn(until_the_end.instrument(span.clone()));
-    };
-    run(Box::pin(shared.clone().write_control(control_out)));
-    run(Box::pin(shared.clone().read_control(control_in)));
-    run(Box::pin(shared.clone().write_messages()));
-    run(Box::pin(shared.clone().read_messages()));
-    run(Box::pin(shared.clone().watch_connection()));
+    let span = debug_span!("link", peer = ?shared.peer);
+    tasks.spawn(shared.clone().run(control_out, control_in).instrument(span));
     (shared, tasks)
 }
 
-/// Runs as long as the link and says why it cannot go on.
-trait Task: Future<Output = Result<Infallible, LinkError>> + Send {}
-impl<T: Future<Output = Result<Infallible, LinkError>> + Send> Task for T {}
+/// Lets `session` go over the link.
+pub(super) fn carry(shared: &Shared, session: &Session) -> Result<(), NotCarried> {
+    let mut carrying = lock(&shared.carrying);
+    if carrying.carrier().is_some() {
+        return Err(NotCarried::Taken);
+    }
+    let (carrier, resume) = match session.attach(shared.run, shared.number, &shared.line) {
+        Ok(attached) => attached,
+        Err(NotAttached::Ended) => return Err(NotCarried::SessionEnded),
+        Err(NotAttached::EarlierRun) => {
+            drop(carrying);
+            let end = LinkError::Lost(Loss::Restarted);
+            shared.fail(end.clone());
+            return Err(NotCarried::LinkEnded(end));
+        }
+    };
+    // Before anybody can see the carrier, so that no ack goes first.
+    lock(&shared.conversation).say_resume(resume);
+    let begun = carrying.begin(carrier.clone());
+    drop(carrying);
+    shared.line.to_say.notify_one();
+    if let Err(error) = accepted(begun) {
+        shared.fail(error);
+    }
+    shared.carried.notify_one();
+    let end = shared.end.borrow().clone();
+    end.map_or(Ok(()), |end| {
+        carrier.detach();
+        Err(NotCarried::LinkEnded(end))
+    })
+}
 
 impl Shared {
-    async fn write_control(self: Arc<Self>, mut out: FrameWriter) -> Result<Infallible, LinkError> {
+    /// Runs as long as the link does, as one task: what one part hands to another does not have to wake a
+    /// thread.
+    async fn run(self: Arc<Self>, control_out: FrameWriter, control_in: ControlReader) {
+        let Err(error) = tokio::select! {
+            biased;
+            end = self.read_control(control_in) => end,
+            end = self.move_messages() => end,
+            end = self.write_control(control_out) => end,
+            end = self.watch_connection() => end,
+        };
+        self.fail(error);
+    }
+
+    async fn move_messages(&self) -> Result<Infallible, LinkError> {
+        let carrier = loop {
+            self.carried.notified().await;
+            if let Some(carrier) = lock(&self.carrying).carrier() {
+                break carrier;
+            }
+        };
+        tokio::select! {
+            biased;
+            end = self.read_messages(carrier.clone()) => end,
+            end = self.write_messages(carrier.clone()) => end,
+        }
+    }
+
+    async fn write_control(&self, mut out: FrameWriter) -> Result<Infallible, LinkError> {
         let mut ack_at = None;
         loop {
-            while let Some(frame) = lock(&self.conversation).poll_frame() {
+            // The carrier is looked at first: then its resume is among the frames.
+            let carrier = lock(&self.carrying).carrier();
+            let said = iter::from_fn(|| lock(&self.conversation).poll_frame());
+            let (farewell, said): (Vec<Control>, Vec<Control>) = said.partition(is_farewell);
+            for frame in said {
                 push(&mut out, frame);
             }
-            ack_at = self.write_ack(&mut out, ack_at);
+            if !farewell.is_empty() {
+                // The peer hears nothing after a farewell, so an ack does not wait any longer.
+                ack_at = Some(Instant::now());
+            }
+            ack_at = carrier.and_then(|carrier| write_ack(&carrier, &mut out, ack_at));
+            for frame in farewell {
+                push(&mut out, frame);
+            }
             flush(&self.connection, &mut out).await?;
             tokio::select! {
                 biased;
-                () = self.to_say.notified() => {}
+                () = self.line.to_say.notified() => {}
                 () = sleep_until(ack_at.unwrap_or_else(Instant::now)), if ack_at.is_some() => {}
             }
         }
     }
 
-    /// Writes an ack if one is due, else says when it will be.
-    fn write_ack(&self, out: &mut FrameWriter, due: Option<Instant>) -> Option<Instant> {
-        let (mut inbound, now) = (lock(&self.inbound), Instant::now());
-        let due = match inbound.ack_need() {
-            AckNeed::None => return None,
-            AckNeed::Now => now,
-            AckNeed::Soon => due.unwrap_or(now + ACK_DELAY),
-        };
-        if due > now {
-            return Some(due);
-        }
-        let delivered = inbound.acknowledge();
-        push(out, control(Ack { delivered }));
-        None
-    }
-
-    async fn read_control(
-        self: Arc<Self>,
-        mut frames: ControlReader,
-    ) -> Result<Infallible, LinkError> {
+    async fn read_control(&self, mut frames: ControlReader) -> Result<Infallible, LinkError> {
         loop {
             let frame = frames.next().await;
             let frame = frame.map_err(|error| read_error(&self.connection, error))?;
@@ -154,10 +191,13 @@ impl Shared {
 
     fn handle_control(&self, frame: Control) -> Result<(), LinkError> {
         match frame.kind {
-            Some(Kind::Ack(Ack { delivered })) => self.handle_ack(delivered)?,
+            Some(Kind::Resume(resume)) => accepted(lock(&self.carrying).handle_resume(resume))?,
+            Some(Kind::Ack(Ack { delivered })) => {
+                accepted(lock(&self.carrying).handle_ack(delivered))?;
+            }
             Some(Kind::Ping(Ping { number })) => {
                 lock(&self.conversation).handle_ping(number);
-                self.to_say.notify_one();
+                self.line.to_say.notify_one();
             }
             Some(Kind::Pong(Pong { number })) => {
                 let answered = lock(&self.conversation).handle_pong(number, Instant::now());
@@ -178,84 +218,54 @@ impl Shared {
         Ok(())
     }
 
-    fn handle_ack(&self, delivered: u64) -> Result<(), LinkError> {
-        let mut outbound = lock(&self.outbound);
-        for ticket in outbound.acknowledge(delivered).map_err(LinkError::violation)? {
-            // Whoever sent the message may not care for its receipt.
-            let _ = ticket.send(Ok(()));
-        }
-        if outbound.is_empty() {
-            self.drained.notify_waiters();
-        }
-        self.to_send.notify_one();
-        Ok(())
-    }
-
-    async fn write_messages(self: Arc<Self>) -> Result<Infallible, LinkError> {
-        self.to_send.notified().await;
+    async fn write_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
         let stream = self.connection.open_uni().await.map_err(LinkError::of)?;
         let mut out = FrameWriter::new(stream, &[MESSAGE_STREAM]);
-        let mut batch: Vec<Sequenced> = Vec::new();
-        loop {
-            lock(&self.outbound).pop_batch(&mut batch);
-            if batch.is_empty() {
-                self.to_send.notified().await;
-                continue;
+        while let Ok(is_something) = gather(&carrier, &mut out) {
+            if is_something {
+                flush(&self.connection, &mut out).await?;
+            } else {
+                self.line.to_write.notified().await;
             }
-            for frame in batch.drain(..) {
-                out.push(frame).expect("a message within its limits fits into a frame");
-            }
-            flush(&self.connection, &mut out).await?;
         }
+        pending().await
     }
 
-    async fn read_messages(self: Arc<Self>) -> Result<Infallible, LinkError> {
+    async fn read_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
+        self.may_read(&carrier).await;
         let stream = accept_stream(&self.connection, MESSAGE_STREAM).await?;
         let mut frames = FrameReader::<_, Sequenced>::new(stream);
+        let mut batch = VecDeque::new();
         loop {
-            while !lock(&self.inbound).has_room() {
-                self.room.notified().await;
+            self.may_read(&carrier).await;
+            if batch.is_empty() {
+                let frame = frames.next().await;
+                let frame = frame.map_err(|error| read_error(&self.connection, error))?;
+                let frame =
+                    frame.ok_or_else(|| LinkError::violation("the message stream ended"))?;
+                batch.push_back(frame);
+                frames.take_ready(&mut batch);
             }
-            let frame = frames.next().await;
-            let frame = frame.map_err(|error| read_error(&self.connection, error))?;
-            let frame = frame.ok_or_else(|| LinkError::violation("the message stream ended"))?;
-            lock(&self.inbound).push(frame).map_err(LinkError::violation)?;
-            self.arrived.notify_one();
+            accepted(carrier.handle_messages(&mut batch))?;
         }
     }
 
-    async fn watch_connection(self: Arc<Self>) -> Result<Infallible, LinkError> {
+    /// Waits until the message stream may be read; for ever when the session has gone on.
+    async fn may_read(&self, carrier: &Carrier) {
+        loop {
+            match carrier.reading() {
+                Reading::Now => return,
+                Reading::Later => self.line.to_read.notified().await,
+                Reading::Never => pending().await,
+            }
+        }
+    }
+
+    async fn watch_connection(&self) -> Result<Infallible, LinkError> {
         Err(LinkError::of(self.connection.closed().await))
     }
 
-    /// Hands the next message to the consumer, and sees to it that it is acknowledged.
-    pub(super) fn take_message(&self) -> Option<Message> {
-        let mut inbound = lock(&self.inbound);
-        let (had_room, had_need) = (inbound.has_room(), inbound.ack_need());
-        let message = inbound.pop()?;
-        if !had_room && inbound.has_room() {
-            self.room.notify_one();
-        }
-        let need = inbound.ack_need();
-        if need == AckNeed::Now || need != had_need {
-            self.to_say.notify_one();
-        }
-        Some(message)
-    }
-
-    /// Waits until all messages are delivered, or the link has ended.
-    pub(super) async fn drained(&self) {
-        loop {
-            let mut drained = pin!(self.drained.notified());
-            drained.as_mut().enable();
-            if lock(&self.outbound).is_empty() {
-                return;
-            }
-            drained.await;
-        }
-    }
-
-    fn fail(&self, error: LinkError) {
+    pub(super) fn fail(&self, error: LinkError) {
         debug!(%error, "link ends");
         close_because(&self.connection, &error);
         self.declare_end(error);
@@ -263,6 +273,7 @@ impl Shared {
 
     /// Tells everybody who waits that the link has ended. The first reason stays.
     pub(super) fn declare_end(&self, error: LinkError) {
+        let error = if self.is_closing.load(Ordering::Acquire) { LinkError::Closed } else { error };
         let first = self.end.send_if_modified(|end| {
             let first = end.is_none();
             end.get_or_insert_with(|| error.clone());
@@ -271,12 +282,48 @@ impl Shared {
         if !first {
             return;
         }
-        for ticket in lock(&self.outbound).abandon() {
-            // Whoever sent the message may not care for its receipt.
-            let _ = ticket.send(Err(error.clone()));
+        if let Some(carrier) = lock(&self.carrying).carrier() {
+            carrier.detach();
         }
-        self.drained.notify_waiters();
-        self.arrived.notify_waiters();
+    }
+}
+
+fn is_farewell(frame: &Control) -> bool {
+    matches!(frame.kind, Some(Kind::Bye(_)))
+}
+
+/// Takes the next messages for a write: [`WRITE_SIZE`] bytes of them, or up to a larger one.
+fn gather(carrier: &Carrier, out: &mut FrameWriter) -> Result<bool, Rejected> {
+    let mut is_something = false;
+    while out.pending().size() < WRITE_SIZE && carrier.pop_batch(out.pending())? > 0 {
+        is_something = true;
+    }
+    Ok(is_something)
+}
+
+/// Writes an ack if one is due, else says when it will be.
+fn write_ack(carrier: &Carrier, out: &mut FrameWriter, due: Option<Instant>) -> Option<Instant> {
+    let now = Instant::now();
+    let due = match carrier.ack_need() {
+        AckNeed::None => return None,
+        AckNeed::Now => now,
+        AckNeed::Soon => due.unwrap_or(now + ACK_DELAY),
+    };
+    if due > now {
+        return Some(due);
+    }
+    if let Some(delivered) = carrier.acknowledge() {
+        push(out, control(Ack { delivered }));
+    }
+    None
+}
+
+/// What it means for the link that the session did not accept a frame.
+fn accepted(result: Result<(), Rejected>) -> Result<(), LinkError> {
+    match result {
+        Ok(()) | Err(Rejected::Stale) => Ok(()),
+        Err(Rejected::EarlierSession) => Err(LinkError::Lost(Loss::Restarted)),
+        Err(Rejected::Violation(what)) => Err(LinkError::violation(what)),
     }
 }
 
@@ -290,6 +337,10 @@ impl fmt::Debug for Shared {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Bytes of messages that are written at once: enough that the cost of a write does not show, little
+/// enough that the next ack need not wait.
+const WRITE_SIZE: usize = 64 << 10;
 
 /// How long an ack waits for further messages while the consumer has more at hand.
 const ACK_DELAY: Duration = Duration::from_millis(1);

@@ -4,8 +4,10 @@ mod coming_up;
 mod ending;
 mod hostile;
 mod messages;
+mod priority;
+mod relinking;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 
@@ -16,7 +18,11 @@ use super::{
 use crate::{
     proto::Message,
     sealing::Key,
-    transport::{admission::Admission, quic::Endpoint},
+    transport::{
+        admission::Admission,
+        quic::Endpoint,
+        session::{Durability, Receipt, SendError, Session},
+    },
 };
 
 /// Alice dials, Bob accepts.
@@ -52,13 +58,55 @@ impl World {
         (link, self.start.elapsed().as_millis())
     }
 
-    /// Two linked peers.
-    async fn linked() -> (Self, Link, Link) {
-        let world = Self::new();
-        let accepting = world.bob_accepts(anyone());
-        let (alice, _) = world.alice_dials(dial(BOB, &[])).await;
+    /// A link between the two, as it is at both.
+    async fn link(&self) -> (Link, Link) {
+        let accepting = self.bob_accepts(anyone());
+        let (alice, _) = self.alice_dials(dial(BOB, &[])).await;
         let (bob, _) = accepting.await.unwrap();
-        (world, alice.unwrap(), bob.unwrap())
+        (alice.unwrap(), bob.unwrap())
+    }
+
+    /// Two peers whose sessions go over one link.
+    async fn linked() -> (Self, Talk, Talk) {
+        let world = Self::new();
+        let (alice, bob) = world.link().await;
+        let talks = (Talk::new(alice, &world.alice), Talk::new(bob, &world.bob));
+        (world, talks.0, talks.1)
+    }
+}
+
+/// One end of a link, and the session that it carries.
+struct Talk {
+    link: Link,
+    session: Session,
+}
+
+impl Talk {
+    fn new(link: Link, endpoint: &Endpoint) -> Self {
+        let session = Session::new(endpoint);
+        link.carry(&session).unwrap();
+        Self { link, session }
+    }
+
+    fn send(&self, message: Message) -> Result<Receipt, SendError> {
+        self.session.send(message, Durability::Volatile)
+    }
+
+    /// The next message, which counts as delivered at once; or how the link ended, if there is none.
+    async fn receive(&self) -> Result<Message, LinkError> {
+        tokio::select! {
+            biased;
+            Some(received) = self.session.receive() => Ok(received.message),
+            end = self.link.closed() => Err(end),
+        }
+    }
+}
+
+impl Deref for Talk {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
     }
 }
 

@@ -68,6 +68,14 @@ pub(super) fn target(text: &str) -> Result<Recipient, String> {
     }
 }
 
+/// What a message may have as its type.
+pub(super) fn message_type(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=TYPE_BYTES_MAX => Ok(text.to_owned()),
+        size => Err(format!("a type has at most {TYPE_BYTES_MAX} bytes; this one has {size}")),
+    }
+}
+
 /// What [`EnvFilter`] understands.
 pub(super) fn filter(text: &str) -> Result<String, String> {
     match EnvFilter::builder().parse(text) {
@@ -75,6 +83,9 @@ pub(super) fn filter(text: &str) -> Result<String, String> {
         Err(error) => Err(error.to_string()),
     }
 }
+
+/// PROTOCOL.md, section 7: bytes of a message's type.
+const TYPE_BYTES_MAX: usize = 128;
 
 /// An hour: nobody waits longer for a connection.
 const TIMEOUT_MS_MAX: u64 = 3_600_000;

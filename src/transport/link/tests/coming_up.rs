@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{probe::Side, probe::Transaction, probe::Urgency, transport::quic::HANDSHAKES_MAX};
+use crate::{
+    entropy::Entropy, probe::Side, probe::Transaction, probe::Urgency,
+    transport::quic::HANDSHAKES_MAX,
+};
 
 fn only(peers: &[u8], keys: &[Key]) -> Caller {
     Caller::Unknown(Admission::Only {
@@ -106,7 +109,7 @@ async fn both_ends_know_each_other_and_share_keys_for_probes() {
     assert_eq!((alice.side(), bob.side()), (Side::Initiator, Side::Responder));
     assert!(alice.agent().starts_with("p2p-node/"), "{}", alice.agent());
     let ping = crate::probe::Probe::Ping { transaction: Transaction(7), urgency: Urgency::Routine };
-    let mut entropy = crate::entropy::Entropy::from_seed(1);
+    let mut entropy = Entropy::from_seed(1);
     let datagram = alice.probe_keys().encode(ping, &mut entropy);
     assert_eq!(bob.probe_keys().decode(&datagram), Some(ping));
 }

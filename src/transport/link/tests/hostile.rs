@@ -2,13 +2,14 @@
 
 use bytes::BytesMut;
 use quinn::{ConnectionError, SendStream};
+use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::{
     entropy::Entropy,
-    proto::wire::{Ack, Control, Hello, Ping, Sequenced, Welcome},
+    proto::wire::{Ack, Control, Hello, Ping, Resume, Sequenced, Welcome, control::Kind},
     transport::{
-        frame::{Chunks, Frame},
+        frame::{Chunks, Frame, FrameReader},
         link::{Loss, wire::control},
         tls::Pin,
     },
@@ -44,11 +45,32 @@ impl Stranger {
     }
 
     /// Says hello, so that Bob is linked.
-    async fn linked() -> (Self, Link, SendStream) {
+    async fn linked() -> (Self, Talk, SendStream) {
+        let (stranger, bob, mut stream) = Self::greeted().await;
+        stream.write_all(&bytes_of(&[resume(7)])).await.unwrap();
+        (stranger, bob, stream)
+    }
+
+    /// Says hello and does not resume.
+    async fn greeted() -> (Self, Talk, SendStream) {
         let mut stranger = Self::new().await;
         let stream = stranger.says(&[hello(1)]).await;
         let (bob, _) = (&mut stranger.accepting).await.unwrap();
-        (stranger, bob.unwrap(), stream)
+        let bob = Talk::new(bob.unwrap(), &stranger.world.bob);
+        (stranger, bob, stream)
+    }
+
+    /// The name of Bob's session, as he tells it.
+    async fn told_session(&self) -> u64 {
+        let mut stream = self.connection.accept_uni().await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), 1);
+        let mut frames = FrameReader::<_, Control>::new(stream);
+        loop {
+            let frame = frames.next().await.unwrap().unwrap();
+            if let Some(Kind::Resume(resume)) = frame.kind {
+                return resume.session;
+            }
+        }
     }
 
     /// What Bob makes of it, and the number and reason that he closes with.
@@ -59,7 +81,15 @@ impl Stranger {
 }
 
 fn hello(version: u32) -> Control {
-    control(Hello { version, ..Hello::default() })
+    control(Hello { version, epoch: 1, ..Hello::default() })
+}
+
+fn resume(session: u64) -> Control {
+    control(Resume { session, peer_session: 0, received: 0 })
+}
+
+fn sequenced(sequence: u64) -> Sequenced {
+    Sequenced { sequence, message: Some(message(sequence, 5)), durable: false }
 }
 
 fn bytes_of<M: Frame + Clone>(frames: &[M]) -> Vec<u8> {
@@ -85,9 +115,8 @@ fn violation(what: &str) -> LinkError {
 #[tokio::test(start_paused = true)]
 async fn a_dialler_without_a_hello_is_no_link_and_its_messages_are_not_handed_on() {
     let stranger = Stranger::new().await;
-    let early = Sequenced { sequence: 1, message: Some(message("early", 5)) };
     let _control = stranger.stream(&[1]).await;
-    let _messages = stranger.stream(&[&[2], bytes_of(&[early]).as_slice()].concat()).await;
+    let _messages = stranger.stream(&[&[2], bytes_of(&[sequenced(1)]).as_slice()].concat()).await;
     let start = stranger.world.start;
     let (bob, number, _) = stranger.outcome().await;
     assert_eq!(bob.err(), Some(LinkError::TimedOut));
@@ -158,7 +187,8 @@ async fn control_frames_at_the_wrong_time_end_the_link() {
     let cases = [
         (hello(1), "a second hello or welcome"),
         (control(Welcome {}), "a second hello or welcome"),
-        (control(Ack { delivered: 3 }), "an ack of message 3 where 0 were sent"),
+        (control(Ack { delivered: 3 }), "message 3 is said to have arrived where 0 were sent"),
+        (resume(7), "a second resume"),
     ];
     for (frame, what) in cases {
         let (_stranger, bob, mut control_stream) = Stranger::linked().await;
@@ -170,8 +200,7 @@ async fn control_frames_at_the_wrong_time_end_the_link() {
 #[tokio::test(start_paused = true)]
 async fn a_message_out_of_sequence_ends_the_link() {
     let (stranger, bob, _control) = Stranger::linked().await;
-    let frame = |sequence| Sequenced { sequence, message: Some(message(sequence, 5)) };
-    let frames = bytes_of(&[frame(1), frame(3)]);
+    let frames = bytes_of(&[sequenced(1), sequenced(3)]);
     let _messages = stranger.stream(&[&[2], frames.as_slice()].concat()).await;
     assert_eq!(bob.receive().await, Ok(message(1, 5)));
     let end = bob.receive().await;
@@ -194,4 +223,71 @@ async fn a_kind_of_frame_from_the_future_is_passed_over() {
     control_stream.write_all(&[4, 0x7a, 2, 1, 2]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bob.ended(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_does_not_name_its_run_is_a_violation() {
+    let stranger = Stranger::new().await;
+    let _control = stranger.says(&[control(Hello { version: 1, ..Hello::default() })]).await;
+    let (bob, number, reason) = stranger.outcome().await;
+    assert_eq!((bob.err(), number), (Some(violation(&reason)), 4));
+    assert_eq!(reason, "a hello without epoch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn resumes_and_acks_that_break_the_rules_end_the_link() {
+    let unnamed = "a session without a name";
+    let cases = [
+        (vec![resume(0)], unnamed),
+        (vec![control(Ack { delivered: 0 })], "an ack before the resume"),
+        (vec![resume(7), resume(8)], "a second resume"),
+    ];
+    for (frames, what) in cases {
+        let (_stranger, bob, mut control_stream) = Stranger::greeted().await;
+        control_stream.write_all(&bytes_of(&frames)).await.unwrap();
+        assert_eq!(bob.closed().await, violation(what));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_rules_hold_before_there_is_a_session() {
+    for (frames, what) in [
+        (vec![control(Ack { delivered: 0 })], "an ack before the resume"),
+        (vec![resume(7), resume(8)], "a second resume"),
+    ] {
+        let mut stranger = Stranger::new().await;
+        let _control = stranger.says(&[&[hello(1)], frames.as_slice()].concat()).await;
+        let bob = (&mut stranger.accepting).await.unwrap().0.unwrap();
+        assert_eq!(bob.closed().await, violation(what));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_has_more_than_was_sent_is_found_out() {
+    let mut stranger = Stranger::new().await;
+    let mut control_stream = stranger.says(&[hello(1)]).await;
+    let link = (&mut stranger.accepting).await.unwrap().0.unwrap();
+    let bob = Talk::new(link, &stranger.world.bob);
+    let session = stranger.told_session().await;
+    let boast = Resume { session: 7, peer_session: session, received: 1 };
+    control_stream.write_all(&bytes_of(&[control(boast)])).await.unwrap();
+    let what = "message 1 is said to have arrived where 0 were sent";
+    assert_eq!(bob.closed().await, violation(what));
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_wait_for_the_resume() {
+    let (stranger, bob, mut control_stream) = Stranger::greeted().await;
+    let _messages = stranger.stream(&[&[2], bytes_of(&[sequenced(1)]).as_slice()].concat()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bob.session.status().arrived, 0);
+    control_stream.write_all(&bytes_of(&[resume(7)])).await.unwrap();
+    assert_eq!(bob.receive().await, Ok(message(1, 5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_without_a_number_ends_the_link() {
+    let (stranger, bob, _control) = Stranger::linked().await;
+    let _messages = stranger.stream(&[&[2], bytes_of(&[sequenced(0)]).as_slice()].concat()).await;
+    assert_eq!(bob.closed().await, violation("message 0 where 1 was next"));
 }

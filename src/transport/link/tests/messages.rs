@@ -1,7 +1,7 @@
 //! Messages over a link: intact, in order, acknowledged, and slowed down by a slow consumer only.
 
 use super::*;
-use crate::transport::link::{MESSAGE_SIZE_MAX, SendError};
+use crate::transport::session::MESSAGE_SIZE_MAX;
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_acknowledged_when_the_consumer_has_taken_it() {
@@ -40,7 +40,7 @@ async fn the_largest_message_passes_and_a_larger_one_is_refused_before_it_is_sen
 }
 
 /// Sends until the queue is full and stays full.
-async fn fill(link: &Link, size: usize) -> usize {
+async fn fill(link: &Talk, size: usize) -> usize {
     let (mut sent, mut full_in_a_row) = (0, 0);
     while full_in_a_row < 5 {
         match link.send(message(sent, size)) {
@@ -78,7 +78,7 @@ async fn two_sides_that_send_with_full_inboxes_do_not_block_each_other() {
     let (_world, alice, bob) = World::linked().await;
     let (from_alice, from_bob) = tokio::join!(fill(&alice, 40_000), fill(&bob, 40_000));
     // Each answers every message it takes before it takes the next, and waits for the receipt.
-    let drain = async |link: &Link, count: usize, answers: usize| {
+    let drain = async |link: &Talk, count: usize, answers: usize| {
         for _ in 0..count {
             link.receive().await.unwrap();
         }
@@ -86,7 +86,7 @@ async fn two_sides_that_send_with_full_inboxes_do_not_block_each_other() {
             link.receive().await.unwrap();
         }
     };
-    let answer = async |link: &Link, count: usize| {
+    let answer = async |link: &Talk, count: usize| {
         let mut answered = 0;
         while answered < count {
             match link.send(message("answer", 10)) {
