@@ -13,7 +13,7 @@ use p2p_node::{
     bridge::{
         Started,
         driven::{Arrivals, Arrived, Driven},
-        output::Admission,
+        values::Admission,
     },
     failure::{Code, Failure},
     identity::{Identity, PeerId},

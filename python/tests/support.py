@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import TypeVar, cast
 from unittest import mock
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started in the background by a shell: the programs that tests interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 PYTHON_FOLDER = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PYTHON_FOLDER))  # Tests run from the checkout, with nothing installed.
 

@@ -328,7 +328,9 @@ class FailureTest(NodeTestCase):
             else:
                 # Nobody knows where the next frame begins.
                 with self.assertLogs("p2p_node", "WARNING"), self.assertRaises(NodeExited):
+                    # Its answer may be read before the garbage is.
                     await odd(client, "garble")
+                    await client.status()
 
     async def test_a_node_that_closes_its_stdout_is_ended(self) -> None:
         with mock.patch.object(process_module, "SILENT_SECONDS", 0.05):

@@ -36,9 +36,11 @@ mod session;
 mod stdin;
 mod stdout;
 pub mod terminal;
+pub mod values;
 mod work;
 
-pub use options::{Io, Notation, Options, Render, Signal, Started, StdinEof};
+pub use options::{Io, Options, Signal, Started, StdinEof};
+pub use output::{Notation, Render};
 pub use run::run;
 pub use schema::{PROTO, schema};
 pub use session::STOP_TIME_MAX;

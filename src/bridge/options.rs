@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 
 use super::{
     driven::Driven,
-    output::{Admission, Ending, Output},
+    output::Notation,
     recipient::Recipient,
+    values::{Admission, Ending},
 };
 use crate::{
     entropy::Entropy,
@@ -50,20 +51,6 @@ pub enum StdinEof {
     /// The session ends at once.
     Abort,
 }
-
-/// How commands and events are written.
-#[derive(Clone, Copy, Debug)]
-pub enum Notation {
-    /// Text commands and JSON lines in, JSON lines out.
-    Lines,
-    /// Protobuf frames in and out.
-    Frames,
-    /// Text commands and JSON lines in; out, what this makes of an event, for a person to read.
-    Terminal(Render),
-}
-
-/// Makes a line for people, without its line feed; `None` for what they need not see.
-pub type Render = fn(&Output<'_>) -> Option<String>;
 
 /// What the bridge knows before the node has started.
 pub struct Options {

@@ -9,22 +9,21 @@ mod frame;
 mod grease;
 mod json;
 
-use std::{fmt::Display, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use serde::{Serialize, Serializer};
 
 use self::encoder::{Chunks, Encoder};
-pub use self::json::Given;
 use super::{
     command::Id,
     driven::Arrived,
-    options::Notation,
-    reply::{Delivery, Link, Path, Reply, millis, whole_millis},
+    reply::{Delivery, Link, Path, Reply},
+    values::{Admission, Ending, Reason, display, display_some, millis, shown, whole_millis},
 };
 use crate::{
     failure::Failure,
     identity::PeerId,
-    node::{Config, Event, Role, Target},
+    node::{Event, Role, Target},
     proto::Message,
     ticket::Ticket,
 };
@@ -167,46 +166,19 @@ pub enum Output<'a> {
     },
 }
 
-/// A failure's text.
-#[derive(Debug, Serialize)]
-pub struct Reason<'a> {
-    /// From the closed list.
-    pub code: &'static str,
-    /// What failed.
-    pub message: &'a str,
-    /// Why; empty if there is nothing to add.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub why: &'a str,
-    /// What to do; empty if there is nothing.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub hint: &'a str,
+/// How commands and events are written.
+#[derive(Clone, Copy, Debug)]
+pub enum Notation {
+    /// Text commands and JSON lines in, JSON lines out.
+    Lines,
+    /// Protobuf frames in and out.
+    Frames,
+    /// Text commands and JSON lines in; out, what this makes of an event, for a person to read.
+    Terminal(Render),
 }
 
-/// Who may connect to the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// Whoever knows its name, id or ticket.
-    Anyone,
-    /// Whoever proves that they know the service's secret or the ticket.
-    Secret,
-    /// Only listed peers, and whoever proves to know a secret.
-    AllowList,
-}
-
-/// Why a node ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// Stdin was closed, and what was running has ended.
-    StdinEof,
-    /// `quit`.
-    Shutdown,
-    /// SIGTERM or SIGINT.
-    Signal,
-    /// Nobody reads stdout any more.
-    ParentGone,
-    /// The node could not start, or died.
-    Fatal,
-}
+/// Makes a line for people, without its line feed; `None` for what they need not see.
+pub type Render = fn(&Output<'_>) -> Option<String>;
 
 impl Output<'_> {
     /// The event as bytes of `notation`, with all that frames it.
@@ -270,51 +242,6 @@ impl<'a> Output<'a> {
     }
 }
 
-impl Admission {
-    /// As it stands in `ready`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Anyone => "anyone",
-            Self::Secret => "secret",
-            Self::AllowList => "allow-list",
-        }
-    }
-
-    /// Who may connect to a node with this configuration.
-    pub fn of(config: &Config) -> Self {
-        let has_secret = config.service.as_ref().is_some_and(|service| service.secret.is_some());
-        match (config.allow.is_empty(), has_secret) {
-            (false, _) => Self::AllowList,
-            (true, true) => Self::Secret,
-            (true, false) => Self::Anyone,
-        }
-    }
-
-    /// What the user should know about it, if anything.
-    pub fn warning(self) -> Option<&'static str> {
-        match self {
-            Self::Anyone => Some(
-                "anyone who knows this node's service name or id may connect, and a name proves \
-                 nothing about who answers; --service-secret-file or --allow restricts that",
-            ),
-            Self::Secret | Self::AllowList => None,
-        }
-    }
-}
-
-impl Ending {
-    /// As it stands in `bye`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::StdinEof => "stdin_eof",
-            Self::Shutdown => "shutdown",
-            Self::Signal => "signal",
-            Self::ParentGone => "parent_gone",
-            Self::Fatal => "fatal",
-        }
-    }
-}
-
 impl<'a> From<&'a Event> for Output<'a> {
     fn from(event: &'a Event) -> Self {
         match event {
@@ -350,55 +277,6 @@ impl<'a, H> From<&'a Arrived<H>> for Output<'a> {
     }
 }
 
-impl<'a> From<&'a Failure> for Reason<'a> {
-    fn from(failure: &'a Failure) -> Self {
-        Self {
-            code: failure.code.as_str(),
-            message: &failure.message,
-            why: &failure.why,
-            hint: &failure.hint,
-        }
-    }
-}
-
-pub(super) fn display<T: Display, S: Serializer>(
-    value: &T,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-pub(super) fn display_some<S: Serializer>(
-    peer: &Option<PeerId>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match peer {
-        Some(peer) => serializer.collect_str(peer),
-        None => serializer.serialize_none(),
-    }
-}
-
 fn display_target<S: Serializer>(target: &&Target, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&shown(target))
-}
-
-/// A target as the user may write it, but without a ticket's secret.
-pub(super) fn shown(target: &Target) -> String {
-    match target {
-        Target::Service(name) => format!("service:{name}"),
-        Target::Peer(peer) => peer.to_string(),
-        Target::Ticket(ticket) => ticket.peer.to_string(),
-    }
-}
-
-impl Serialize for Admission {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl Serialize for Ending {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
 }

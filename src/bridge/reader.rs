@@ -4,7 +4,7 @@ use super::{
     command::{self, Command, Rejected},
     frames::{Cut, FRAME_BYTES_MAX, Frame, FrameSplitter, too_large},
     lines::{LINE_BYTES_MAX, LineSplitter},
-    options::Notation,
+    output::Notation,
     recipient::Known,
 };
 use crate::failure::{Code, Failure};

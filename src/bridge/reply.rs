@@ -1,12 +1,12 @@
 //! What commands come to: the fields of their `ok`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
 use super::{
     grammar::COMMANDS,
-    output::{Given, Reason, display, display_some},
+    values::{Given, Reason, display, display_some, millis, whole_millis},
 };
 use crate::{
     behaviour::Dependence,
@@ -332,13 +332,4 @@ impl Serialize for Failed {
 
 fn given<S: Serializer>(message: &Message, serializer: S) -> Result<S::Ok, S::Error> {
     Given(message).serialize(serializer)
-}
-
-pub(super) fn whole_millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Milliseconds with microseconds behind the point.
-pub(super) fn millis(duration: Duration) -> f64 {
-    f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1_000.0
 }

@@ -8,11 +8,12 @@ use super::{
     driven::Driven,
     exit::{self, exit_code},
     options::{Io, Options, Signal, Started},
-    output::{Ending, Output, encoder::Encoder},
+    output::{Output, encoder::Encoder},
     reader::Reader,
     session::{FLUSH_TIME_MAX, Session, next_signal},
     stdin,
     stdout::{Lane, Outbox},
+    values::Ending,
 };
 use crate::failure::{Code, Failure};
 

@@ -16,13 +16,14 @@ use super::{
     exit::{self, exit_code},
     intake::Intake,
     options::{Options, Signal, Started, StdinEof},
-    output::{Ending, Output},
+    output::Output,
     perform::{self, Names},
     reader::Input,
     recipient::Directory,
     reply::Reply,
     stdin::Batch,
     stdout::{Lane, Outbox},
+    values::Ending,
     work::{Asked, Outcome, Work},
 };
 use crate::{

@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        bridge::options::Notation,
+        bridge::output::Notation,
         identity::{Identity, PeerId},
         proto::Message,
     };

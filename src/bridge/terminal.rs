@@ -6,8 +6,9 @@
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use super::{
-    output::{Ending, Output, Reason},
+    output::Output,
     reply::{CommandHelp, Delivery, Failed, Link, NetcheckReply, Path, Peer, Reply, StatusReply},
+    values::{Ending, Reason},
 };
 use crate::{failure::Failure, identity::PeerId, node::Target, proto::Message};
 
@@ -302,7 +303,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        bridge::output::Admission,
+        bridge::values::Admission,
         failure::Code,
         identity::{Identity, PeerId},
         node::{

@@ -272,7 +272,7 @@ impl Driver {
         // Whoever does not wait for an answer any more needs none.
         match request {
             Request::Connect { target, timeout, answer } => {
-                self.standing.resume();
+                self.standing.handle_connect(&target);
                 self.fulfil(target, timeout, Wish::Connect(answer));
             }
             Request::Send { target, message, timeout, answer, turn } => {
@@ -282,7 +282,7 @@ impl Driver {
                 }
                 drop(turn);
             }
-            Request::Disconnect { peer, answer } => drop(answer.send(self.disconnect(peer))),
+            Request::Disconnect { peer, answer } => self.disconnect(peer, answer),
             Request::Peers { answer } => drop(answer.send(Ok(self.peer_statuses()))),
             Request::Status { answer } => drop(answer.send(Ok(self.status()))),
             Request::Ping { peer, answer } => self.ping(peer, answer),
@@ -425,11 +425,12 @@ impl Driver {
     }
 
     async fn stop(mut self, answer: Option<Answer<()>>) {
-        self.note_seen();
         let farewells = self.close_all();
         let retired = self.retire();
         tokio::join!(farewells, retired);
         tracing::debug!("peers and the DHT have been told");
+        self.note_seen();
+        self.sessions.end_all("the node is stopping");
         self.endpoint.close();
         // In vain, a peer finds out by itself, a little later.
         let _ = timeout(FAREWELL_TIME, self.endpoint.wait_idle()).await;

@@ -227,6 +227,15 @@ impl Target {
             Self::Ticket(ticket) => Some(ticket.peer),
         }
     }
+
+    /// Whether it means a connected `peer` whom we dialled as this, if it was not the peer who dialled us.
+    pub(super) fn means(&self, peer: PeerId, dialled: Option<&Self>) -> bool {
+        match self.peer() {
+            Some(meant) => meant == peer,
+            // Who was dialled by its own name need not be a server.
+            None => dialled.is_none_or(|dialled| dialled == self),
+        }
+    }
 }
 
 impl PathKind {

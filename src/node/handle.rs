@@ -223,7 +223,11 @@ impl Node {
                 Sent { peer, outcome }
             });
         }
-        let mut sent = copies.join_all().await;
+        let mut sent = Vec::with_capacity(copies.len());
+        while let Some(copy) = copies.join_next().await {
+            // A copy's task ends early only with the runtime.
+            sent.push(copy.map_err(|_| stopping())?);
+        }
         sent.sort_by_key(|sent| sent.peer);
         Ok(sent)
     }
@@ -245,22 +249,27 @@ impl Node {
             Some(linked) => linked,
             None => self.connect(target, timeout).await?.peer,
         };
-        let id = message.id.clone();
         // Before it is sent: the answer may be faster than the receipt.
-        let expected = self.switchboard.expect_reply(peer, &id)?;
+        let expected = self.switchboard.expect_reply(peer, &message.id)?;
         let left = deadline.saturating_duration_since(self.clock.now());
         let mut sending = pin!(self.send(Target::Peer(peer), message, Some(left)));
         let mut answer = pin!(answer_to(expected));
-        let answered = tokio::select! {
+        let early = tokio::select! {
             biased;
-            // Then the message has arrived, too, whether its receipt is here or not.
-            answered = &mut answer => Ok(answered),
+            answered = &mut answer => Some(answered),
             sent = &mut sending => {
                 if sent?.state == SendState::Queued {
                     return Err(explain::not_there_yet(peer));
                 }
-                timeout_at(deadline.into(), answer).await
+                None
             }
+        };
+        let answered = match early {
+            None => timeout_at(deadline.into(), answer).await,
+            // Then the message has arrived, too, whether its receipt is here or not.
+            Some(Some(received)) => Ok(Some(received)),
+            // The session has ended, and its receipt says whether the message has arrived.
+            Some(None) => sending.await.map(|_| Ok(None))?,
         };
         match answered {
             Ok(Some(received)) => Ok(Received::of(peer, received)),
@@ -308,12 +317,21 @@ impl Node {
         }
     }
 
-    /// Ends the link to `peer`, if there is one.
+    /// Ends the link to `peer`, if there is one; done when it has ended.
     ///
     /// # Errors
-    /// [`Code::PeerNotFound`] if it is not connected.
+    /// [`Code::PeerNotFound`] if it is not connected; [`Code::Timeout`] if it has not ended within the
+    /// node's own limit.
     pub async fn disconnect(&self, peer: PeerId) -> Result<(), Failure> {
-        self.ask(|answer| Request::Disconnect { peer, answer }).await
+        let deadline = self.clock.now() + self.patience;
+        let end = self.ask(|answer| Request::Disconnect { peer, answer });
+        timeout_at(deadline.into(), end).await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                Code::Timeout,
+                format!("the link to {} has not ended yet", peer.short()),
+            )
+            .hint("list shows whether it has"))
+        })
     }
 
     /// All connected peers, in the order of their ids.
@@ -347,7 +365,8 @@ impl Node {
     }
 }
 
-/// The answer; `None` when the session ends before it comes. Without anything expected it never does.
+/// The answer; `None` when the session ends before it comes. Without anything expected, for the link has just
+/// ended, it never does: the message is dialled for, and its answer comes as a message.
 async fn answer_to(expected: Option<AwaitedReply>) -> Option<session::Received> {
     match expected {
         Some(awaited) => awaited.received().await,

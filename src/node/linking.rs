@@ -40,6 +40,8 @@ pub(super) struct Links {
     pub(super) neighbours: BTreeMap<PeerId, Neighbour>,
     pub(super) by_route: BTreeMap<RouteId, PeerId>,
     generations: u64,
+    /// Who waits for the end of a link.
+    farewells: BTreeMap<PeerId, Vec<Answer<()>>>,
 }
 
 #[derive(Debug)]
@@ -77,18 +79,14 @@ pub(super) struct LinkEnd {
 impl Links {
     /// The connected peer that `target` names, if there is one.
     pub(super) fn connected(&self, target: &Target) -> Option<PeerId> {
-        let live = |peer: &PeerId| self.neighbours.get(peer).is_some_and(|n| n.live.is_some());
-        match target {
-            Target::Peer(peer) => Some(*peer).filter(live),
-            Target::Ticket(ticket) => Some(ticket.peer).filter(live),
-            // Of several servers the one that was connected last.
-            Target::Service(_) => self
-                .neighbours
-                .iter()
-                .filter_map(|(peer, neighbour)| Some((neighbour.live.as_ref()?, peer)))
-                .max_by_key(|(live, _)| live.generation)
-                .map(|(_, peer)| *peer),
+        if let Some(peer) = target.peer() {
+            return Some(peer)
+                .filter(|peer| self.neighbours.get(peer).is_some_and(|n| n.live.is_some()));
         }
+        let live = self.neighbours.iter().filter_map(|(peer, n)| Some((*peer, n.live.as_ref()?)));
+        let meant = live.filter(|(peer, live)| target.means(*peer, live.target.as_ref()));
+        // Of several servers the one that was connected last.
+        meant.max_by_key(|(_, live)| live.generation).map(|(peer, _)| peer)
     }
 
     /// Connected peers.
@@ -221,7 +219,7 @@ impl Driver {
             upkeep,
             generation: self.links.generations,
             direction,
-            target: self.dialling.target_reaching(peer),
+            target: self.target_of(peer, self.dialling.target_reaching(peer)),
             rescue: Rescue::default(),
             since: now,
             took: now.saturating_duration_since(began),
@@ -245,6 +243,13 @@ impl Driver {
         }
         self.drain_upkeep(peer);
         self.standing.handle_link_up();
+        if self.links.farewells.contains_key(&peer)
+            && let Some(live) = self.links.live(peer)
+        {
+            // The user has ended the link that this one takes the place of.
+            let link = live.link.clone();
+            self.close_link(link, "disconnected");
+        }
     }
 
     fn announce_link(&mut self, peer: PeerId, live: &Live) {
@@ -262,7 +267,7 @@ impl Driver {
     fn carry_session(&mut self, peer: PeerId, live: &Live) -> Line {
         let (link, generation) = (live.link.clone(), live.generation);
         let (session, counts) = self.link_session(peer, live.target.clone());
-        let line = Line::new(session.clone(), counts, generation);
+        let line = Line::new(session.clone(), counts, live.target.clone(), generation);
         let connected = Event::Connected(self.connection(peer, live));
         let (events, outcomes) = (self.events.sender(), self.outcomes());
         self.spawn(async move {
@@ -312,6 +317,9 @@ impl Driver {
         };
         let stands = self.standing.handle_link_down(self.links.count(), self.clock.now());
         self.events.emit(Event::Disconnected { peer, failure, will_retry: wants || stands });
+        for answer in self.links.farewells.remove(&peer).into_iter().flatten() {
+            let _ = answer.send(Ok(()));
+        }
     }
 
     /// Lets go of the link to `peer`, if there is one, without an event: another takes its place.
@@ -327,16 +335,16 @@ impl Driver {
         live.link.give_way();
     }
 
-    /// Ends the link to `peer` because the user wants it.
-    ///
-    /// # Errors
-    /// When it is not connected.
-    pub(super) fn disconnect(&mut self, peer: PeerId) -> Result<(), Failure> {
-        let live = self.links.live(peer).ok_or_else(|| not_connected(peer))?;
-        let link = live.link.clone();
-        self.standing.pause();
+    /// Ends the link to `peer` because the user wants it; answers when it has ended.
+    pub(super) fn disconnect(&mut self, peer: PeerId, answer: Answer<()>) {
+        let Some(live) = self.links.live(peer) else {
+            // Whoever does not wait any more needs no answer, here and below.
+            return drop(answer.send(Err(not_connected(peer))));
+        };
+        let (link, target) = (live.link.clone(), live.target.clone());
+        self.links.farewells.entry(peer).or_default().push(answer);
+        self.standing.handle_disconnect(target.as_ref());
         self.close_link(link, "disconnected");
-        Ok(())
     }
 
     /// Asks a connected peer for an answer.
@@ -371,7 +379,7 @@ impl Driver {
                     async move { link.close("the node is stopping", deadline.into()).await },
                 );
             }
-            closing.join_all().await;
+            while closing.join_next().await.is_some() {}
         }
     }
 }

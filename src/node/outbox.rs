@@ -123,11 +123,11 @@ impl Driver {
 
     /// Notes on disk what has arrived lately, so that a restart does not take it twice.
     pub(super) fn note_seen(&mut self) {
-        let seen = self.sessions.seen_within(2 * NOTE_INTERVAL, self.clock.unix());
-        if let Some(outbox) = &self.outbox
-            && !seen.is_empty()
-        {
-            outbox.store.note_seen(seen);
+        if let Some(outbox) = &self.outbox {
+            let seen = self.sessions.seen_within(2 * NOTE_INTERVAL, self.clock.unix());
+            if !seen.is_empty() {
+                outbox.store.note_seen(seen);
+            }
         }
     }
 

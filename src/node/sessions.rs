@@ -1,8 +1,8 @@
 //! Sessions: what this node and its peers have between them, over all links.
 //!
-//! A session begins with the first link to a peer and stays when the link is lost. While it has messages
-//! that wait, the peer is dialled again, first where it was last, with growing pauses of at most five
-//! seconds.
+//! A session begins with the first link to a peer and stays when the link is lost. While
+//! somebody waits for what becomes of a message, the peer is dialled again, first where it was last, with
+//! growing pauses of at most five seconds.
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +22,12 @@ use super::{
     switchboard::Line,
 };
 use crate::{
-    candidate::Candidate, entropy::Entropy, failure::Failure, identity::PeerId, time::UnixMillis,
-    transport::session::Session,
+    candidate::Candidate,
+    entropy::Entropy,
+    failure::Failure,
+    identity::PeerId,
+    time::UnixMillis,
+    transport::session::{DOUBLES_TIME, Session},
 };
 
 /// The sessions with all peers that are or were connected.
@@ -146,7 +150,17 @@ impl Sessions {
         }
     }
 
+    /// Ends all sessions.
+    pub(super) fn end_all(&mut self, why: &str) {
+        for entry in std::mem::take(&mut self.all).into_values() {
+            entry.session.end(why);
+        }
+    }
+
     fn remove(&mut self, peer: PeerId, now: Instant) {
+        // What is too old to be told apart from a new message is not worth its room.
+        let is_young = |since: Instant| now.saturating_duration_since(since) < DOUBLES_TIME;
+        self.remembered.retain(|_, (since, _)| is_young(*since));
         if let Some(entry) = self.all.remove(&peer) {
             let doubles = entry.session.export_doubles();
             if !doubles.is_empty() && self.remembered.len() < SESSIONS_MAX {
@@ -160,7 +174,18 @@ impl Driver {
     /// The way to the session with `peer`.
     pub(super) fn line(&self, peer: PeerId) -> Option<Line> {
         let entry = self.sessions.all.get(&peer)?;
-        Some(Line::new(entry.session.clone(), entry.counts.clone(), 0))
+        let target = entry.target.clone();
+        Some(Line::new(entry.session.clone(), entry.counts.clone(), target, 0))
+    }
+
+    /// As what `peer` counts that was dialled as `dialled` now: an earlier dial of the service, or by a ticket,
+    /// says more than one that only makes up for a lost link.
+    pub(super) fn target_of(&self, peer: PeerId, dialled: Option<Target>) -> Option<Target> {
+        let before = self.sessions.all.get(&peer).and_then(|entry| entry.target.clone());
+        match dialled {
+            Some(Target::Peer(_)) | None => before.or(dialled),
+            Some(Target::Service(_) | Target::Ticket(_)) => dialled,
+        }
     }
 
     /// The session with `peer`, over which a link is up from now on.
@@ -173,7 +198,7 @@ impl Driver {
             self.sessions.all.get_mut(&peer).filter(|entry| !entry.session.is_ended())
         {
             entry.state = State::Linked;
-            entry.target = target.or_else(|| entry.target.take());
+            entry.target = target;
             return (entry.session.clone(), entry.counts.clone());
         }
         let now = self.clock.now();
@@ -223,7 +248,7 @@ impl Driver {
             return false;
         };
         entry.known = known;
-        let wants = entry.session.has_waiting();
+        let wants = entry.session.is_awaited();
         let redial = wants.then(|| now + jittered(REDIAL_AFTER, &mut self.entropy));
         entry.state = State::Unlinked { since: now, failures: 0, redial, notice: None };
         wants
@@ -251,7 +276,7 @@ impl Driver {
             if since.checked_add(UNLINKED_TIME).is_some_and(|end| end <= now) {
                 over.push(*peer);
             } else if redial.take_if(|redial| *redial <= now).is_some()
-                && entry.session.has_waiting()
+                && entry.session.is_awaited()
             {
                 // This very peer, not another server of its service.
                 let ticket =

@@ -42,15 +42,20 @@ impl Standing {
         wants
     }
 
-    /// The user wants no connection any more, until it asks for one.
-    pub(super) fn pause(&mut self) {
-        self.is_paused = true;
-        self.next = None;
+    /// The user ends the connection to what was dialled as `target`: if that is what it wanted all the
+    /// time, it does not until it asks for it again.
+    pub(super) fn handle_disconnect(&mut self, target: Option<&Target>) {
+        if target.is_some() && target == self.target.as_ref() {
+            self.is_paused = true;
+            self.next = None;
+        }
     }
 
-    /// The user wants to be connected again.
-    pub(super) fn resume(&mut self) {
-        self.is_paused = false;
+    /// The user asks for a connection to `target`.
+    pub(super) fn handle_connect(&mut self, target: &Target) {
+        if self.target.as_ref() == Some(target) {
+            self.is_paused = false;
+        }
     }
 
     fn handle_failed(&mut self, now: Instant) {

@@ -34,6 +34,8 @@ pub(super) struct Switchboard(Arc<Mutex<BTreeMap<PeerId, Line>>>);
 pub(super) struct Line {
     session: Session,
     counts: Arc<Counts>,
+    /// What was dialled to reach the peer, if it was us who dialled.
+    target: Option<Target>,
     /// Of several servers the one that was connected last is meant.
     generation: u64,
     /// Whether the peer answers at the moment.
@@ -137,18 +139,26 @@ impl Switchboard {
 }
 
 fn find<'a>(lines: &'a BTreeMap<PeerId, Line>, target: &Target) -> Option<(PeerId, &'a Line)> {
-    let line = match target {
-        Target::Peer(peer) => lines.get_key_value(peer),
-        Target::Ticket(ticket) => lines.get_key_value(&ticket.peer),
-        Target::Service(_) => lines.iter().max_by_key(|(_, line)| line.generation),
+    let line = match target.peer() {
+        Some(peer) => lines.get_key_value(&peer),
+        None => {
+            let meant =
+                lines.iter().filter(|(peer, line)| target.means(**peer, line.target.as_ref()));
+            meant.max_by_key(|(_, line)| line.generation)
+        }
     };
     line.map(|(peer, line)| (*peer, line))
 }
 
 impl Line {
-    /// Of a link that came up as the `generation`th.
-    pub(super) fn new(session: Session, counts: Arc<Counts>, generation: u64) -> Self {
-        Self { session, counts, generation, hearing: Hearing::Heard }
+    /// Of a link that came up as the `generation`th, because `target` was dialled if it was us.
+    pub(super) fn new(
+        session: Session,
+        counts: Arc<Counts>,
+        target: Option<Target>,
+        generation: u64,
+    ) -> Self {
+        Self { session, counts, target, generation, hearing: Hearing::Heard }
     }
 
     /// Gives `message` to the session.

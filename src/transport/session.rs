@@ -243,6 +243,11 @@ impl Session {
         !self.0.0.lock().machine.outbound().is_empty()
     }
 
+    /// Whether somebody still wants to know what becomes of a message that is not delivered.
+    pub fn is_awaited(&self) -> bool {
+        self.0.0.lock().machine.outbound().tickets().any(|ticket| !ticket.is_closed())
+    }
+
     /// Waits until there is something to send and no link for it; for ever when the session has ended.
     pub async fn wants_link(&self) {
         self.0.0.until(Machine::wants_link).await;

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use p2p_node::{
-    bridge::{Started, output::Admission, recipient::Recipient},
+    bridge::{Started, recipient::Recipient, values::Admission},
     entropy::Entropy,
     failure::{Code, Failure},
     identity::Identity,

@@ -26,9 +26,10 @@ pub(crate) fn run(args: RunArgs, colour: Colour, watchdog: &Watchdog) -> ExitCod
     block_on(async { ExitCode::from(session(args, colour, watchdog).await) })
 }
 
-/// Runs `program` on threads of its own.
+/// Runs `program`: all its tasks on this thread, so that none of them has to wake another thread. What blocks, reads
+/// or writes has threads of its own.
 pub(crate) fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&Failure::new(Code::Internal, "no threads").because(error.to_string()));

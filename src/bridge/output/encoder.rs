@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Output, frame, grease::Grease, json};
-use crate::{bridge::options::Notation, entropy::Entropy};
+use crate::{bridge::output::Notation, entropy::Entropy};
 
 /// Turns events into bytes of one notation.
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use prost::{
     encoding::{self, WireType, encode_key, encode_varint, encoded_len_varint, key_len},
 };
 
-use super::{Ending, Output, Reason, encoder::Chunks, grease::Grease, shown};
+use super::{Output, encoder::Chunks, grease::Grease};
 use crate::{
     bridge::{
         command::Id,
         reply::{Delivery, Failed, Link, NetcheckReply, Path, Peer, Reply, StatusReply},
+        values::{Ending, Reason, shown},
     },
     identity::PeerId,
     proto::{

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     behaviour::Dependence,
-    bridge::{Started, output::Admission},
+    bridge::{Started, values::Admission},
     failure::{Code, Failure},
     identity::{Identity, PeerId},
     node::{

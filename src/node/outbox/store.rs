@@ -3,7 +3,11 @@
 use std::{
     fs::File,
     io,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
     thread,
 };
 
@@ -46,13 +50,17 @@ pub(in crate::node) struct Seen {
 
 /// The way to the thread; when the last one is dropped, the file is closed.
 #[derive(Clone, Debug)]
-pub(in crate::node) struct Store(Sender<Change>);
+pub(in crate::node) struct Store {
+    changes: Sender<Change>,
+    /// Notes of what has arrived that are not written yet.
+    notes: Arc<AtomicUsize>,
+}
 
 #[derive(Debug)]
 enum Change {
     Put(Box<Entry>, oneshot::Sender<Result<(), Failure>>),
     Remove(u64),
-    Seen(Vec<Seen>),
+    Seen { newly: Vec<Seen>, _waiting: Note },
     Forget { before: u64 },
 }
 
@@ -68,12 +76,13 @@ impl Store {
             .map_err(|error| unusable(&error))?;
         let contents = read(&database).map_err(|error| broken(&error))?;
         // As many changes wait as the ledger has messages, and their payloads are the ledger's.
+        // What has arrived is noted only while few notes wait.
         let (changes, queue) = channel();
         thread::Builder::new()
             .name("outbox".to_owned())
             .spawn(move || write_all(&database, &queue))
             .map_err(|error: io::Error| broken(&error.into()))?;
-        Ok((Self(changes), contents))
+        Ok((Self { changes, notes: Arc::default() }, contents))
     }
 
     /// Puts a message there; done when it is on disk.
@@ -82,24 +91,45 @@ impl Store {
     /// [`Code::OutboxUnusable`] when it could not be written.
     pub(in crate::node) async fn put(&self, entry: Entry) -> Result<(), Failure> {
         let (done, written) = oneshot::channel();
-        self.0.send(Change::Put(Box::new(entry), done)).map_err(|_| gone())?;
+        self.changes.send(Change::Put(Box::new(entry), done)).map_err(|_| gone())?;
         written.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Takes a message away.
     pub(in crate::node) fn remove(&self, number: u64) {
         // A thread that is gone has said why.
-        let _ = self.0.send(Change::Remove(number));
+        let _ = self.changes.send(Change::Remove(number));
     }
 
-    /// Notes that messages have arrived.
+    /// Notes that messages have arrived, unless the disk is far behind.
     pub(in crate::node) fn note_seen(&self, newly: Vec<Seen>) {
-        let _ = self.0.send(Change::Seen(newly));
+        match Note::begin(&self.notes) {
+            Some(note) => drop(self.changes.send(Change::Seen { newly, _waiting: note })),
+            None => tracing::warn!("the disk is slow: what has arrived is not noted"),
+        }
     }
 
     /// Forgets what arrived before this Unix second.
     pub(in crate::node) fn forget_seen(&self, before: u64) {
-        let _ = self.0.send(Change::Forget { before });
+        let _ = self.changes.send(Change::Forget { before });
+    }
+}
+
+/// A note that waits to be written; counted until it is dropped.
+#[derive(Debug)]
+struct Note(Arc<AtomicUsize>);
+
+impl Note {
+    /// One more, if there are not [`NOTES_MAX`].
+    fn begin(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let note = Self(count.clone());
+        (count.fetch_add(1, Ordering::Relaxed) < NOTES_MAX).then_some(note)
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -132,7 +162,7 @@ fn write(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
                     entries.insert(entry.number, encode(entry).as_slice())?;
                 }
                 Change::Remove(number) => drop(entries.remove(number)?),
-                Change::Seen(newly) => {
+                Change::Seen { newly, .. } => {
                     for Seen { peer, id, unix_secs } in newly {
                         seen.insert((peer.as_bytes().as_slice(), id.as_str()), unix_secs)?;
                     }
@@ -224,6 +254,9 @@ const SERVICE_PREFIX: &str = "service:";
 
 /// Memory for pages: what is put is hardly ever read again.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// Notes of what has arrived that wait for the disk: about a minute of them.
+const NOTES_MAX: usize = 64;
 
 /// Changes that one transaction takes.
 const CHANGES_MAX: usize = 256;

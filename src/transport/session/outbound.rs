@@ -215,6 +215,12 @@ impl<T> Outbound<T> {
         (self.in_flight.len(), self.in_flight_size)
     }
 
+    /// The tickets of all messages that are not delivered.
+    pub(super) fn tickets(&self) -> impl Iterator<Item = &T> {
+        let in_flight = self.in_flight.iter().map(|(_, ticket)| ticket);
+        in_flight.chain(self.waiting.iter().map(|waiting| &waiting.ticket))
+    }
+
     /// Whether everything was delivered.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.in_flight.is_empty()
