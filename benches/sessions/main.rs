@@ -121,6 +121,7 @@ async fn client(ticket: &Ticket) -> Node {
     let environment = Environment {
         sockets: vec![Arc::new(socket)],
         interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
+        changes: None,
         rendezvous: None,
         clock: Clock::system(),
         entropy: entropy.fork(),

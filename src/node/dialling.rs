@@ -113,7 +113,8 @@ impl Dialling {
 
     /// What the dial that reaches `peer` was asked for.
     pub(super) fn target_reaching(&self, peer: PeerId) -> Option<Target> {
-        let entry = self.dials.values().find(|entry| entry.peer == Some(peer))?;
+        let wants = |entry: &&Entry| entry.peer == Some(peer) && entry.purpose == Purpose::Link;
+        let entry = self.dials.values().find(wants)?;
         Some(entry.dial.target().clone())
     }
 
@@ -172,7 +173,10 @@ impl Driver {
     ) -> Option<DialId> {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
-        self.drain_dial(id);
+        let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
+        let found = found_there_before(peer, &known.unwrap_or_default());
+        // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
+        self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
     }
 
@@ -192,6 +196,9 @@ impl Driver {
             has_dht: self.rendezvous.is_some(),
         };
         let times = (self.clock.now(), self.clock.unix());
+        if self.addresses.discovery.is_silent() && self.addresses.may_hurry(times.0) {
+            self.look_for_ourselves();
+        }
         let gathered = self.addresses.gathered();
         let mut dial =
             Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());

@@ -4,7 +4,7 @@
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
 //! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
 //! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `rescue` (of links whose path is gone), `addresses` (where we are), `publishing` (how we are found),
+//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are), `publishing` (how we are found),
 //! `standing` (a client's wish).
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::{sleep_until, timeout},
 };
@@ -35,6 +35,7 @@ use super::{
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
     received::Deliveries,
+    roaming::{Wakefulness, changed},
     sessions::Sessions,
     standing::Standing,
     switchboard::Switchboard,
@@ -109,6 +110,9 @@ pub(super) struct Driver {
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
+    pub(super) wakefulness: Wakefulness,
+    /// Nobody out there answers.
+    pub(super) is_cut_off: bool,
     pub(super) publishing: Publishing,
     pub(super) standing: Standing,
     pub(super) dialling: Dialling,
@@ -133,6 +137,8 @@ pub(super) struct Inputs {
     pub(super) datagrams: mpsc::Receiver<Datagram>,
     /// What tasks report.
     pub(super) outcomes: mpsc::Receiver<Outcome>,
+    /// The network may be another one.
+    pub(super) changes: Option<watch::Receiver<()>>,
 }
 
 /// What a driver starts with.
@@ -162,6 +168,7 @@ enum Happened {
     Arrival(Arrival),
     Unanswered(BTreeSet<RouteId>),
     Room,
+    NetworkChanged,
     TaskEnded,
     TimePassed,
 }
@@ -184,6 +191,8 @@ impl Driver {
             endpoint,
             rendezvous,
             addresses,
+            wakefulness: Wakefulness::new(clock.now(), clock.unix()),
+            is_cut_off: false,
             publishing: Publishing::default(),
             standing: Standing::default(),
             dialling: Dialling::default(),
@@ -217,6 +226,7 @@ impl Driver {
                 Happened::Arrival(arrival) => self.handle_arrival(arrival),
                 Happened::Unanswered(routes) => self.handle_unanswered(&routes),
                 Happened::Room => self.events.flush(),
+                Happened::NetworkChanged => self.look_at_network(),
                 Happened::TaskEnded => {}
                 Happened::TimePassed => self.wake(),
             }
@@ -226,7 +236,7 @@ impl Driver {
 
     async fn next(&mut self, inputs: &mut Inputs) -> Happened {
         let now = self.clock.now();
-        // Without anything due there is still the look at the interfaces.
+        // Something is always due: the look at the clock.
         let due = self.poll_timeout().unwrap_or(now + Duration::from_secs(60));
         let Self { endpoint, sockets, events, tasks, .. } = self;
         tokio::select! {
@@ -237,6 +247,7 @@ impl Driver {
             Some(arrival) = endpoint.arrival() => Happened::Arrival(arrival),
             routes = sockets.next_unanswered() => Happened::Unanswered(routes),
             () = events.room() => Happened::Room,
+            () = changed(&mut inputs.changes) => Happened::NetworkChanged,
             Some(_) = tasks.join_next() => Happened::TaskEnded,
             () = sleep_until(due.into()) => Happened::TimePassed,
         }
@@ -245,6 +256,7 @@ impl Driver {
     fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.addresses.poll_timeout(),
+            Some(self.wakefulness.poll_timeout()),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
             self.dialling.poll_timeout(),
@@ -258,6 +270,7 @@ impl Driver {
 
     fn wake(&mut self) {
         let now = self.clock.now();
+        self.wake_roaming(now);
         self.wake_addresses(now);
         self.wake_publishing(now);
         self.wake_standing(now);

@@ -3,6 +3,7 @@
 use std::{fmt, fs::File, net::IpAddr, sync::Arc};
 
 use quinn::AsyncUdpSocket;
+use tokio::sync::watch;
 
 use super::clock::Clock;
 use crate::{dht::rendezvous::Rendezvous, entropy::Entropy, transport::tls::Crypto};
@@ -13,6 +14,9 @@ pub struct Environment {
     pub sockets: Vec<Arc<dyn AsyncUdpSocket>>,
     /// The addresses of the host's interfaces.
     pub interfaces: Interfaces,
+    /// Tells when those addresses, or the ways out, may be others than before. Without it they are looked at
+    /// every few seconds.
+    pub changes: Option<watch::Receiver<()>>,
     /// Where records and offers are left; `None` for a node that uses no DHT.
     pub rendezvous: Option<Arc<dyn Rendezvous>>,
     /// What time it is.

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::AbortHandle;
+
 use super::{
     dialling::{Waiting, Wish},
     driver::{Driver, Outcome, Owner},
@@ -64,6 +66,8 @@ pub(super) struct Live {
     /// What was dialled, if it was us.
     pub(super) target: Option<Target>,
     pub(super) rescue: Rescue,
+    /// The look at where the peer leaves word.
+    pub(super) watch: Option<AbortHandle>,
     since: Instant,
     took: Duration,
 }
@@ -74,6 +78,18 @@ pub(super) struct LinkEnd {
     peer: PeerId,
     generation: u64,
     error: LinkError,
+}
+
+impl Live {
+    /// Where the two ends of this link leave word for `recipient`, one of them.
+    pub(super) fn meeting(&self, recipient: PeerId) -> Ticket {
+        Ticket { peer: recipient, secret: self.link.meeting().clone(), addresses: Vec::new() }
+    }
+
+    /// Ends the link, which the peer has given up.
+    pub(super) fn give_up(&self) {
+        self.link.give_up();
+    }
 }
 
 impl Links {
@@ -195,7 +211,8 @@ impl Driver {
         // Both sides dialled at once: the link that the lower id dialled stays, on both sides.
         let winner = if self.us < peer { Direction::Outgoing } else { Direction::Incoming };
         if let Some(before) = self.links.live(peer) {
-            let is_glare = before.direction != direction && now < before.since + GLARE_TIME;
+            let crossing = (before.link.rtt() * 3).max(GLARE_TIME_MIN);
+            let is_glare = before.direction != direction && now < before.since + crossing;
             if is_glare && before.direction == winner {
                 return link.give_way();
             }
@@ -221,6 +238,7 @@ impl Driver {
             direction,
             target: self.target_of(peer, self.dialling.target_reaching(peer)),
             rescue: Rescue::default(),
+            watch: None,
             since: now,
             took: now.saturating_duration_since(began),
         };
@@ -469,8 +487,9 @@ fn not_connected(peer: PeerId) -> Failure {
         .hint("`list` shows who is")
 }
 
-/// Two dials that cross are no further apart than their links take to come up.
-const GLARE_TIME: Duration = Duration::from_secs(5);
+/// Two dials that cross are no further apart than their links take to come up: three round trips, and this at
+/// least. A peer whose dial ends later has never heard of the link that we have.
+const GLARE_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// How long a message of the outbox has once it is with its session; then it is tried anew.
 const POST_TIME: Duration = Duration::from_secs(600);

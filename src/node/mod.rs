@@ -26,6 +26,7 @@ mod outbox;
 mod publishing;
 mod received;
 mod rescue;
+mod roaming;
 mod routing;
 mod sessions;
 mod standing;

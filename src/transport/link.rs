@@ -43,6 +43,7 @@ pub use handshake::{Caller, Dial};
 use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
+    ticket::TicketSecret,
     transport::{
         quic::{Arrival, Endpoint},
         session::Session,
@@ -124,6 +125,11 @@ impl Link {
         &self.shared.probe_keys
     }
 
+    /// Names a place in the DHT that only the two ends of this link know, the same at both.
+    pub fn meeting(&self) -> &TicketSecret {
+        &self.shared.meeting
+    }
+
     /// QUIC's current estimate of the round trip.
     pub fn rtt(&self) -> Duration {
         self.shared.connection.rtt()
@@ -187,6 +193,12 @@ impl Link {
         }
         shared.declare_end(LinkError::Closed);
         CloseCode::Bye.close(&shared.connection, reason);
+    }
+
+    /// Ends the link at once, because its peer has given it up by now: the machine slept for longer than a
+    /// silent connection lasts. The session goes on.
+    pub fn give_up(&self) {
+        self.shared.fail(LinkError::Lost(Loss::Silence));
     }
 
     /// Ends the link at once, because another one to the same peer takes its place. The session goes on.

@@ -23,6 +23,8 @@ use p2p_node::{
 use quinn::AsyncUdpSocket;
 use tokio::sync::mpsc;
 
+use crate::network_changes::watch_network;
+
 /// How the node gets into the network.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
@@ -50,6 +52,7 @@ pub(crate) fn start(
     let environment = Environment {
         sockets,
         interfaces: Arc::new(interface_addresses),
+        changes: watch_network(),
         rendezvous,
         clock: Clock::system(),
         entropy,
