@@ -153,6 +153,7 @@ fn start(identity: &Identity, role: Role) -> (Node, mpsc::Receiver<Event>, Inbox
         sockets: vec![Arc::new(socket)],
         interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
         changes: None,
+        lan: None,
         rendezvous: None,
         clock: Clock::system(),
         entropy: Entropy::from_system(),

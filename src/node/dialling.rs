@@ -118,6 +118,12 @@ impl Dialling {
         Some(entry.dial.target().clone())
     }
 
+    /// What the dials under way look for.
+    pub(super) fn names(&self) -> Vec<(DialId, Name)> {
+        let named = self.dials.iter().filter_map(|(id, entry)| Some((*id, entry.name.clone()?)));
+        named.collect()
+    }
+
     /// Whether a dial is reaching `peer` at the moment.
     pub(super) fn reaches(&self, peer: PeerId) -> bool {
         self.dials.values().any(|entry| entry.peer == Some(peer))
@@ -194,6 +200,7 @@ impl Driver {
             admission: admission.clone(),
             sockets: self.bound_sockets.clone(),
             has_dht: self.rendezvous.is_some(),
+            has_lan: self.lan.is_some(),
         };
         let times = (self.clock.now(), self.clock.unix());
         if self.addresses.discovery.is_silent() && self.addresses.may_hurry(times.0) {
@@ -222,7 +229,12 @@ impl Driver {
             offer_seq: None,
             waiting: Vec::new(),
         };
+        let name = entry.name.clone();
         self.dialling.dials.insert(id, entry);
+        self.begin_listening();
+        if let Some(name) = name {
+            self.tell_of_neighbours(id, &name);
+        }
         id
     }
 

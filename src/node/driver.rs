@@ -4,7 +4,7 @@
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
 //! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
 //! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are), `publishing` (how we are found),
+//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are), `publishing` (how we are found), `lan` (on the local network),
 //! `standing` (a client's wish).
 
 use std::{
@@ -30,6 +30,7 @@ use super::{
     event::Status,
     events::Events,
     handle::{Answer, Request},
+    lan::{Heard, Lan, Neighbourhood},
     linking::{LinkEnd, Links},
     netcheck::{Netcheck, Seen},
     outbox::{Kept, Outbox, Seen as Noted},
@@ -94,6 +95,8 @@ pub(super) enum Outcome {
     Kept(Kept),
     /// A record was read or written.
     Published(Published),
+    /// Somebody is on the local network.
+    Neighbour(Heard),
     /// STUN servers' names were resolved.
     StunResolved(Vec<(String, Vec<SocketAddr>)>),
 }
@@ -109,11 +112,13 @@ pub(super) struct Driver {
     pub(super) bound_sockets: Vec<BoundSocket>,
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
+    pub(super) lan: Option<Arc<dyn Lan>>,
     pub(super) addresses: Addresses,
     pub(super) wakefulness: Wakefulness,
     /// Nobody out there answers.
     pub(super) is_cut_off: bool,
     pub(super) publishing: Publishing,
+    pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
     pub(super) dialling: Dialling,
     pub(super) answering: Answering,
@@ -150,6 +155,7 @@ pub(super) struct Parts {
     pub(super) bound_sockets: Vec<BoundSocket>,
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
+    pub(super) lan: Option<Arc<dyn Lan>>,
     pub(super) addresses: Addresses,
     pub(super) events: Events,
     pub(super) deliveries: Deliveries,
@@ -176,7 +182,7 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, addresses, events, deliveries, .. } = parts;
+        let Parts { endpoint, rendezvous, lan, addresses, events, deliveries, .. } = parts;
         let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, (clock.now(), clock.unix()));
@@ -190,10 +196,12 @@ impl Driver {
             bound_sockets,
             endpoint,
             rendezvous,
+            lan,
             addresses,
             wakefulness: Wakefulness::new(clock.now(), clock.unix()),
             is_cut_off: false,
             publishing: Publishing::default(),
+            neighbourhood: Neighbourhood::default(),
             standing: Standing::default(),
             dialling: Dialling::default(),
             answering: Answering::default(),
@@ -213,6 +221,7 @@ impl Driver {
     /// Runs until the user asks for a shutdown, or is gone.
     pub(super) async fn run(mut self, mut inputs: Inputs) {
         self.begin_publishing();
+        self.begin_announcing();
         self.begin_discovery();
         self.begin_standing();
         self.drain_outbox();
@@ -370,6 +379,7 @@ impl Driver {
             Outcome::LinkEnded(end) => self.handle_link_ended(end),
             Outcome::Kept(kept) => self.handle_kept(kept),
             Outcome::Published(published) => self.handle_published(published),
+            Outcome::Neighbour(heard) => self.handle_neighbour(heard),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
         }
     }

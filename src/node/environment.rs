@@ -5,7 +5,7 @@ use std::{fmt, fs::File, net::IpAddr, sync::Arc};
 use quinn::AsyncUdpSocket;
 use tokio::sync::watch;
 
-use super::clock::Clock;
+use super::{clock::Clock, lan::Lan};
 use crate::{dht::rendezvous::Rendezvous, entropy::Entropy, transport::tls::Crypto};
 
 /// Sockets, time, randomness and rendezvous.
@@ -19,6 +19,8 @@ pub struct Environment {
     pub changes: Option<watch::Receiver<()>>,
     /// Where records and offers are left; `None` for a node that uses no DHT.
     pub rendezvous: Option<Arc<dyn Rendezvous>>,
+    /// The local network; `None` for a node that does not speak on it.
+    pub lan: Option<Arc<dyn Lan>>,
     /// What time it is.
     pub clock: Clock,
     /// Where random bits come from.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod environment;
 pub mod event;
+pub mod lan;
 pub mod stun_service;
 
 mod addresses;

@@ -115,7 +115,7 @@ impl Driver {
     }
 
     /// The names under which this node is found. With a secret, the bare peer id is none of them.
-    fn own_names(&self) -> Vec<Name> {
+    pub(super) fn own_names(&self) -> Vec<Name> {
         let service = self.config.service.clone();
         let is_private = service.as_ref().is_some_and(|service| service.secret.is_some());
         let secret = Ticket::of(&self.config.identity, Vec::new()).secret;

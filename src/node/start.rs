@@ -34,7 +34,7 @@ impl Node {
         config: Config,
         environment: Environment,
     ) -> Result<(Self, mpsc::Receiver<Event>, Inbox), Failure> {
-        let Environment { sockets, interfaces, changes, rendezvous, .. } = environment;
+        let Environment { sockets, interfaces, changes, rendezvous, lan, .. } = environment;
         let Environment { clock, mut entropy, crypto, outbox, .. } = environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
         let bound_sockets: Vec<BoundSocket> = sockets
@@ -75,6 +75,7 @@ impl Node {
             bound_sockets,
             endpoint,
             rendezvous,
+            lan,
             addresses,
             events: Events::new(event_sender),
             deliveries,

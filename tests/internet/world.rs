@@ -25,7 +25,7 @@ use p2p_node::{
 use quinn::AsyncUdpSocket;
 use tokio::sync::watch;
 
-use crate::peer::Peer;
+use crate::{multicast::Multicast, peer::Peer};
 
 /// Tells a story in a world of its own, in virtual time. If it fails, prints how to replay it.
 ///
@@ -80,6 +80,8 @@ pub(crate) struct World {
     pub(crate) internet: Internet,
     pub(crate) dht: MemoryDht,
     pub(crate) entropy: Entropy,
+    /// Whether, and through what, nodes on the same local network hear each other.
+    pub(crate) lan: Option<Multicast>,
     numbers: u8,
 }
 
@@ -121,6 +123,7 @@ impl World {
             internet,
             dht: MemoryDht::new(conditions),
             entropy: Entropy::from_seed(seed),
+            lan: None,
             numbers: 0,
         }
     }
@@ -205,6 +208,7 @@ impl World {
             interfaces: Arc::new(move || interfaces.addresses()),
             changes: Some(home.system.changes.subscribe()),
             rendezvous: Some(self.dht.rendezvous()),
+            lan: self.lan.as_ref().map(|lan| lan.at(&home.host)),
             clock: Clock::starting_at(START).sleeping(home.system.slept_ms),
             entropy: self.entropy.fork(),
             crypto: Crypto::seeded(self.entropy.fork()),

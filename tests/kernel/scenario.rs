@@ -236,7 +236,7 @@ impl World {
 
     /// A node that takes commands.
     fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
-        let mut arguments = vec!["--mode", mode, "--service", service, "--ephemeral"];
+        let mut arguments = vec!["--mode", mode, "--service", service, "--ephemeral", "--no-lan"];
         let bootstrap = self.bootstrap.iter().flat_map(|node| ["--dht-bootstrap", node]);
         let stun = self.stun.iter().flat_map(|server| ["--stun", server]);
         arguments.extend(bootstrap.chain(stun));

@@ -205,6 +205,7 @@ impl Network {
             sockets: vec![host.bind(0)],
             interfaces: Arc::new(move || interfaces.addresses()),
             changes: None,
+            lan: None,
             rendezvous: Some(Arc::new(Mainline::start(dht, entropy.fork())?)),
             clock: Clock::system(),
             entropy,
