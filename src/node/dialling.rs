@@ -397,6 +397,7 @@ impl Driver {
 
     /// Takes in that an offer lies in the inbox under this number, or why it does not.
     pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<i64, PutError>) {
+        tracing::debug!(dial = id.0, ?stored, "an offer was left");
         if let (Some(entry), Ok(seq)) = (self.dialling.dials.get_mut(&id), &stored) {
             entry.offer_seq = Some(*seq);
         }

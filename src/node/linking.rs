@@ -56,7 +56,7 @@ pub(super) struct Neighbour {
 /// A link that is up.
 #[derive(Debug)]
 pub(super) struct Live {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     pub(super) upkeep: Upkeep,
     generation: u64,
     pub(super) direction: Direction,
@@ -78,18 +78,6 @@ pub(super) struct LinkEnd {
     peer: PeerId,
     generation: u64,
     error: LinkError,
-}
-
-impl Live {
-    /// Where the two ends of this link leave word for `recipient`, one of them.
-    pub(super) fn meeting(&self, recipient: PeerId) -> Ticket {
-        Ticket { peer: recipient, secret: self.link.meeting().clone(), addresses: Vec::new() }
-    }
-
-    /// Ends the link, which the peer has given up.
-    pub(super) fn give_up(&self) {
-        self.link.give_up();
-    }
 }
 
 impl Links {

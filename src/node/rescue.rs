@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::{
     driver::{DialId, Driver},
     event::{Direction, Target},
-    linking::Links,
+    linking::{Links, Live},
 };
 use crate::{dht::location::Name, identity::PeerId, ticket::Ticket};
 
@@ -62,7 +62,7 @@ impl Driver {
             (Rescue::Doomed { due }, true) if *due <= now => {
                 tracing::info!(?peer, "the peer has given the link up meanwhile");
                 live.rescue = Rescue::Running { dial: None };
-                live.give_up();
+                live.link.give_up();
             }
             (Rescue::Idle, false) => {}
             (Rescue::Waiting { .. } | Rescue::Running { .. } | Rescue::Doomed { .. }, true) => {}
@@ -81,7 +81,7 @@ impl Driver {
         let target = match live.direction {
             Direction::Outgoing => live.target.clone().unwrap_or(Target::Peer(peer)),
             // Who dialled is in no list, and looks where only the two ends of this link do.
-            Direction::Incoming => Target::Ticket(live.meeting(peer)),
+            Direction::Incoming => Target::Ticket(meeting(live, peer)),
         };
         if self.rendezvous.is_none() {
             return;
@@ -105,8 +105,8 @@ impl Driver {
         if live.direction == Direction::Incoming || live.watch.is_some() || !has_room {
             return;
         }
-        let Ticket { peer: owner, secret, .. } = live.meeting(us);
-        let watch = self.watch_inbox(&rendezvous, &Name::Ticket(owner, secret));
+        let name = Name::Ticket(us, live.link.meeting().clone());
+        let watch = self.watch_inbox(&rendezvous, &name);
         if let Some(live) = self.links.live(peer) {
             live.watch = Some(watch);
         }
@@ -125,6 +125,11 @@ impl Driver {
             self.drop_dial(dial);
         }
     }
+}
+
+/// Where the two ends of this link leave word for `recipient`, one of them.
+fn meeting(live: &Live, recipient: PeerId) -> Ticket {
+    Ticket { peer: recipient, secret: live.link.meeting().clone(), addresses: Vec::new() }
 }
 
 /// How long a search among the known paths has: most NATs that rebind are found by it in two round trips.

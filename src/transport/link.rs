@@ -160,6 +160,14 @@ impl Link {
         }
     }
 
+    /// Says something to the peer now: after an outage QUIC waits for longer and longer before it writes again
+    /// what was lost, but it sends what is new, and the answer shows it what is missing.
+    pub fn nudge(&self) {
+        let (ticket, _) = oneshot::channel();
+        lock(&self.shared.conversation).ping(Instant::now(), ticket);
+        self.shared.line.to_say.notify_one();
+    }
+
     /// Waits until the link has ended, and says how.
     pub async fn closed(&self) -> LinkError {
         let mut end = self.shared.end.subscribe();
