@@ -1,8 +1,14 @@
 //! How a NAT behaves, in the words of RFC 4787.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use crate::proto::rendezvous::{NatBehaviour as Wire, nat_behaviour::Dependence as WireDependence};
+use crate::{
+    proto::rendezvous::{
+        NatBehaviour as Wire, PortAllocation as WireAllocation,
+        nat_behaviour::Dependence as WireDependence, port_allocation::Kind as WireKind,
+    },
+    time::UnixMillis,
+};
 
 /// On which part of the remote address a NAT's decision depends (RFC 4787, sections 4.1 and 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +44,20 @@ pub enum PortAllocation {
     Random,
 }
 
+/// Where a NAT that gives out ports in order had got to.
+///
+/// The age counts from when the port was seen first: later mappings, also those of other hosts behind
+/// the NAT, have taken the ports after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortCounter {
+    /// The external port of the newest mapping that was seen.
+    pub port: u16,
+    /// When it was seen first, by the clock of the host behind the NAT.
+    pub seen_at: UnixMillis,
+    /// Mappings that other hosts behind the NAT make in a minute; 0 if none were noticed.
+    pub others_per_minute: u32,
+}
+
 /// How the NATs in front of a host behave together; `None` where nothing is known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NatBehaviour {
@@ -45,11 +65,27 @@ pub struct NatBehaviour {
     pub mapping: Option<Dependence>,
     /// Filtering behaviour (RFC 4787, section 5).
     pub filtering: Option<Dependence>,
+    /// How the ports of new mappings are chosen; told only where mappings depend on the destination, as
+    /// nobody else has to guess them.
+    pub allocation: Option<PortAllocation>,
+    /// Where the NAT had got to, if it gives out ports in order.
+    pub counter: Option<PortCounter>,
 }
 
 impl NatBehaviour {
-    /// As it stands in records and offers.
-    pub fn to_wire(self) -> Wire {
+    /// Nothing but how mappings and filters depend on the remote address.
+    pub const fn new(mapping: Option<Dependence>, filtering: Option<Dependence>) -> Self {
+        Self { mapping, filtering, allocation: None, counter: None }
+    }
+
+    /// The same without what is out of date in seconds: for records that live for hours in little room.
+    #[must_use]
+    pub const fn without_counter(self) -> Self {
+        Self { counter: None, ..self }
+    }
+
+    /// As it stands in a record or an offer made at `made_at`.
+    pub fn to_wire(self, made_at: UnixMillis) -> Wire {
         let wire = |dependence: Option<Dependence>| {
             i32::from(match dependence {
                 None => WireDependence::Unknown,
@@ -61,11 +97,12 @@ impl NatBehaviour {
                 }
             })
         };
-        Wire { mapping: wire(self.mapping), filtering: wire(self.filtering) }
+        let ports = self.allocation.map(|allocation| to_wire(allocation, self.counter, made_at));
+        Wire { mapping: wire(self.mapping), filtering: wire(self.filtering), ports }
     }
 
-    /// From a record or an offer; values we do not know count as unknown.
-    pub fn from_wire(wire: Option<Wire>) -> Self {
+    /// From a record or an offer made at `made_at`; values we do not know count as unknown.
+    pub fn from_wire(wire: Option<Wire>, made_at: UnixMillis) -> Self {
         let Some(wire) = wire else {
             return Self::default();
         };
@@ -76,7 +113,13 @@ impl NatBehaviour {
             WireDependence::AddressDependent => Some(Dependence::AddressDependent),
             WireDependence::AddressAndPortDependent => Some(Dependence::AddressAndPortDependent),
         };
-        Self { mapping: dependence(wire.mapping()), filtering: dependence(wire.filtering()) }
+        let allocation = wire.ports.as_ref().and_then(allocation);
+        Self {
+            mapping: dependence(wire.mapping()),
+            filtering: dependence(wire.filtering()),
+            allocation,
+            counter: wire.ports.and_then(|ports| counter(&ports, made_at)),
+        }
     }
 
     /// Whether each destination sees another port of this host, so that plain probes need luck.
@@ -85,6 +128,74 @@ impl NatBehaviour {
             self.mapping,
             Some(Dependence::AddressDependent | Dependence::AddressAndPortDependent)
         )
+    }
+}
+
+fn to_wire(
+    allocation: PortAllocation,
+    counter: Option<PortCounter>,
+    made_at: UnixMillis,
+) -> WireAllocation {
+    let (kind, step, low, high) = match allocation {
+        PortAllocation::Preserving => (WireKind::Preserving, 0, 0, 0),
+        PortAllocation::Sequential { step } => (WireKind::Sequential, step, 0, 0),
+        PortAllocation::Block { low, high } => (WireKind::Block, 0, low, high),
+        PortAllocation::Random => (WireKind::Random, 0, 0, 0),
+    };
+    let age_ms = counter.map_or(0, |counter| counter.seen_at.age_at(made_at).as_millis());
+    WireAllocation {
+        kind: kind.into(),
+        step,
+        low: low.into(),
+        high: high.into(),
+        last_port: counter.map_or(0, |counter| counter.port.into()),
+        last_port_age_ms: u32::try_from(age_ms).unwrap_or(u32::MAX),
+        others_per_minute: counter.map_or(0, |counter| counter.others_per_minute),
+    }
+}
+
+/// What cannot be true counts as unknown.
+fn allocation(wire: &WireAllocation) -> Option<PortAllocation> {
+    match wire.kind() {
+        WireKind::Unknown => None,
+        WireKind::Preserving => Some(PortAllocation::Preserving),
+        WireKind::Sequential => {
+            let step = Some(wire.step).filter(|step| (1..=STEP_MAX).contains(&step.unsigned_abs()));
+            step.map(|step| PortAllocation::Sequential { step })
+        }
+        WireKind::Block => {
+            let (low, high) = (u16::try_from(wire.low).ok()?, u16::try_from(wire.high).ok()?);
+            (low != 0 && low <= high).then_some(PortAllocation::Block { low, high })
+        }
+        WireKind::Random => Some(PortAllocation::Random),
+    }
+}
+
+fn counter(wire: &WireAllocation, made_at: UnixMillis) -> Option<PortCounter> {
+    let port = u16::try_from(wire.last_port).ok().filter(|port| *port != 0)?;
+    let seen_at = UnixMillis(made_at.0.saturating_sub(u64::from(wire.last_port_age_ms)));
+    Some(PortCounter { port, seen_at, others_per_minute: wire.others_per_minute })
+}
+
+/// The largest distance between consecutive ports that is believed: beyond it, a run of mappings would
+/// go round the whole range of ports, and nothing could be predicted.
+const STEP_MAX: u32 = 1_024;
+
+impl PortCounter {
+    /// How long ago the port was seen, at `now` by the same clock.
+    pub fn age_at(&self, now: UnixMillis) -> Duration {
+        self.seen_at.age_at(now)
+    }
+}
+
+impl fmt::Display for PortAllocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preserving => f.write_str("ports preserved"),
+            Self::Sequential { step } => write!(f, "ports in steps of {step}"),
+            Self::Block { low, high } => write!(f, "ports within {low}–{high}"),
+            Self::Random => f.write_str("ports without order"),
+        }
     }
 }
 
@@ -109,6 +220,75 @@ impl fmt::Display for NatBehaviour {
         match self.filtering {
             None => Ok(()),
             Some(filtering) => write!(f, ", {filtering} filtering"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MADE_AT: UnixMillis = UnixMillis(1_763_820_000_000);
+
+    fn symmetric(allocation: PortAllocation, counter: Option<PortCounter>) -> NatBehaviour {
+        let mapping = Some(Dependence::AddressAndPortDependent);
+        NatBehaviour { allocation: Some(allocation), counter, ..NatBehaviour::new(mapping, None) }
+    }
+
+    #[test]
+    fn how_ports_are_chosen_and_how_old_the_last_one_is_comes_over_the_wire() {
+        let seen_at = UnixMillis(MADE_AT.0 - 1_500);
+        let counter = Some(PortCounter { port: 50_112, seen_at, others_per_minute: 90 });
+        for nat in [
+            symmetric(PortAllocation::Sequential { step: -2 }, counter),
+            symmetric(PortAllocation::Block { low: 2_048, high: 3_071 }, None),
+            symmetric(PortAllocation::Random, None),
+            symmetric(PortAllocation::Preserving, None),
+            NatBehaviour::default(),
+        ] {
+            assert_eq!(NatBehaviour::from_wire(Some(nat.to_wire(MADE_AT)), MADE_AT), nat);
+        }
+        let told = symmetric(PortAllocation::Random, counter).to_wire(MADE_AT);
+        assert_eq!(told.ports.map(|ports| ports.last_port_age_ms), Some(1_500));
+    }
+
+    #[test]
+    fn ports_that_cannot_be_are_not_known() {
+        let wire = |kind: WireKind, step, low, high, last_port| WireAllocation {
+            kind: kind.into(),
+            step,
+            low,
+            high,
+            last_port,
+            ..WireAllocation::default()
+        };
+        for impossible in [
+            wire(WireKind::Sequential, 0, 0, 0, 0),
+            wire(WireKind::Sequential, 5_000, 0, 0, 70_000),
+            wire(WireKind::Sequential, i32::MIN, 0, 0, 0),
+            wire(WireKind::Block, 0, 9, 8, 0),
+            wire(WireKind::Block, 0, 1, 70_000, 0),
+        ] {
+            let wire = Wire { ports: Some(impossible), ..Wire::default() };
+            assert_eq!(NatBehaviour::from_wire(Some(wire), MADE_AT), NatBehaviour::default());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_are_taken_calmly(
+            (kind, step, low, high) in (any::<i32>(), any::<i32>(), any::<u32>(), any::<u32>()),
+            (last_port, last_port_age_ms, others_per_minute) in any::<(u32, u32, u32)>(),
+            made_at in any::<u64>(),
+        ) {
+            let ports = WireAllocation {
+                kind, step, low, high, last_port, last_port_age_ms, others_per_minute,
+            };
+            let wire = Wire { ports: Some(ports), ..Wire::default() };
+            let nat = NatBehaviour::from_wire(Some(wire), UnixMillis(made_at));
+            prop_assert!(nat.allocation.is_none_or(|ports| !ports.to_string().is_empty()));
         }
     }
 }

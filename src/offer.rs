@@ -148,7 +148,7 @@ impl Offer {
                 .take(CANDIDATES_MAX)
                 .map(|candidate| encode_compact(candidate.address).into())
                 .collect(),
-            nat: Some(self.nat.to_wire()),
+            nat: Some(self.nat.to_wire(self.made_at)),
             proof: self.proof.map_or_else(Default::default, |proof| proof.to_vec().into()),
             signature: Bytes::new(),
         }
@@ -178,7 +178,7 @@ impl Offer {
             conversation: ConversationId(conversation.map_err(|_| malformed("conversation"))?),
             made_at: UnixMillis(wire.made_at_ms),
             candidates,
-            nat: NatBehaviour::from_wire(wire.nat),
+            nat: NatBehaviour::from_wire(wire.nat, UnixMillis(wire.made_at_ms)),
             proof,
         })
     }

@@ -106,7 +106,7 @@ fn candidates() -> Vec<Candidate> {
 }
 
 fn nat() -> NatBehaviour {
-    NatBehaviour { mapping: Some(Dependence::EndpointIndependent), filtering: None }
+    NatBehaviour::new(Some(Dependence::EndpointIndependent), None)
 }
 
 const NOW: UnixMillis = UnixMillis(1_763_820_000_000);

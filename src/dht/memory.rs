@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,6 +28,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct MemoryDht {
     state: Arc<Mutex<State>>,
+    /// Watches of this node, which share its polls.
+    watches: Arc<AtomicU32>,
 }
 
 /// How a [`MemoryDht`] behaves.
@@ -32,7 +37,8 @@ pub struct MemoryDht {
 pub struct Conditions {
     /// One way between a node and the DHT.
     pub latency: Duration,
-    /// Between two looks at a watched location.
+    /// Between two looks at a watched location, by a node that watches three inboxes, as servers do; one
+    /// that watches fewer looks more often.
     pub poll_interval: Duration,
     /// Whether it answers at all.
     pub reach: Reach,
@@ -67,12 +73,12 @@ impl MemoryDht {
             counters: Counters::default(),
             last_answer: None,
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), watches: Arc::default() }
     }
 
     /// A way to reach it for one node.
     pub fn rendezvous(&self) -> Arc<dyn Rendezvous> {
-        Arc::new(self.clone())
+        Arc::new(Self { state: self.state.clone(), watches: Arc::default() })
     }
 
     /// Makes it behave otherwise from now on.
@@ -93,6 +99,12 @@ impl MemoryDht {
     /// Forgets everything, as nodes do after hours without renewal.
     pub fn clear(&self) {
         self.lock().items.clear();
+    }
+
+    /// Between two looks of this node at a location, now.
+    fn poll_interval(&self) -> Duration {
+        let watches = self.watches.load(Ordering::Relaxed).min(SERVER_WATCHES);
+        self.conditions().poll_interval * watches / SERVER_WATCHES
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,10 +189,12 @@ impl Rendezvous for MemoryDht {
     fn watch(&self, at: Vec<Location>) -> Watch {
         let (sender, items) = mpsc::channel(at.len().max(1));
         let dht = self.clone();
+        let counted = Counted::new(&self.watches);
         let task = Task::spawn(async move {
+            let _counted = counted;
             let mut seen: BTreeMap<Target, i64> = BTreeMap::new();
             loop {
-                let next = Instant::now() + dht.conditions().poll_interval;
+                let next = Instant::now() + dht.poll_interval();
                 for (location, item) in dht.ask_all(&at).await {
                     let news = seen.get(&location.target).is_none_or(|seq| *seq < item.seq());
                     if news {
@@ -216,6 +230,25 @@ impl Rendezvous for MemoryDht {
         }
     }
 }
+
+/// Counts a watch as long as it lasts.
+struct Counted(Arc<AtomicU32>);
+
+impl Counted {
+    fn new(watches: &Arc<AtomicU32>) -> Self {
+        watches.fetch_add(1, Ordering::Relaxed);
+        Self(watches.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A server watches the inboxes of its service, its id and its ticket.
+const SERVER_WATCHES: u32 = 3;
 
 #[derive(Debug)]
 struct State {

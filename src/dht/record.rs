@@ -114,7 +114,7 @@ impl PeerRecord {
             peer_id: self.peer.as_bytes().to_vec().into(),
             made_at_ms: self.made_at.0,
             endpoints: to_endpoints(&self.candidates, CANDIDATES_MAX),
-            nat: Some(self.nat.to_wire()),
+            nat: Some(self.nat.to_wire(self.made_at)),
             signature: Bytes::new(),
         }
     }
@@ -124,7 +124,7 @@ impl PeerRecord {
             peer: to_peer(&wire.peer_id)?,
             made_at: UnixMillis(wire.made_at_ms),
             candidates: to_candidates(&wire.endpoints, CANDIDATES_MAX)?,
-            nat: NatBehaviour::from_wire(wire.nat),
+            nat: NatBehaviour::from_wire(wire.nat, UnixMillis(wire.made_at_ms)),
         })
     }
 }
@@ -245,10 +245,10 @@ mod tests {
             peer: alice().peer_id(),
             made_at: NOW,
             candidates: candidates(CANDIDATES_MAX),
-            nat: NatBehaviour {
-                mapping: Some(Dependence::EndpointIndependent),
-                filtering: Some(Dependence::AddressAndPortDependent),
-            },
+            nat: NatBehaviour::new(
+                Some(Dependence::EndpointIndependent),
+                Some(Dependence::AddressAndPortDependent),
+            ),
         }
     }
 

@@ -65,11 +65,13 @@ impl ServiceEntry {
         (candidates, nat): (&[Candidate], NatBehaviour),
         now: UnixMillis,
     ) -> Self {
+        // An entry is small and lives for hours: where the NAT had got to would be of no use.
+        let nat = nat.without_counter();
         let mut wire = WireEntry {
             peer_id: identity.peer_id().as_bytes().to_vec().into(),
             made_at_s: u32::try_from(now.seconds()).unwrap_or(u32::MAX),
             endpoints: Vec::new(),
-            nat: Some(nat.to_wire()),
+            nat: Some(nat.to_wire(now)),
             signature: Bytes::from_static(&[0; 64]),
         };
         let mut fitting = Vec::new();
@@ -101,7 +103,13 @@ impl ServiceEntry {
             return Err(RecordRejected::Forged);
         }
         check_age(made_at, now)?;
-        Ok(Self { peer, made_at, candidates, nat: NatBehaviour::from_wire(wire.nat), wire })
+        Ok(Self {
+            peer,
+            made_at,
+            candidates,
+            nat: NatBehaviour::from_wire(wire.nat, made_at),
+            wire,
+        })
     }
 }
 
@@ -181,10 +189,10 @@ mod tests {
     use crate::{candidate::CandidateKind, service::Service};
 
     const NOW: UnixMillis = UnixMillis(1_763_820_000_000);
-    const NAT: NatBehaviour = NatBehaviour {
-        mapping: Some(Dependence::EndpointIndependent),
-        filtering: Some(Dependence::AddressAndPortDependent),
-    };
+    const NAT: NatBehaviour = NatBehaviour::new(
+        Some(Dependence::EndpointIndependent),
+        Some(Dependence::AddressAndPortDependent),
+    );
 
     fn service(text: &str) -> Name {
         Name::Service(Service::open(text.parse().unwrap()))

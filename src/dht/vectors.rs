@@ -14,7 +14,7 @@ use super::{
     service_record::{ServiceEntry, ServiceRecord},
 };
 use crate::{
-    behaviour::{Dependence, NatBehaviour},
+    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
     candidate::{Candidate, CandidateKind},
     entropy::Entropy,
     identity::Identity,
@@ -41,11 +41,23 @@ fn record() -> PeerRecord {
         peer: identity().peer_id(),
         made_at: NOW,
         candidates: candidates(),
-        nat: NatBehaviour {
-            mapping: Some(Dependence::EndpointIndependent),
-            filtering: Some(Dependence::AddressAndPortDependent),
-        },
+        nat: NatBehaviour::new(
+            Some(Dependence::EndpointIndependent),
+            Some(Dependence::AddressAndPortDependent),
+        ),
     }
+}
+
+/// The same behind a NAT whose next ports a peer can foresee.
+fn symmetric_record() -> PeerRecord {
+    let counter =
+        PortCounter { port: 50_112, seen_at: UnixMillis(NOW.0 - 1_500), others_per_minute: 90 };
+    let nat = NatBehaviour {
+        allocation: Some(PortAllocation::Sequential { step: 2 }),
+        counter: Some(counter),
+        ..NatBehaviour::new(Some(Dependence::AddressAndPortDependent), None)
+    };
+    PeerRecord { nat, ..record() }
 }
 
 fn service(secret: Option<&[u8]>) -> Name {
@@ -81,7 +93,7 @@ fn item_vector(key: &WriteKey) -> Value {
 }
 
 /// Sealing draws a nonce, so sealed bytes are given and opened; everything else is derived.
-fn vectors(sealed_record: &str, sealed_service_record: &str) -> Value {
+fn vectors(sealed_record: &str, sealed_symmetric: &str, sealed_service_record: &str) -> Value {
     let (peer, ticket) = (identity().peer_id(), Ticket::of(&identity(), Vec::new()));
     let peer_name = Name::Peer(peer);
     json!({
@@ -103,6 +115,14 @@ fn vectors(sealed_record: &str, sealed_service_record: &str) -> Value {
             "endpoints": candidates().iter().map(|c| c.address.to_string()).collect::<Vec<_>>(),
             "sealed": sealed_record,
         },
+        "symmetric_peer_record": {
+            "made_at_ms": NOW.0,
+            "ports": {
+                "kind": "SEQUENTIAL", "step": 2, "last_port": 50_112, "last_port_age_ms": 1_500,
+                "others_per_minute": 90,
+            },
+            "sealed": sealed_symmetric,
+        },
         "open_service_record": {
             "made_at_s": NOW.seconds(),
             "endpoints": candidates().iter().map(|c| c.address.to_string()).collect::<Vec<_>>(),
@@ -116,7 +136,9 @@ fn fresh_vectors() -> Value {
     let key = Name::Peer(identity().peer_id()).sealing_key();
     let sealed = record().seal(&identity(), &key, &mut entropy);
     let list = ServiceRecord { entries: vec![entry()], rejected: Vec::new() };
-    vectors(&hex(&sealed), &hex(&list.seal(&service(None), &mut entropy)))
+    let list = list.seal(&service(None), &mut entropy);
+    let symmetric = symmetric_record().seal(&identity(), &key, &mut entropy);
+    vectors(&hex(&sealed), &hex(&symmetric), &hex(&list))
 }
 
 fn entry() -> ServiceEntry {
@@ -132,10 +154,14 @@ fn the_vectors_hold() {
     let file: Value = serde_json::from_str(&std::fs::read_to_string(FILE).unwrap()).unwrap();
     let sealed = |name: &str| file[name]["sealed"].as_str().unwrap().to_owned();
     let bytes = |name: &str| HEXLOWER.decode(sealed(name).as_bytes()).unwrap();
-    assert_eq!(file, vectors(&sealed("peer_record"), &sealed("open_service_record")));
+    let [record_hex, symmetric_hex, list_hex] =
+        ["peer_record", "symmetric_peer_record", "open_service_record"].map(sealed);
+    assert_eq!(file, vectors(&record_hex, &symmetric_hex, &list_hex));
     let (peer, name) = (identity().peer_id(), Name::Peer(identity().peer_id()));
     let opened = PeerRecord::open(&bytes("peer_record"), &peer, &name.sealing_key(), NOW);
     assert_eq!(opened, Ok(record()));
+    let opened = PeerRecord::open(&bytes("symmetric_peer_record"), &peer, &name.sealing_key(), NOW);
+    assert_eq!(opened, Ok(symmetric_record()));
     let list = ServiceRecord::open(&bytes("open_service_record"), &service(None), NOW).unwrap();
     assert_eq!(list.entries, [entry()]);
 }

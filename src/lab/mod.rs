@@ -55,16 +55,18 @@ mod port_picker;
 mod router;
 mod socket;
 mod sockets;
+mod stepped;
 mod topology;
 mod trace;
 
 pub use host::Host;
 pub use internet::{Address, Internet, Seed};
 pub use link::Link;
-pub use nat::{Filtering, Mapping, Nat, Ports};
+pub use nat::{Collision, Filtering, Mapping, Nat, Pooling, Ports};
 pub use oracle::Verdict;
 pub use router::Router;
 pub use socket::LabSocket;
+pub use stepped::{Heard, SocketId, SteppedInternet};
 pub use topology::{HostId, RouterId};
 pub use trace::{Counters, Fate, Row, Trace};
 

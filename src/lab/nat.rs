@@ -49,7 +49,7 @@ impl Filtering {
 /// How a NAT picks the port of a new mapping (RFC 4787, section 4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ports {
-    /// The inside port, or the next free one above it when that is taken.
+    /// The inside port; when that is taken, see [`Collision`].
     Preserving,
     /// The last port plus `step`, from a start that the seed decides.
     Sequential {
@@ -65,6 +65,24 @@ pub enum Ports {
     Random,
 }
 
+/// What a NAT that preserves ports does when the port is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Collision {
+    /// The next free port above it.
+    NextPort,
+    /// A random one.
+    RandomPort,
+}
+
+/// Which of several public addresses a mapping gets (RFC 4787, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pooling {
+    /// An inside address always gets the same one.
+    Paired,
+    /// Each mapping gets any of them.
+    Arbitrary,
+}
+
 /// A NAT's behaviour.
 ///
 /// The same filtering and lifetimes hold for addresses that the router does not translate because it
@@ -77,6 +95,13 @@ pub struct Nat {
     pub filtering: Filtering,
     /// How public ports are picked.
     pub ports: Ports,
+    /// What happens when a port that is to be preserved is taken.
+    pub collision: Collision,
+    /// Which of several public addresses a mapping gets.
+    pub pooling: Pooling,
+    /// Mappings that other hosts inside, which are not simulated, make in a second on average; each
+    /// takes a port for as long as an unanswered mapping lives.
+    pub others_per_s: u32,
     /// Whether inside hosts reach each other by their public endpoints (RFC 4787, section 6). The
     /// receiver then sees the sender's public endpoint.
     pub hairpin: bool,
@@ -88,6 +113,10 @@ pub struct Nat {
     /// to that source use another port, as Linux connection tracking does when the router itself did
     /// not drop the early datagram.
     pub punishes_early_inbound: bool,
+    /// How long nothing comes in from a remote to an outside endpoint after a datagram came that the inside
+    /// had not asked for; each further one begins that time anew. Some routers and firewalls take such a
+    /// datagram for an attack. Zero for those that do not.
+    pub refusal: Duration,
 }
 
 /// RFC 4787, REQ-5: a UDP mapping must not expire in less than two minutes.
@@ -100,10 +129,14 @@ impl Nat {
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::EndpointIndependent,
             ports: Ports::Preserving,
+            collision: Collision::NextPort,
+            pooling: Pooling::Paired,
+            others_per_s: 0,
             hairpin: false,
             lifetime: LIFETIME,
             unreplied_lifetime: LIFETIME,
             punishes_early_inbound: false,
+            refusal: Duration::ZERO,
         }
     }
 
@@ -141,6 +174,12 @@ impl Nat {
             punishes_early_inbound: true,
             ..Self::port_restricted()
         }
+    }
+
+    /// A home router that takes unsolicited datagrams for an attack, and then lets nothing pass between
+    /// the two endpoints for five seconds.
+    pub const fn refusing() -> Self {
+        Self { refusal: Duration::from_secs(5), ..Self::port_restricted() }
     }
 
     /// No translation asked for, only a filter: what [`Router`](super::Router)s without a public

@@ -14,7 +14,7 @@ use std::{
 use rand::rngs::StdRng;
 
 use super::{
-    nat::{Filtering, Mapping, Nat},
+    nat::{Filtering, Mapping, Nat, Pooling},
     port_picker::PortPicker,
     trace::Fate,
 };
@@ -24,6 +24,9 @@ const SESSIONS_MAX: usize = 65_536;
 
 /// Early datagrams that a punishing NAT remembers.
 const EARLY_MAX: usize = 65_536;
+
+/// Ports of other hosts after which those that are free again are forgotten.
+const RETIRED_MAX: usize = 16_384;
 
 /// A router's tables.
 #[derive(Debug)]
@@ -37,6 +40,10 @@ pub(super) struct NatBox {
     retired: BTreeMap<SocketAddr, Duration>,
     /// Unsolicited datagrams as (outside endpoint, remote), and until when they are remembered.
     early: BTreeMap<(SocketAddr, SocketAddr), Duration>,
+    /// Pairs of outside endpoint and remote between which nothing passes, and until when.
+    refused: BTreeMap<(SocketAddr, SocketAddr), Duration>,
+    /// When another host inside makes its next mapping.
+    next_other: Duration,
     ports: PortPicker,
 }
 
@@ -79,7 +86,9 @@ impl NatBox {
             holders: BTreeMap::new(),
             retired: BTreeMap::new(),
             early: BTreeMap::new(),
-            ports: PortPicker::new(nat.ports, rng),
+            refused: BTreeMap::new(),
+            next_other: Duration::ZERO,
+            ports: PortPicker::new(nat.ports, nat.collision, rng),
         }
     }
 
@@ -91,6 +100,7 @@ impl NatBox {
         now: Duration,
     ) -> Result<SocketAddr, Fate> {
         let translated = public_address(&self.public, inside.ip());
+        self.let_others_map(translated, now);
         let usual = Key {
             inside,
             remotes: match (translated, self.nat.mapping) {
@@ -123,11 +133,46 @@ impl NatBox {
         if routed && self.nat.filtering == Filtering::EndpointIndependent {
             return Ok(outside);
         }
-        let passed = self.pass_inbound(outside, remote, now);
+        let pair = (outside, remote);
+        let is_refused = self.refused.get(&pair).is_some_and(|&until| now < until);
+        let passed =
+            if is_refused { Err(Fate::Filtered) } else { self.pass_inbound(outside, remote, now) };
         if passed.is_err() && self.nat.punishes_early_inbound {
             self.remember_early(outside, remote, now);
         }
+        if passed.is_err() && !self.nat.refusal.is_zero() && self.refused.len() < EARLY_MAX {
+            self.refused.insert(pair, now + self.nat.refusal);
+        }
         passed
+    }
+
+    /// Makes the mappings that other hosts inside have made since this was last asked.
+    fn let_others_map(&mut self, translated: Option<IpAddr>, now: Duration) {
+        let (Some(address), true) = (translated, self.nat.others_per_s > 0) else {
+            return;
+        };
+        while self.next_other <= now {
+            let at = self.next_other;
+            // Port 0 belongs to none of the hosts that are simulated.
+            let other = SocketAddr::new(IpAddr::from([192, 0, 2, 1]), 0);
+            if let Some(outside) = self.allocate(other, address, at) {
+                self.retired.insert(outside, at + self.nat.unreplied_lifetime);
+            }
+            self.next_other = at + self.ports.gap(self.nat.others_per_s);
+        }
+        if self.retired.len() >= RETIRED_MAX {
+            self.retired.retain(|_, until| now < *until);
+        }
+    }
+
+    /// The public address of a new mapping.
+    fn pooled(&mut self, usual: IpAddr) -> IpAddr {
+        let pool: Vec<IpAddr> =
+            self.public.iter().filter(|ip| ip.is_ipv4() == usual.is_ipv4()).copied().collect();
+        match self.nat.pooling {
+            Pooling::Paired => usual,
+            Pooling::Arbitrary => pool.get(self.ports.choose(pool.len())).copied().unwrap_or(usual),
+        }
     }
 
     /// Turns back a datagram from the inside to one of the box's own public endpoints.
@@ -154,6 +199,7 @@ impl NatBox {
         self.holders.clear();
         self.ports.forget_blocks();
         self.early.clear();
+        self.refused.clear();
     }
 
     /// Takes other public addresses; the mappings on the old ones are gone.
@@ -186,7 +232,10 @@ impl NatBox {
         }
         let outside = match translated {
             None => key.inside,
-            Some(address) => self.allocate(key.inside, address, now).ok_or(Fate::NatFull)?,
+            Some(usual) => {
+                let address = self.pooled(usual);
+                self.allocate(key.inside, address, now).ok_or(Fate::NatFull)?
+            }
         };
         if let Some(expired) = self.holders.insert(outside, key) {
             self.mappings.remove(&expired);

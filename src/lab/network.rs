@@ -32,6 +32,13 @@ const PUBLIC_LINK: Link = Link::with_delay_ms(10);
 /// The links inside a router's network.
 const LOCAL_LINK: Link = Link::with_delay_ms(1);
 
+/// Routers that a datagram crosses on the public internet, beside those that are simulated: few paths
+/// between two homes have fewer.
+const CORE_HOPS: u8 = 8;
+
+/// The time to live of datagrams that are sent without another (RFC 1700).
+const HOPS_MAX: u8 = 64;
+
 /// The whole simulated internet.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -60,6 +67,8 @@ struct Flight {
     source: SocketAddr,
     destination: SocketAddr,
     bytes: Vec<u8>,
+    /// Routers that it may still cross: its time to live.
+    hops_left: u8,
     stage: Stage,
 }
 
@@ -168,6 +177,18 @@ impl Network {
         bytes: Vec<u8>,
         now: Duration,
     ) {
+        self.handle_send_within(socket, from, destination, (bytes, HOPS_MAX), now);
+    }
+
+    /// The same with a time to live of the sender's choice.
+    pub(super) fn handle_send_within(
+        &mut self,
+        socket: SocketId,
+        from: Option<IpAddr>,
+        destination: SocketAddr,
+        (bytes, hops_left): (Vec<u8>, u8),
+        now: Duration,
+    ) {
         let Some(binding) = self.sockets.binding(socket) else {
             return;
         };
@@ -184,6 +205,7 @@ impl Network {
             source: source.unwrap_or(unspecified),
             destination,
             bytes,
+            hops_left,
             stage: Stage::In(self.topology.host_place(host)),
         };
         if source.is_none() {
@@ -236,20 +258,21 @@ impl Network {
     /// Where a datagram goes from a network.
     fn leave(&mut self, flight: &mut Flight, place: Place, now: Duration) -> Result<Way, Fate> {
         match self.topology.step(place, flight.destination.ip()) {
-            Step::To(node) => Ok(Way::Link {
-                over: node,
-                to: Stage::At(node),
-                after: match place {
-                    Place::Public => self.core_delay,
-                    Place::Behind(_) => Duration::ZERO,
-                },
-            }),
+            Step::To(node) => {
+                let (after, hops) = match place {
+                    Place::Public => (self.core_delay, CORE_HOPS),
+                    Place::Behind(_) => (Duration::ZERO, 0),
+                };
+                flight.cross(hops)?;
+                Ok(Way::Link { over: node, to: Stage::At(node), after })
+            }
             Step::Hairpin(router) => {
                 (flight.source, flight.destination) =
                     self.nat_box(router).handle_hairpin(flight.source, flight.destination, now)?;
                 Ok(Way::Inside(router))
             }
             Step::Out(router) => {
+                flight.cross(1)?;
                 flight.source =
                     self.nat_box(router).handle_outbound(flight.source, flight.destination, now)?;
                 Ok(Way::Link {
@@ -322,6 +345,16 @@ impl Network {
             length,
             fate,
         });
+    }
+}
+
+impl Flight {
+    /// Crosses `hops` routers, if its time to live allows.
+    fn cross(&mut self, hops: u8) -> Result<(), Fate> {
+        // The last one that it reaches does not send it on.
+        self.hops_left =
+            self.hops_left.checked_sub(hops).filter(|left| *left > 0).ok_or(Fate::Expired)?;
+        Ok(())
     }
 }
 

@@ -56,6 +56,32 @@ pub fn between(a: &[Nat], b: &[Nat]) -> Verdict {
     verdict(&topology, a, b)
 }
 
+/// What opens a direct path: how much guessing, and of whose ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// What it takes.
+    pub verdict: Verdict,
+    /// What the other side has to guess of the first host's NATs.
+    pub of_a: Guess,
+    /// And of the second's.
+    pub of_b: Guess,
+}
+
+/// What opens a path between hosts behind these chains of NATs, least guessing first; see [`between`].
+///
+/// ```
+/// use p2p_node::lab::{Nat, Ports, oracle::{self, Guess}};
+///
+/// let opening = oracle::opening(&[Nat::home()], &[Nat::symmetric(Ports::Random)]);
+/// assert_eq!((opening.of_a, opening.of_b), (Guess::Nothing, Guess::Random));
+/// ```
+pub fn opening(a: &[Nat], b: &[Nat]) -> Opening {
+    let mut topology = Topology::default();
+    let a = chain(&mut topology, 1, a);
+    let b = chain(&mut topology, 2, b);
+    least_guessing(&topology, a, b)
+}
+
 /// Whether datagrams go both ways between such hosts when each side answers to where it was heard from,
 /// path or no path.
 ///
@@ -82,6 +108,10 @@ fn chain(topology: &mut Topology, side: u8, nats: &[Nat]) -> HostId {
 
 /// What it takes between two hosts of a network.
 pub(super) fn verdict(topology: &Topology, a: HostId, b: HostId) -> Verdict {
+    least_guessing(topology, a, b).verdict
+}
+
+fn least_guessing(topology: &Topology, a: HostId, b: HostId) -> Opening {
     let mut efforts = Vec::new();
     for of_a in Guess::ALL {
         for of_b in Guess::ALL {
@@ -93,7 +123,10 @@ pub(super) fn verdict(topology: &Topology, a: HostId, b: HostId) -> Verdict {
         .into_iter()
         .filter(|&(effort, ..)| effort < Verdict::Impossible)
         .find(|&(_, of_a, of_b)| path_opens(topology, (a, of_a), (b, of_b)))
-        .map_or(Verdict::Impossible, |(effort, ..)| effort)
+        .map_or(
+            Opening { verdict: Verdict::Impossible, of_a: Guess::Nothing, of_b: Guess::Nothing },
+            |(verdict, of_a, of_b)| Opening { verdict, of_a, of_b },
+        )
 }
 
 /// Whether each side can get an answer to one of its probes.
@@ -109,10 +142,14 @@ pub(super) fn answers(topology: &Topology, a: HostId, b: HostId) -> bool {
 
 /// Which of one side's NATs the other side guesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Guess {
+pub enum Guess {
+    /// None.
     Nothing,
+    /// Those whose next port follows from the last.
     Next,
+    /// Those whose next port lies in a block that was seen.
     InBlock,
+    /// Even those whose next port can be any.
     Random,
 }
 

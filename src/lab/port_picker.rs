@@ -3,11 +3,12 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use rand::{Rng, rngs::StdRng};
 
-use super::nat::Ports;
+use super::nat::{Collision, Ports};
 
 /// Ports below are reserved for services, and no NAT hands them out (RFC 4787, section 4.2.2).
 const PORT_MIN: u16 = 1_024;
@@ -19,6 +20,7 @@ const DRAWS_MAX: u32 = 64;
 #[derive(Debug)]
 pub(super) struct PortPicker {
     ports: Ports,
+    collision: Collision,
     last_sequential: u16,
     /// The first port of the block of an inside address.
     blocks: BTreeMap<IpAddr, u16>,
@@ -26,9 +28,10 @@ pub(super) struct PortPicker {
 }
 
 impl PortPicker {
-    pub(super) fn new(ports: Ports, mut rng: StdRng) -> Self {
+    pub(super) fn new(ports: Ports, collision: Collision, mut rng: StdRng) -> Self {
         Self {
             ports,
+            collision,
             last_sequential: rng.random_range(PORT_MIN..=u16::MAX),
             blocks: BTreeMap::new(),
             rng,
@@ -43,7 +46,15 @@ impl PortPicker {
     ) -> Option<u16> {
         let all = PortRange { first: PORT_MIN, last: u16::MAX };
         match self.ports {
-            Ports::Preserving => all.first_free(inside.port().max(PORT_MIN), 1, is_free),
+            Ports::Preserving => {
+                let wanted = inside.port().max(PORT_MIN);
+                match self.collision {
+                    Collision::RandomPort if !is_free(wanted) => self.draw(all, is_free),
+                    Collision::RandomPort | Collision::NextPort => {
+                        all.first_free(wanted, 1, is_free)
+                    }
+                }
+            }
             Ports::Sequential { step } => {
                 let step = step.max(1);
                 let next = all.after(self.last_sequential, step);
@@ -56,6 +67,18 @@ impl PortPicker {
             }
             Ports::Random => self.draw(all, is_free),
         }
+    }
+
+    /// The time until another host inside makes a mapping, when that happens `per_s` times a second at
+    /// random moments.
+    pub(super) fn gap(&mut self, per_s: u32) -> Duration {
+        let draw: f64 = self.rng.random_range(f64::MIN_POSITIVE..1.0);
+        Duration::from_secs_f64(-draw.ln() / f64::from(per_s.max(1)))
+    }
+
+    /// One of `count` things.
+    pub(super) fn choose(&mut self, count: usize) -> usize {
+        self.rng.random_range(0..count.max(1))
     }
 
     /// Inside addresses get other blocks from now on.

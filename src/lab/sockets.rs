@@ -16,7 +16,7 @@ const EPHEMERAL_MIN: u16 = 49_152;
 
 /// A socket's number, in the order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SocketId(u64);
+pub struct SocketId(u64);
 
 /// A datagram that has come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,13 @@ impl Sockets {
     /// Takes the oldest datagram out of a socket.
     pub(super) fn receive(&mut self, id: SocketId) -> Option<Arrival> {
         self.open.get_mut(&id)?.1.pop_front()
+    }
+
+    /// Has [`Self::poll_readable`] return the socket again if something waits in it.
+    pub(super) fn reread(&mut self, id: SocketId) {
+        if self.peek(id).is_some() {
+            self.readable.insert(id);
+        }
     }
 
     /// A socket that has got something since it was last returned here.

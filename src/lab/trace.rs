@@ -36,6 +36,8 @@ pub enum Fate {
     QueueFull,
     /// Sender and receiver were kept apart with [`Internet::block`](super::Internet::block).
     Blocked,
+    /// Crossed as many routers as its sender had allowed.
+    Expired,
 }
 
 impl Fate {
@@ -54,6 +56,7 @@ impl Fate {
             Self::NoSocket => 10,
             Self::QueueFull => 11,
             Self::Blocked => 12,
+            Self::Expired => 13,
         }
     }
 }

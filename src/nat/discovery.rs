@@ -172,9 +172,18 @@ impl Discovery {
         self.report();
     }
 
-    /// Has a look at our mappings now: a peer that was connected is not heard any more.
+    /// Has a look at our mappings now: a peer that was connected is not heard any more, or the network may
+    /// be back.
     pub fn hurry(&mut self, now: Instant) {
         self.timers.keepalive = self.timers.keepalive.map(|due| due.min(now));
+        if self.is_silent() {
+            self.timers.retry = self.timers.retry.map(|due| due.min(now));
+        }
+    }
+
+    /// Whether there is nobody to ask, or nobody answers.
+    pub fn is_silent(&self) -> bool {
+        self.observations.is_empty()
     }
 
     /// Takes in a response that came from `remote` to `socket`.
@@ -283,6 +292,10 @@ impl Discovery {
         let (socket, server) = (answer.socket, answer.server);
         let was_silent = self.observations.is_empty();
         self.note_change(answer, now);
+        let known = self.observations.iter().find(|seen| {
+            (seen.socket, seen.server, seen.reflexive) == (socket, server, answer.reflexive)
+        });
+        let since = known.map_or(answer.asked_at, |seen| seen.since);
         self.observations.retain(|seen| (seen.socket, seen.server) != (socket, server));
         self.observations.push(Observation {
             socket,
@@ -290,6 +303,7 @@ impl Discovery {
             server,
             reflexive: answer.reflexive,
             at: answer.asked_at,
+            since,
         });
         self.failing.retain(|failed| *failed != (socket, server));
         let answering = self.answering.entry(socket).or_default();

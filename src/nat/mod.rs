@@ -3,13 +3,19 @@
 
 pub mod discovery;
 pub mod distance;
+pub mod engine;
 pub mod gather;
 pub mod inference;
+pub mod prediction;
+pub mod proved;
 pub mod punch;
 mod rate;
+pub mod sampler;
+pub mod strategy;
 pub mod stun;
 pub mod stun_client;
 pub mod stun_server;
+pub mod volley;
 
 #[cfg(test)]
 mod story {

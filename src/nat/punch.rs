@@ -69,8 +69,9 @@ const PONG_LIMIT: Limit = Limit { burst: 64, interval: Duration::from_micros(15_
 /// How long a better path is looked for after the first one opened: the time of the first pings.
 pub const SETTLE_TIME: Duration = Duration::from_millis(500);
 
-/// Pings remembered before those too old to be answered are forgotten: those of a whole attempt.
-const PINGS_PENDING_MAX: usize = 1_024;
+/// Pings remembered before those too old to be answered are forgotten: those of a whole attempt, guesses
+/// included.
+const PINGS_PENDING_MAX: usize = 4_096;
 
 /// How long a pong is waited for: longer than any round trip on which one could talk.
 const PONG_WAIT: Duration = Duration::from_secs(5);
@@ -155,6 +156,16 @@ impl Punch {
         self.forget_old_pings(now);
         self.facts = Facts::default();
         self.add_candidates(candidates, now);
+    }
+
+    /// Sends one ping on `path`, off the schedule: a guess of whoever owns this machine, who also keeps
+    /// the measure. An answer opens the path as any other does.
+    pub fn guess(&mut self, path: Path, now: Instant, entropy: &mut Entropy) {
+        if !matches!(self.state, State::Probing { .. }) || !is_sendable(path.remote) {
+            return;
+        }
+        self.facts.guesses_sent += 1;
+        self.transmit_ping(path, now, entropy);
     }
 
     /// Takes in an authentic probe of the peer that came from `from` to `socket`.
@@ -375,13 +386,17 @@ impl Punch {
         if !sent {
             return;
         }
+        self.facts.pings_sent += 1;
+        self.facts.addresses.insert(path.remote);
+        self.transmit_ping(path, now, entropy);
+    }
+
+    fn transmit_ping(&mut self, path: Path, now: Instant, entropy: &mut Entropy) {
         if self.pings.len() >= PINGS_PENDING_MAX {
             self.forget_old_pings(now);
         }
         let transaction = Transaction(entropy.number());
         self.pings.insert(transaction, Sent { path, at: now });
-        self.facts.pings_sent += 1;
-        self.facts.addresses.insert(path.remote);
         let probe = Probe::Ping { transaction, urgency: self.urgency };
         self.outputs.push_back(Output::Transmit { path, probe });
     }

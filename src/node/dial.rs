@@ -29,6 +29,7 @@ use super::{
     explain::{self, Facts},
 };
 use crate::{
+    candidate::Candidate,
     datagram::Path,
     entropy::Entropy,
     failure::{Code, Failure},
@@ -147,6 +148,18 @@ impl Dial {
         if self.contenders.is_news(&found) {
             self.adopt(found, now);
         }
+        self.settle(now);
+    }
+
+    /// Takes in that `peer` was heard on the local network: it is tried there, too, and first.
+    pub(super) fn handle_nearby(&mut self, peer: PeerId, candidates: Vec<Candidate>, now: Instant) {
+        if peer == self.dialler.identity.peer_id() {
+            return;
+        }
+        let detail = format!("{} heard on the local network", peer.short());
+        self.stage(Some(peer), Stage::Resolve, detail);
+        let found = self.contenders.handle_nearby(peer, candidates);
+        self.adopt(found, now);
         self.settle(now);
     }
 
@@ -324,6 +337,7 @@ impl Dial {
 
     fn adopt(&mut self, found: Found, now: Instant) {
         let peer = found.peer;
+        let found = self.contenders.with_nearby(found);
         if let State::Reaching(reach) = &mut self.state
             && reach.peer == peer
             && reach.update(&found.candidates, &self.gathered, now)
@@ -406,7 +420,7 @@ impl Dial {
     fn give_up_at(&self) -> Instant {
         match self.contenders.any() {
             // Without a DHT nothing will be found that is not known.
-            None if !self.dialler.has_dht => self.started,
+            None if !self.dialler.has_dht && !self.dialler.has_lan => self.started,
             None => self.deadline.min(self.started + NOT_FOUND_AFTER),
             Some(_) => self.deadline,
         }

@@ -19,8 +19,6 @@ use super::{
     outbox::Kept,
 };
 use crate::{
-    behaviour::NatBehaviour,
-    candidate::{Candidate, CandidateKind},
     dht::{inbox, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
@@ -28,7 +26,6 @@ use crate::{
     proto::Message,
     sealing::Key,
     service::Service,
-    time::UnixMillis,
 };
 
 /// All dials under way.
@@ -113,8 +110,15 @@ impl Dialling {
 
     /// What the dial that reaches `peer` was asked for.
     pub(super) fn target_reaching(&self, peer: PeerId) -> Option<Target> {
-        let entry = self.dials.values().find(|entry| entry.peer == Some(peer))?;
+        let wants = |entry: &&Entry| entry.peer == Some(peer) && entry.purpose == Purpose::Link;
+        let entry = self.dials.values().find(wants)?;
         Some(entry.dial.target().clone())
+    }
+
+    /// What the dials under way look for.
+    pub(super) fn names(&self) -> Vec<(DialId, Name)> {
+        let named = self.dials.iter().filter_map(|(id, entry)| Some((*id, entry.name.clone()?)));
+        named.collect()
     }
 
     /// Whether a dial is reaching `peer` at the moment.
@@ -175,7 +179,10 @@ impl Driver {
     ) -> Option<DialId> {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
-        self.drain_dial(id);
+        let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
+        let found = found::there_before(peer, &known.unwrap_or_default());
+        // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
+        self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
     }
 
@@ -193,18 +200,22 @@ impl Driver {
             admission: admission.clone(),
             sockets: self.bound_sockets.clone(),
             has_dht: self.rendezvous.is_some(),
+            has_lan: self.lan.is_some(),
         };
         let times = (self.clock.now(), self.clock.unix());
+        if self.addresses.discovery.is_silent() && self.addresses.may_hurry(times.0) {
+            self.look_for_ourselves();
+        }
         let gathered = self.addresses.gathered();
         let mut dial =
             Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
-            dial.handle_found(found_in_ticket(ticket.peer, &ticket.addresses), times.0);
+            dial.handle_found(found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
-            dial.handle_found(found_there_before(peer, candidates), times.0);
+            dial.handle_found(found::there_before(peer, candidates), times.0);
         }
         let entry = Entry {
             dial,
@@ -218,7 +229,12 @@ impl Driver {
             offer_seq: None,
             waiting: Vec::new(),
         };
+        let name = entry.name.clone();
         self.dialling.dials.insert(id, entry);
+        self.begin_listening();
+        if let Some(name) = name {
+            self.tell_of_neighbours(id, &name);
+        }
         id
     }
 
@@ -395,6 +411,7 @@ impl Driver {
 
     /// Takes in that an offer lies in the inbox under this number, or why it does not.
     pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<i64, PutError>) {
+        tracing::debug!(dial = id.0, ?stored, "an offer was left");
         if let (Some(entry), Ok(seq)) = (self.dialling.dials.get_mut(&id), &stored) {
             entry.offer_seq = Some(*seq);
         }
@@ -461,22 +478,6 @@ impl Driver {
         }
         Some(entry)
     }
-}
-
-fn found_in_ticket(peer: PeerId, addresses: &[std::net::SocketAddr]) -> Found {
-    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
-    Found {
-        peer,
-        made_at: UnixMillis::default(),
-        candidates: addresses.iter().filter_map(candidate).collect(),
-        nat: NatBehaviour::default(),
-    }
-}
-
-/// Where a peer was when it was last connected.
-fn found_there_before(peer: PeerId, candidates: &[Candidate]) -> Found {
-    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
-    Found { peer, made_at, candidates: candidates.to_vec(), nat }
 }
 
 /// Dials under way at a time: each probes up to 16 addresses.

@@ -290,7 +290,7 @@ mod tests {
     }
 
     fn symmetric() -> NatBehaviour {
-        NatBehaviour { mapping: Some(Dependence::AddressAndPortDependent), filtering: None }
+        NatBehaviour::new(Some(Dependence::AddressAndPortDependent), None)
     }
 
     #[test]

@@ -1,13 +1,18 @@
-//! What a dial learns from the DHT: the peers that a record speaks of.
+//! Where a dial may find its peer: what records, tickets and earlier links say.
+
+use std::net::SocketAddr;
 
 use super::dial::Found;
 use crate::{
+    behaviour::NatBehaviour,
+    candidate::{Candidate, CandidateKind},
     dht::{
         item::Item,
         location::Name,
         record::PeerRecord,
         service_record::{ServiceEntry, ServiceRecord},
     },
+    identity::PeerId,
     time::UnixMillis,
 };
 
@@ -24,6 +29,23 @@ pub(super) fn peers_in(item: &Item, name: &Name, now: UnixMillis) -> Vec<Found> 
             record.map(Found::from).into_iter().collect()
         }
     }
+}
+
+/// The peer of a ticket, where the ticket says.
+pub(super) fn in_ticket(peer: PeerId, addresses: &[SocketAddr]) -> Found {
+    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
+    Found {
+        peer,
+        made_at: UnixMillis::default(),
+        candidates: addresses.iter().filter_map(candidate).collect(),
+        nat: NatBehaviour::default(),
+    }
+}
+
+/// A peer where it was when it was last connected.
+pub(super) fn there_before(peer: PeerId, candidates: &[Candidate]) -> Found {
+    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
+    Found { peer, made_at, candidates: candidates.to_vec(), nat }
 }
 
 impl From<PeerRecord> for Found {

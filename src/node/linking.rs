@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::AbortHandle;
+
 use super::{
     dialling::{Waiting, Wish},
     driver::{Driver, Outcome, Owner},
@@ -50,7 +52,7 @@ pub(super) struct Neighbour {
 /// A link that is up.
 #[derive(Debug)]
 pub(super) struct Live {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     pub(super) upkeep: Upkeep,
     generation: u64,
     pub(super) direction: Direction,
@@ -60,6 +62,8 @@ pub(super) struct Live {
     /// What was dialled, if it was us.
     pub(super) target: Option<Target>,
     pub(super) rescue: Rescue,
+    /// The look at where the peer leaves word.
+    pub(super) watch: Option<AbortHandle>,
     since: Instant,
     took: Duration,
 }
@@ -125,7 +129,8 @@ impl Driver {
         // Both sides dialled at once: the link that the lower id dialled stays, on both sides.
         let winner = if self.us < peer { Direction::Outgoing } else { Direction::Incoming };
         if let Some(before) = self.links.live(peer) {
-            let is_glare = before.direction != direction && now < before.since + GLARE_TIME;
+            let crossing = (before.link.rtt() * 3).max(GLARE_TIME_MIN);
+            let is_glare = before.direction != direction && now < before.since + crossing;
             if is_glare && before.direction == winner {
                 return link.give_way();
             }
@@ -151,6 +156,7 @@ impl Driver {
             direction,
             target: self.target_of(peer, self.dialling.target_reaching(peer)),
             rescue: Rescue::default(),
+            watch: None,
             since: now,
             took: now.saturating_duration_since(began),
         };
@@ -419,8 +425,9 @@ fn not_connected(peer: PeerId) -> Failure {
         .hint("`list` shows who is")
 }
 
-/// Two dials that cross are no further apart than their links take to come up.
-const GLARE_TIME: Duration = Duration::from_secs(5);
+/// Two dials that cross are no further apart than their links take to come up: three round trips, and this at
+/// least. A peer whose dial ends later has never heard of the link that we have.
+const GLARE_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// How long a message of the outbox has once it is with its session; then it is tried anew.
 const POST_TIME: Duration = Duration::from_secs(600);

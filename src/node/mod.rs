@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod environment;
 pub mod event;
+pub mod lan;
 pub mod stun_service;
 
 mod addresses;
@@ -27,6 +28,7 @@ mod outbox;
 mod publishing;
 mod received;
 mod rescue;
+mod roaming;
 mod routing;
 mod sessions;
 mod standing;

@@ -106,7 +106,7 @@ mod tests {
 
     fn seen(mapping: Option<Dependence>) -> Seen {
         Seen {
-            nat: NatBehaviour { mapping, filtering: None },
+            nat: NatBehaviour::new(mapping, None),
             stun_servers: 2,
             stun_configured: true,
             dht_nodes: 5,

@@ -198,6 +198,7 @@ impl Driver {
                 upkeep::Output::Revoke(path) => self.sockets.revoke(route, path),
                 upkeep::Output::UseBest { path, rtt } => {
                     self.sockets.set_best(route, path);
+                    live.link.nudge();
                     tracing::info!(?peer, %path, "the path changes");
                     let path = self.path_report(path);
                     self.events.emit(Event::PathChanged { peer, path, rtt });
@@ -208,6 +209,7 @@ impl Driver {
                     self.switchboard.set_hearing(peer, Hearing::Silent);
                 }
                 upkeep::Output::Recovered => {
+                    live.link.nudge();
                     tracing::info!(?peer, "a path answers again");
                     self.switchboard.set_hearing(peer, Hearing::Heard);
                 }

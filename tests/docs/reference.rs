@@ -114,6 +114,7 @@ fn help(args: &[&str]) -> String {
         .args(args)
         .env("P2P_NODE_DHT_BOOTSTRAP", "none")
         .env("P2P_NODE_STUN", "none")
+        .env("P2P_NODE_NO_LAN", "1")
         .output();
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
@@ -156,7 +157,7 @@ fn no_test_starts_the_program_with_the_public_network() {
             };
             if source.contains(program) {
                 checked += 1;
-                for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN"] {
+                for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN", "P2P_NODE_NO_LAN"] {
                     assert!(source.contains(variable), "{}: {variable}", file.display());
                 }
             }

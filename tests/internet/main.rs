@@ -13,8 +13,10 @@
 
 mod determinism;
 mod failures;
+mod lan;
 mod loss;
 mod matrix;
+mod multicast;
 mod peer;
 mod places;
 mod roaming;

@@ -2,6 +2,7 @@
 
 mod nat;
 mod oracle;
+mod prediction;
 mod punching;
 mod quinn;
 mod socket;

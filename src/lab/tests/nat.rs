@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::at;
-use crate::lab::{Fate, Filtering, Mapping, Nat, Ports, nat_box::NatBox};
+use crate::lab::{Collision, Fate, Filtering, Mapping, Nat, Pooling, Ports, nat_box::NatBox};
 
 const START: Duration = Duration::ZERO;
 
@@ -256,4 +256,59 @@ fn an_inside_address_keeps_to_one_of_several_public_ones() {
     };
     assert_eq!(seen_from("192.168.1.2:5000"), [public[0]; 3]);
     assert_eq!(seen_from("192.168.1.3:5000"), [public[1]; 3]);
+}
+
+#[test]
+fn other_hosts_take_ports_in_between_at_their_rate() {
+    let mut nat =
+        nat_box(Nat { others_per_s: 10, ..Nat::symmetric(Ports::Sequential { step: 1 }) });
+    let mut port_at = |seconds: u64| {
+        let remote = SocketAddr::new(
+            "198.51.100.7".parse().unwrap(),
+            1_000 + u16::try_from(seconds).unwrap(),
+        );
+        nat.handle_outbound(at("192.168.1.2:5000"), remote, secs(seconds)).unwrap().port()
+    };
+    let (first, later) = (port_at(1), port_at(101));
+    let taken = later.wrapping_sub(first) - 1;
+    assert!((900..1_100).contains(&taken), "{taken} in 100 s");
+}
+
+#[test]
+fn a_preserved_port_that_is_taken_can_become_any() {
+    let mut nat = nat_box(Nat { collision: Collision::RandomPort, ..Nat::home() });
+    let remote = at("198.51.100.7:1");
+    let [kept, other] = ["192.168.1.2:5000", "192.168.1.3:5000"]
+        .map(|inside| nat.handle_outbound(at(inside), remote, START).unwrap().port());
+    assert_eq!(kept, 5000);
+    assert!(other.abs_diff(5000) > 1, "{other}");
+}
+
+#[test]
+fn with_arbitrary_pooling_mappings_of_one_host_are_spread_over_the_addresses() {
+    let public = ["203.0.113.1", "203.0.113.2"].map(|address| address.parse().unwrap());
+    let nat = Nat { pooling: Pooling::Arbitrary, ..Nat::symmetric(Ports::Random) };
+    let mut nat = NatBox::new(nat, public.to_vec(), StdRng::seed_from_u64(1));
+    let seen: std::collections::BTreeSet<_> = (1..=20)
+        .map(|port| {
+            let remote = SocketAddr::new("198.51.100.7".parse().unwrap(), port);
+            nat.handle_outbound(at("192.168.1.2:5000"), remote, START).unwrap().ip()
+        })
+        .collect();
+    assert_eq!(seen, public.into());
+}
+
+#[test]
+fn a_refusing_nat_lets_nothing_in_from_whom_it_has_heard_too_early_until_there_was_peace() {
+    let mut nat = nat_box(Nat::refusing());
+    let (inside, hasty, patient) =
+        (at("192.168.1.2:5000"), at("198.51.100.7:1"), at("198.51.100.8:1"));
+    let outside = at("203.0.113.1:5000");
+    assert_eq!(nat.handle_inbound(outside, hasty, START), Err(Fate::NoMapping));
+    nat.handle_outbound(inside, hasty, secs(1)).unwrap();
+    nat.handle_outbound(inside, patient, secs(1)).unwrap();
+    assert_eq!(nat.handle_inbound(outside, patient, secs(2)), Ok(inside));
+    assert_eq!(nat.handle_inbound(outside, hasty, secs(4)), Err(Fate::Filtered));
+    assert_eq!(nat.handle_inbound(outside, hasty, secs(8)), Err(Fate::Filtered));
+    assert_eq!(nat.handle_inbound(outside, hasty, secs(13)), Ok(inside));
 }

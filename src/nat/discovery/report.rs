@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     behaviour::{NatBehaviour, PortAllocation},
-    nat::inference::Inferred,
+    nat::inference::{Counted, Inferred},
 };
 
 /// What is known.
@@ -47,6 +47,11 @@ impl Report {
     pub fn behaviour(&self) -> NatBehaviour {
         let known = self.v4.as_ref().or(self.v6.as_ref());
         known.map_or_else(NatBehaviour::default, |inferred| inferred.behaviour)
+    }
+
+    /// Where the NAT that peers are told of had got to, if it gives out ports in order.
+    pub fn counted(&self) -> Option<Counted> {
+        self.v4.as_ref().or(self.v6.as_ref())?.counted
     }
 
     pub(super) fn summary(&self) -> Summary {

@@ -44,6 +44,8 @@ pub struct Opened {
 pub struct Facts {
     /// Pings sent.
     pub pings_sent: u64,
+    /// Pings sent to guessed ports, or from sockets that were opened for guesses.
+    pub guesses_sent: u64,
     /// Pongs sent.
     pub pongs_sent: u64,
     /// Pings heard.

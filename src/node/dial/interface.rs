@@ -60,6 +60,8 @@ pub(in crate::node) struct Dialler {
     pub(in crate::node) sockets: Vec<BoundSocket>,
     /// Whether there is a DHT to look things up in.
     pub(in crate::node) has_dht: bool,
+    /// Whether it hears who is on the local network.
+    pub(in crate::node) has_lan: bool,
 }
 
 /// What a [`Dial`] asks its owner to do.

@@ -28,12 +28,13 @@ use crate::{
     probe::{ProbeKeys, Side},
     proto::wire::{Control, Hello, Welcome, control::Kind},
     sealing::Key,
+    ticket::TicketSecret,
     transport::{
         admission::{Admission, PROOFS_MAX, Refusal, Verdict, prove},
         frame::{FrameReader, FrameWriter, ReadFrameError},
         link::{
             error::{CloseCode, LinkError, Loss, printable, truncate},
-            exporter::{channel_binding, probe_keys},
+            exporter::{channel_binding, meeting, probe_keys},
             wire::{CONTROL_STREAM, VERSION, control},
         },
         quic::{Arrival, Endpoint},
@@ -77,6 +78,7 @@ pub(super) struct Established {
     /// Higher than those of all links that came up before.
     pub(super) number: u64,
     pub(super) probe_keys: ProbeKeys,
+    pub(super) meeting: TicketSecret,
     pub(super) control_out: FrameWriter,
     pub(super) control_in: ControlReader,
 }
@@ -165,6 +167,7 @@ async fn greet_acceptor(
         run,
         number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Initiator)?,
+        meeting: meeting(connection, parties)?,
         control_out,
         control_in,
     })
@@ -215,6 +218,7 @@ async fn greet_dialler(
         run,
         number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Responder)?,
+        meeting: meeting(connection, parties)?,
         control_out,
         control_in,
     })

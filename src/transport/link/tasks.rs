@@ -33,6 +33,7 @@ use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
     proto::wire::{Ack, Bye, Control, Ping, Pong, Sequenced, control::Kind},
+    ticket::TicketSecret,
     transport::{
         frame::{FrameReader, FrameWriter},
         link::{
@@ -60,6 +61,7 @@ pub(super) struct Shared {
     /// Higher than those of all links that came up before.
     number: u64,
     pub(super) probe_keys: ProbeKeys,
+    pub(super) meeting: TicketSecret,
     pub(super) carrying: Mutex<Carrying>,
     /// What wakes the tasks: what happens on the link, the session that comes to it, and what happens there.
     pub(super) line: Arc<Line>,
@@ -72,7 +74,7 @@ pub(super) struct Shared {
 /// Starts the tasks of a link; they end when the set is dropped.
 pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
     let Established { connection, control_out, control_in, .. } = established;
-    let Established { side, peer, agent, run, number, probe_keys, .. } = established;
+    let Established { side, peer, agent, run, number, probe_keys, meeting, .. } = established;
     let shared = Arc::new(Shared {
         connection,
         side,
@@ -81,6 +83,7 @@ pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
         run,
         number,
         probe_keys,
+        meeting,
         carrying: Mutex::new(Carrying::new()),
         line: Arc::default(),
         conversation: Mutex::new(Conversation::new()),

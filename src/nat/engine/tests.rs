@@ -1,0 +1,233 @@
+//! What the engine does beside the table: openers, sockets, limits, and that it is never idle.
+
+use super::{
+    world::{BOB, RTT, World},
+    *,
+};
+use crate::{
+    behaviour::{Dependence, NatBehaviour, PortAllocation},
+    candidate::CandidateKind,
+    datagram::{BoundSocket, Path},
+    lab::{Nat, Ports},
+    nat::story::moment,
+    probe::Urgency,
+};
+
+fn opened(alice: Nat, bob: Nat, openers: Openers) -> Option<Duration> {
+    let mut world = World::new(1, &[alice], &[bob], openers);
+    world.run(15);
+    world.took()
+}
+
+/// A router that lets nothing in for a while from whom it has heard too early, and one that gives the
+/// flow another port. The second kind is what `tests/internet/places.rs` holds as a gap.
+#[test]
+fn quiet_openers_open_routers_that_punish_early_datagrams_and_are_no_slower_elsewhere() {
+    for router in [Nat::refusing(), Nat::linux(), Nat::home(), Nat::cgnat()] {
+        let took = opened(Nat::home(), router, Openers::Quiet).unwrap();
+        assert!(took <= 2 * RTT, "{took:?} {router:?}");
+    }
+}
+
+#[test]
+fn loud_openers_disturb_a_router_that_punishes_and_it_is_left_in_peace_later() {
+    assert_eq!(opened(Nat::home(), Nat::linux(), Openers::Loud), None);
+    let took = opened(Nat::home(), Nat::refusing(), Openers::Loud).unwrap();
+    assert!(took > STEP + QUIET_TIME && took < STEP + QUIET_TIME + STEP, "{took:?}");
+    // The one that is offered to has sent before the other's datagrams come.
+    let took = opened(Nat::refusing(), Nat::home(), Openers::Loud).unwrap();
+    assert!(took <= RTT, "{took:?}");
+}
+
+#[test]
+fn quiet_openers_do_not_keep_a_crowd_from_being_met() {
+    let random = Nat::symmetric(Ports::Random);
+    assert!(opened(Nat::home(), random, Openers::Quiet).is_some());
+    assert!(opened(random, Nat::home(), Openers::Quiet).is_some());
+}
+
+#[test]
+fn behind_a_refusing_router_a_random_nat_is_met_all_the_same() {
+    let router = Nat { refusal: Duration::from_secs(5), ..Nat::symmetric(Ports::Random) };
+    assert!(opened(Nat::home(), router, Openers::Quiet).is_some());
+}
+
+#[test]
+fn the_crowd_is_closed_but_for_the_socket_that_was_hit() {
+    let mut world = World::new(1, &[Nat::home()], &[Nat::symmetric(Ports::Random)], Openers::Loud);
+    world.run(15);
+    assert!(world.hosts[BOB].crowd >= 100);
+    assert!(world.alices_path_carries_data());
+    let extra = world.hosts[BOB].engine.as_ref().unwrap().extra.clone();
+    assert_eq!(extra, BTreeSet::from([world.hosts[BOB].path.unwrap().socket]));
+    let quiet = world.datagrams();
+    world.run(30);
+    assert_eq!(world.datagrams(), quiet, "nothing is sent once the path is there");
+}
+
+const PEER: &str = "198.51.100.9:4000";
+
+fn nat(mapping: Dependence, allocation: Option<PortAllocation>) -> Party {
+    let nat = NatBehaviour { allocation, ..NatBehaviour::new(Some(mapping), None) };
+    Party { nat, public: vec![] }
+}
+
+fn engine(ours: Party, theirs: Party, side: Side) -> Engine {
+    let now = moment();
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let socket = BoundSocket { index: SocketIndex(0), local: "0.0.0.0:4000".parse().unwrap() };
+    let setup = Setup {
+        punch: punch::Setup {
+            sockets: vec![socket],
+            candidates: vec![Candidate::new(CandidateKind::ServerReflexive, peer).unwrap()],
+            urgency: Urgency::Routine,
+            deadline: now + Duration::from_secs(20),
+        },
+        side,
+        ours,
+        theirs,
+        forecast: None,
+        addresses: vec![Address::Claimed(peer.ip())],
+        peer_begins: now,
+        openers: Openers::Loud,
+        allowance: 2_048,
+    };
+    Engine::new(setup, now)
+}
+
+/// Lets an engine run by itself, with sockets as it asks for them: (ms, output), data left out.
+fn run_alone(engine: &mut Engine) -> Vec<(u128, Output)> {
+    let (start, mut entropy) = (moment(), Entropy::from_seed(1));
+    let (mut now, mut sockets, mut story) = (start, 0, vec![]);
+    loop {
+        while let Some(output) = engine.poll_output() {
+            if matches!(output, Output::OpenSocket { .. }) {
+                sockets += 1;
+                engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
+            }
+            story.push(((now - start).as_millis(), output));
+        }
+        if story.iter().any(|(_, output)| matches!(output, Output::GaveUp(_))) {
+            return story;
+        }
+        now = engine.poll_timeout().unwrap().max(now);
+        engine.handle_timeout(now, &mut entropy);
+    }
+}
+
+#[test]
+fn a_peer_that_nobody_else_vouches_for_gets_forty_guesses_and_all_sockets_are_closed() {
+    let random = nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let home = nat(Dependence::EndpointIndependent, None);
+    let story = run_alone(&mut engine(random, home, Side::Responder));
+    let count = |is_it: fn(&Output) -> bool| story.iter().filter(|(_, it)| is_it(it)).count();
+    let opened = count(|output| matches!(output, Output::OpenSocket { .. }));
+    let closed = count(|output| matches!(output, Output::CloseSocket(_)));
+    assert_eq!((opened, closed), (40, 40));
+    let Some((_, Output::GaveUp(facts))) =
+        story.iter().find(|(_, output)| matches!(output, Output::GaveUp(_)))
+    else {
+        panic!("{story:?}");
+    };
+    assert_eq!(facts.guesses_sent, 40);
+}
+
+#[test]
+fn while_there_is_no_path_something_changes_every_three_seconds_and_pings_never_stop() {
+    let home = || nat(Dependence::EndpointIndependent, None);
+    let story = run_alone(&mut engine(home(), home(), Side::Initiator));
+    let mut hops = vec![];
+    let mut last = 0;
+    for (at, output) in &story {
+        if let Output::Transmit { hops: hop, .. } = output {
+            assert!(at - last <= 3_000, "nothing from {last} to {at} ms");
+            last = *at;
+            if hops.last().is_none_or(|(_, before)| before != hop) {
+                hops.push((*at, *hop));
+            }
+        }
+    }
+    let hops: Vec<_> = hops.into_iter().map(|(at, hop)| ((at + 100) / 1_000, hop)).collect();
+    assert_eq!(hops, [(0, None), (3, Some(QUIET_HOPS)), (9, None), (12, Some(QUIET_HOPS))]);
+}
+
+#[test]
+fn the_plans_are_told_with_their_reasons_before_anything_is_sent() {
+    let random = || nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let mut engine = engine(random(), random(), Side::Initiator);
+    let told: Vec<String> = std::iter::from_fn(|| engine.poll_output())
+        .filter_map(|output| match output {
+            Output::Trying(plan) => Some(plan.to_string()),
+            Output::Incompatible(plan) => Some(format!("! {plan}")),
+            Output::Transmit { .. }
+            | Output::OpenSocket { .. }
+            | Output::CloseSocket(_)
+            | Output::Heard { .. }
+            | Output::Open(_)
+            | Output::Better(_)
+            | Output::GaveUp(_) => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("direct: "), "{told:?}");
+    assert!(told[1].starts_with("! no direct way: both NATs"), "{told:?}");
+}
+
+#[test]
+fn a_socket_that_comes_too_late_is_closed_again() {
+    let home = || nat(Dependence::EndpointIndependent, None);
+    let mut engine = engine(home(), home(), Side::Initiator);
+    while engine.poll_output().is_some() {}
+    engine.handle_socket_opened(SocketIndex(7), moment(), &mut Entropy::from_seed(1));
+    assert_eq!(engine.poll_output(), Some(Output::CloseSocket(SocketIndex(7))));
+}
+
+#[test]
+fn no_volley_is_fired_where_no_address_may_take_it() {
+    let random = nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let home = nat(Dependence::EndpointIndependent, None);
+    let mut engine = engine(home, random, Side::Responder);
+    engine.theirs.addresses.clear();
+    let story = run_alone(&mut engine);
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let elsewhere = |output: &Output| matches!(output, Output::Transmit { path: Path { remote, .. }, .. } if *remote != peer);
+    assert!(!story.iter().any(|(_, output)| elsewhere(output)));
+}
+
+#[test]
+fn news_begin_another_volley_and_there_are_never_two_crowds() {
+    let random = || nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let home = nat(Dependence::EndpointIndependent, None);
+    let mut engine = engine(random(), home.clone(), Side::Responder);
+    let (start, mut entropy) = (moment(), Entropy::from_seed(1));
+    let (mut sockets, mut open, mut most) = (0, BTreeSet::new(), 0);
+    let mut now = start;
+    let mut news = Some(start + Duration::from_secs(1));
+    while now < start + Duration::from_secs(2) {
+        while let Some(output) = engine.poll_output() {
+            match output {
+                Output::OpenSocket { .. } => {
+                    sockets += 1;
+                    open.insert(SocketIndex(sockets));
+                    engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
+                }
+                Output::CloseSocket(socket) => assert!(open.remove(&socket)),
+                Output::Transmit { .. }
+                | Output::Heard { .. }
+                | Output::Open(_)
+                | Output::Better(_)
+                | Output::Trying(_)
+                | Output::Incompatible(_)
+                | Output::GaveUp(_) => {}
+            }
+            most = most.max(open.len());
+        }
+        now = engine.poll_timeout().unwrap().max(now);
+        engine.handle_timeout(now, &mut entropy);
+        if news.take_if(|at| *at <= now).is_some() {
+            let peer: SocketAddr = PEER.parse().unwrap();
+            engine.handle_news(home.clone(), None, vec![Address::Claimed(peer.ip())], now);
+        }
+    }
+    assert_eq!((usize::from(sockets), most), (80, 40));
+}

@@ -1,0 +1,286 @@
+//! Many datagrams to find one pair of ports: the birthday.
+//!
+//! A NAT with dependent mapping takes another port for every socket and destination. It opens only to who
+//! sends to the port that one of its mappings has, from the endpoint which that mapping is for. So one side
+//! makes many mappings (a *crowd* of sockets, one datagram from each to the peer), and the other tries
+//! ports (a *spray*), or both do both.
+//!
+//! **A crowd of S sockets against a spray of n ports, none twice, of P = 64,512**: missed with probability
+//! `(1 - S/P)^n`.
+//!
+//! | sockets | half are met at | 99 % | 99.9 % | 1 - 10⁻⁴ | missed after 2,048 |
+//! |---|---|---|---|---|---|
+//! | 128 | 350 | 2,319 | 3,478 | 4,638 | 1.7 · 10⁻² |
+//! | 256 | 175 | 1,159 | 1,738 | 2,317 | 2.9 · 10⁻⁴ |
+//! | 512 | 87 | 578 | 867 | 1,156 | 8.3 · 10⁻⁸ |
+//!
+//! The two sides' datagrams are fewest when S and n are alike, and files are what limits S: a program may
+//! open 1,024 by default. So 512 sockets at [`CROWD_PACE`] are open after half a second, and ports at
+//! [`SPRAY_PACE`] have met one of them 0.35 s after that in half of all cases, after 4.7 s in all but one
+//! of 10,000.
+//!
+//! **Two crowds, in blocks of R ports each.** If N mappings on each side aim at random ports of the other's
+//! block, `N²/R²` pairs fit on average and none does with probability `exp(-N²/R²)`: with all ports of
+//! both blocks taken, 37 %. But if all mappings of one side aim at *one* port of the other's block, it is
+//! enough that the other side has a mapping at that port, `N/R`, and that the port which this mapping
+//! aims at has one on our side, `N/R`: the chance is `(N/R)²`, which no choice of aims can beat, and nearly
+//! certain when both blocks are full. So each side aims at as few ports as its sockets allow, and only
+//! one port in the block has to be known, not where it begins and ends.
+//!
+//! **Limits.** An attempt sends [`DATAGRAMS_PER_ATTEMPT_MAX`] datagrams at most and no more than its owner
+//! grants out of a [`Budget`] for all; to an address that has only one witness it sends [`UNPROVED_MAX`].
+
+mod budget;
+mod targets;
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+pub use self::budget::{Budget, DATAGRAMS_PER_MINUTE_MAX};
+use self::targets::Targets;
+use super::{prediction::Forecast, proved::Proved, strategy::Order};
+use crate::{
+    datagram::{Path, SocketIndex},
+    entropy::Entropy,
+};
+
+/// Time between two datagrams of a spray: 250 a second, 180 kbit/s with all headers.
+///
+/// Every one makes an entry in our own router's table, where small ones have room for some thousands.
+pub const SPRAY_PACE: Duration = Duration::from_millis(4);
+
+/// Time between two sockets of a crowd.
+///
+/// They cost the router as many entries as a web page with many pictures, and all are wanted before the
+/// spray has tried its first hundred ports.
+pub const CROWD_PACE: Duration = Duration::from_millis(1);
+
+/// Datagrams of one volley: what a spray needs to miss a crowd of 512 once in ten million times.
+pub const DATAGRAMS_PER_ATTEMPT_MAX: u32 = 2_048;
+
+/// Datagrams of one volley to an address that only the peer itself vouches for: as many as plain probes
+/// would send to one address that it names.
+pub const UNPROVED_MAX: u32 = 40;
+
+/// Addresses of one peer that a volley goes to: with each, the chance of every datagram shrinks.
+pub const ADDRESSES_MAX: usize = 2;
+
+/// Time from one round of a crowd to the next, at other ports: a round trip and what loss may cost.
+const ROUND_PAUSE: Duration = Duration::from_millis(700);
+
+/// Time from the end of a crowd until each socket sends again what it sent: for what was lost, and before
+/// a router forgets a mapping that was never answered, which takes 30 s.
+const REPEAT_AFTER: Duration = Duration::from_secs(2);
+
+/// Where a volley may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Two witnesses: any number of datagrams.
+    Proved(Proved),
+    /// The peer's word only.
+    Claimed(IpAddr),
+}
+
+impl Address {
+    /// The address itself.
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            Self::Proved(proved) => proved.ip(),
+            Self::Claimed(ip) => *ip,
+        }
+    }
+}
+
+/// With what a volley begins.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// What to do.
+    pub order: Order,
+    /// The socket that sprays, if the order asks for no crowd.
+    pub main: SocketIndex,
+    /// Where the peer is: one address, or some of those that its NAT spreads mappings over. Of these,
+    /// [`ADDRESSES_MAX`] are tried.
+    pub addresses: Vec<Address>,
+    /// The peer's endpoints at those addresses, best first.
+    pub endpoints: Vec<SocketAddr>,
+    /// Where its NAT had got to, if it counts.
+    pub forecast: Option<Forecast>,
+    /// Datagrams that may be sent, out of a [`Budget`].
+    pub allowance: u32,
+}
+
+/// What a volley wants done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// One more socket, to be handed in with [`Volley::handle_socket_opened`].
+    OpenSocket,
+    /// A ping on this path.
+    Ping(Path),
+}
+
+/// Many datagrams that are to meet the peer's.
+///
+/// ```text
+///                 a socket each CROWD_PACE               all sent
+///    Firing ── target ──▶ ping from every socket ──▶ next target, or the same again ──▶ Spent
+/// ```
+#[derive(Debug)]
+pub struct Volley {
+    main: SocketIndex,
+    /// Sockets that are still to be opened.
+    wanted: u16,
+    /// Asked for and not yet there.
+    opening: u16,
+    crowd: Vec<SocketIndex>,
+    kind: Kind,
+    targets: Targets,
+    /// Where the crowd aims, and how many of it have sent there.
+    target: Option<(SocketAddr, usize)>,
+    datagrams_left: u32,
+    next_slot: Option<Instant>,
+    sent: u32,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Spray,
+    Crowd,
+}
+
+impl Volley {
+    /// Begins at once: [`Self::poll_timeout`] is `now`.
+    pub fn new(setup: Setup, now: Instant, entropy: &mut Entropy) -> Self {
+        let limits = setup.addresses.iter().map(|address| match address {
+            Address::Proved(_) => DATAGRAMS_PER_ATTEMPT_MAX,
+            Address::Claimed(_) => UNPROVED_MAX,
+        });
+        let limit = limits.min().unwrap_or(0);
+        let ips = setup.addresses.iter().take(ADDRESSES_MAX).map(Address::ip).collect();
+        let order = setup.order;
+        let kind = if order.crowd == 0 { Kind::Spray } else { Kind::Crowd };
+        let datagrams_left = setup.allowance.min(limit);
+        Self {
+            main: setup.main,
+            wanted: order.crowd.min(u16::try_from(datagrams_left).unwrap_or(u16::MAX)),
+            opening: 0,
+            crowd: vec![],
+            kind,
+            targets: Targets::new(order, ips, setup.endpoints, setup.forecast, entropy),
+            target: None,
+            datagrams_left,
+            next_slot: Some(now),
+            sent: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes in a socket that was asked for; its first datagram leaves at once.
+    pub fn handle_socket_opened(&mut self, socket: SocketIndex, now: Instant) {
+        self.opening = self.opening.saturating_sub(1);
+        self.crowd.push(socket);
+        if self.next_slot.is_some() && self.target.is_some() {
+            self.ping_from_crowd(now);
+        }
+    }
+
+    /// Takes in that no more sockets can be had: goes on with those that there are.
+    pub fn handle_socket_refused(&mut self) {
+        self.opening = 0;
+        self.wanted = 0;
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.next_slot.is_none_or(|slot| now < slot) {
+            return;
+        }
+        match self.kind {
+            Kind::Spray => self.spray(now),
+            Kind::Crowd => self.gather(now),
+        }
+    }
+
+    /// Sends nothing more.
+    pub fn stop(&mut self) {
+        self.next_slot = None;
+        self.outputs.clear();
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next; never again once it is spent.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.next_slot
+    }
+
+    /// Datagrams sent so far.
+    pub fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    fn spray(&mut self, now: Instant) {
+        match self.targets.next(now) {
+            Some(target) if self.datagrams_left > 0 => {
+                self.ping(self.main, target);
+                self.next_slot = Some(now + SPRAY_PACE);
+            }
+            Some(_) | None => self.next_slot = None,
+        }
+    }
+
+    /// One step of a crowd: another socket, or another datagram from one that there is.
+    fn gather(&mut self, now: Instant) {
+        if self.target.is_none() {
+            self.target = self.targets.next(now).map(|target| (target, 0));
+        }
+        if self.target.is_none() || self.datagrams_left == 0 {
+            return self.next_slot = None;
+        }
+        self.next_slot = Some(now + CROWD_PACE);
+        if self.wanted > 0 {
+            self.wanted -= 1;
+            self.opening += 1;
+            self.outputs.push_back(Output::OpenSocket);
+        } else {
+            self.ping_from_crowd(now);
+        }
+    }
+
+    fn ping_from_crowd(&mut self, now: Instant) {
+        let Some((target, done)) = self.target else { return };
+        if let Some(socket) = self.crowd.get(done).copied() {
+            self.target = Some((target, done + 1));
+            return self.ping(socket, target);
+        }
+        if self.wanted > 0 || self.opening > 0 {
+            return;
+        }
+        // All have sent there.
+        self.target = None;
+        let pause = match self.targets.after_round(self.crowd.len()) {
+            targets::Next::AtOnce => CROWD_PACE,
+            targets::Next::AnotherRound => ROUND_PAUSE,
+            targets::Next::Repeat => REPEAT_AFTER,
+        };
+        self.next_slot = Some(now + pause);
+    }
+
+    fn ping(&mut self, socket: SocketIndex, remote: SocketAddr) {
+        if self.datagrams_left == 0 {
+            return;
+        }
+        self.datagrams_left -= 1;
+        self.sent += 1;
+        self.outputs.push_back(Output::Ping(Path { socket, remote }));
+    }
+}
+
+#[cfg(test)]
+mod tests;

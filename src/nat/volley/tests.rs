@@ -1,0 +1,120 @@
+//! Crowds and sprays: how many, how fast, and when they end.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::nat::{
+    proved::Witness,
+    story::moment,
+    strategy::{Aim, CROWD},
+};
+
+const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 9));
+const MAIN: SocketIndex = SocketIndex(0);
+
+fn proved() -> Address {
+    let helper = Witness::Bystander([203, 0, 113, 7].into());
+    Address::Proved(Proved::by(PEER, Witness::Peer, helper).unwrap())
+}
+
+fn volley(order: Order, address: Address, allowance: u32) -> Volley {
+    let endpoints = vec![SocketAddr::new(PEER, 4_000)];
+    let addresses = vec![address];
+    let setup = Setup { order, main: MAIN, addresses, endpoints, forecast: None, allowance };
+    Volley::new(setup, moment(), &mut Entropy::from_seed(1))
+}
+
+/// Lets a volley run for so long, with all the sockets that it asks for: (ms, path) of its pings.
+fn run(volley: &mut Volley, seconds: u64, sockets_max: u16) -> Vec<(u128, Path)> {
+    let start = moment();
+    let (mut pings, mut sockets) = (vec![], 0);
+    let mut now = start;
+    while now < start + Duration::from_secs(seconds) {
+        volley.handle_timeout(now);
+        while let Some(output) = volley.poll_output() {
+            match output {
+                Output::Ping(path) => pings.push(((now - start).as_millis(), path)),
+                Output::OpenSocket if sockets < sockets_max => {
+                    sockets += 1;
+                    volley.handle_socket_opened(SocketIndex(sockets), now);
+                }
+                Output::OpenSocket => volley.handle_socket_refused(),
+            }
+        }
+        let Some(next) = volley.poll_timeout() else { break };
+        now = next.max(now);
+    }
+    pings
+}
+
+#[test]
+fn a_spray_sends_250_a_second_to_ports_that_never_repeat_and_ends() {
+    let order = Order { crowd: 0, aim: Aim::Anywhere };
+    let mut volley = volley(order, proved(), u32::MAX);
+    let pings = run(&mut volley, 60, 0);
+    let ports: BTreeSet<u16> = pings.iter().map(|(_, path)| path.remote.port()).collect();
+    assert_eq!((pings.len(), ports.len()), (2_048, 2_048));
+    assert_eq!(pings.iter().filter(|(at, _)| *at < 1_000).count(), 250);
+    assert!(pings.iter().all(|(_, path)| path.socket == MAIN));
+    assert_eq!(volley.poll_timeout(), None);
+}
+
+#[test]
+fn a_crowd_opens_512_sockets_in_half_a_second_and_each_sends_once_and_again_later() {
+    let order = Order { crowd: CROWD, aim: Aim::Endpoint };
+    let mut volley = volley(order, proved(), u32::MAX);
+    let pings = run(&mut volley, 10, CROWD);
+    let first: Vec<_> = pings.iter().take_while(|(at, _)| *at < 1_000).collect();
+    let sockets: BTreeSet<SocketIndex> = first.iter().map(|(_, path)| path.socket).collect();
+    assert_eq!((first.len(), sockets.len()), (512, 512));
+    assert!(first.last().unwrap().0 <= 520, "{:?}", first.last());
+    assert!(pings.len() <= 2_048, "{}", pings.len());
+    let pause = pings[512].0 - pings[511].0;
+    assert!((2_000..2_100).contains(&pause), "{pause} ms");
+}
+
+#[test]
+fn fewer_sockets_than_wanted_will_do() {
+    let order = Order { crowd: CROWD, aim: Aim::Endpoint };
+    let pings = run(&mut volley(order, proved(), u32::MAX), 1, 100);
+    assert_eq!(pings.len(), 100);
+}
+
+#[test]
+fn an_address_with_one_witness_gets_forty_datagrams_and_no_volley_more_than_it_is_granted() {
+    for crowd in [0, CROWD] {
+        let aim = if crowd == 0 { Aim::Anywhere } else { Aim::Endpoint };
+        let claimed =
+            run(&mut volley(Order { crowd, aim }, Address::Claimed(PEER), u32::MAX), 60, crowd);
+        assert_eq!(claimed.len(), 40);
+        let granted = run(&mut volley(Order { crowd, aim }, proved(), 300), 60, crowd);
+        assert_eq!(granted.len(), 300);
+    }
+}
+
+#[test]
+fn a_volley_that_is_stopped_sends_nothing_more() {
+    let mut volley = volley(Order { crowd: 0, aim: Aim::Anywhere }, proved(), u32::MAX);
+    volley.handle_timeout(moment());
+    volley.stop();
+    assert_eq!((volley.poll_output(), volley.poll_timeout()), (None, None));
+    volley.handle_socket_opened(SocketIndex(1), moment());
+    assert_eq!(volley.poll_output(), None);
+}
+
+/// The table in the module's documentation.
+#[test]
+fn the_odds_are_as_documented() {
+    let misses = |sockets: f64, probes: f64| (1.0 - sockets / 64_512.0_f64).powf(probes);
+    for (sockets, half, ninety_nine, thousand, ten_thousand) in [
+        (128.0, 350.0, 2_319.0, 3_478.0, 4_638.0),
+        (256.0, 175.0, 1_159.0, 1_738.0, 2_317.0),
+        (512.0, 87.0, 578.0, 867.0, 1_156.0),
+    ] {
+        let close = |probes: f64, rate: f64| (misses(sockets, probes) / rate - 1.0).abs() < 0.01;
+        assert!(close(half, 0.5) && close(ninety_nine, 0.01));
+        assert!(close(thousand, 0.001) && close(ten_thousand, 0.000_1));
+    }
+    assert!((misses(256.0, 2_048.0) - 2.9e-4).abs() < 1e-5);
+    assert!(misses(512.0, 2_048.0) < 8.4e-8);
+}
