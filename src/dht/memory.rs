@@ -18,13 +18,17 @@ use tokio::{
 use super::{
     item::{Item, VALUE_SIZE_MAX},
     location::{Location, Target},
-    rendezvous::{Counters, Health, Lookup, LookupEnd, PutError, Rendezvous, Stored, Task, Watch},
+    rendezvous::{
+        Counters, Health, Lookup, LookupEnd, Pace, PutError, Rendezvous, Stored, Task, Watch,
+    },
 };
 
 /// A DHT that all its handles share. Clones are the same DHT.
 #[derive(Clone, Debug)]
 pub struct MemoryDht {
     state: Arc<Mutex<State>>,
+    /// Of one handle.
+    pace: Arc<Mutex<Pace>>,
 }
 
 /// How a [`MemoryDht`] behaves.
@@ -67,12 +71,12 @@ impl MemoryDht {
             counters: Counters::default(),
             last_answer: None,
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), pace: Arc::default() }
     }
 
     /// A way to reach it for one node.
     pub fn rendezvous(&self) -> Arc<dyn Rendezvous> {
-        Arc::new(self.clone())
+        Arc::new(Self { pace: Arc::default(), ..self.clone() })
     }
 
     /// Makes it behave otherwise from now on.
@@ -93,6 +97,10 @@ impl MemoryDht {
     /// Forgets everything, as nodes do after hours without renewal.
     pub fn clear(&self) {
         self.lock().items.clear();
+    }
+
+    fn pace(&self) -> Pace {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,7 +188,8 @@ impl Rendezvous for MemoryDht {
         let task = Task::spawn(async move {
             let mut seen: BTreeMap<Target, i64> = BTreeMap::new();
             loop {
-                let next = Instant::now() + dht.conditions().poll_interval;
+                let factor = dht.pace().factor();
+                let next = Instant::now() + factor * dht.conditions().poll_interval;
                 for (location, item) in dht.ask_all(&at).await {
                     let news = seen.get(&location.target).is_none_or(|seq| *seq < item.seq());
                     if news {
@@ -194,6 +203,10 @@ impl Rendezvous for MemoryDht {
             }
         });
         Watch::new(items, Some(task))
+    }
+
+    fn set_pace(&self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
     fn known(&self, at: Target) -> Option<Item> {

@@ -19,8 +19,6 @@ use super::{
     outbox::Kept,
 };
 use crate::{
-    behaviour::NatBehaviour,
-    candidate::{Candidate, CandidateKind},
     dht::{inbox, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
@@ -28,7 +26,6 @@ use crate::{
     proto::Message,
     sealing::Key,
     service::Service,
-    time::UnixMillis,
 };
 
 /// All dials under way.
@@ -41,7 +38,7 @@ pub(super) struct Dialling {
 #[derive(Debug)]
 struct Entry {
     dial: Dial,
-    name: Option<Name>,
+    name: Name,
     admission: Option<Key>,
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
@@ -198,10 +195,11 @@ impl Driver {
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
-            dial.handle_found(found_in_ticket(ticket.peer, &ticket.addresses), times.0);
+            dial.handle_found(Found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
-            dial.handle_found(found_there_before(peer, candidates), times.0);
+            let helpers = self.helping.known(peer);
+            dial.handle_found(Found::there_before(peer, candidates, helpers), times.0);
         }
         let entry = Entry {
             dial,
@@ -220,20 +218,20 @@ impl Driver {
     }
 
     /// Where `target` is to be looked up, and the key that admits us there.
-    fn name_of(&self, target: &Target) -> (Option<Name>, Option<Key>) {
+    pub(super) fn name_of(&self, target: &Target) -> (Name, Option<Key>) {
         match target {
             Target::Service(name) => {
                 let service = self.config.service.clone().filter(|service| service.name == *name);
                 let service = service.unwrap_or_else(|| Service::open(name.clone()));
                 let admission = service.admission_key();
-                (Some(Name::Service(service)), admission)
+                (Name::Service(service), admission)
             }
             Target::Peer(peer) => {
                 let admission = self.config.service.as_ref().and_then(Service::admission_key);
-                (Some(Name::Peer(*peer)), admission)
+                (Name::Peer(*peer), admission)
             }
             Target::Ticket(ticket) => (
-                Some(Name::Ticket(ticket.peer, ticket.secret.clone())),
+                Name::Ticket(ticket.peer, ticket.secret.clone()),
                 Some(ticket.secret.admission_key()),
             ),
         }
@@ -247,6 +245,7 @@ impl Driver {
         {
             return;
         }
+        self.helping.remember(&found);
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
     }
 
@@ -314,7 +313,12 @@ impl Driver {
                 let before = entry.and_then(|entry| entry.conversation.replace(keys.conversation));
                 self.converse(Owner::Dial(id), keys, before);
             }
-            dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
+            dial::Output::Offer { sealed } => {
+                let entry = self.dialling.dials.get(&id);
+                let helpers = entry.map(|entry| entry.dial.helpers().to_vec());
+                self.forward_offer(id, &helpers.unwrap_or_default(), &sealed);
+                self.leave_offer(id, sealed);
+            }
             dial::Output::Transmit { path, probe } => {
                 let conversation =
                     self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
@@ -339,7 +343,7 @@ impl Driver {
     }
 
     fn look_up(&mut self, id: DialId) {
-        let name = self.dialling.dials.get(&id).and_then(|entry| entry.name.clone());
+        let name = self.dialling.dials.get(&id).map(|entry| entry.name.clone());
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
         };
@@ -366,7 +370,7 @@ impl Driver {
             return;
         };
         let (name, ours) = (entry.name.clone(), entry.offer_seq);
-        let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
+        let Some(rendezvous) = self.rendezvous.clone() else {
             return;
         };
         let (now, outcomes) = (self.clock.unix(), self.outcomes());
@@ -437,6 +441,7 @@ impl Driver {
 
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
+        self.end_errands(id);
         let unproved = entry.unproved.as_ref();
         let unproved = unproved.map(|unproved| unproved.conversation());
         for conversation in entry.conversation.into_iter().chain(unproved) {
@@ -444,22 +449,6 @@ impl Driver {
         }
         Some(entry)
     }
-}
-
-fn found_in_ticket(peer: PeerId, addresses: &[std::net::SocketAddr]) -> Found {
-    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
-    Found {
-        peer,
-        made_at: UnixMillis::default(),
-        candidates: addresses.iter().filter_map(candidate).collect(),
-        nat: NatBehaviour::default(),
-    }
-}
-
-/// Where a peer was when it was last connected.
-fn found_there_before(peer: PeerId, candidates: &[Candidate]) -> Found {
-    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
-    Found { peer, made_at, candidates: candidates.to_vec(), nat }
 }
 
 /// Dials under way at a time: each probes up to 16 addresses.

@@ -84,6 +84,7 @@ mod tests {
             made_at: UnixMillis(made_at),
             candidates: Vec::new(),
             nat: NatBehaviour::default(),
+            helpers: Vec::new(),
         }
     }
 
