@@ -228,6 +228,22 @@ fn lost_datagrams_are_sent_again_and_the_dial_is_quick_all_the_same() {
     assert!(links[0] < ms(400) && links[1] < secs(2), "{links:?}");
 }
 
+/// The helper grants tokens and goes on answering, but what it is to forward does not arrive.
+#[test]
+fn a_helper_that_forwards_nothing_costs_the_speed_and_not_the_link() {
+    run(1, async |mut world| {
+        let helper = helper(&mut world).await;
+        let server = served(&mut world, Nat::home(), 1).await;
+        let client = client(&mut world, Nat::home()).await;
+        // 700 bytes do not pass; questions and grants do.
+        helper.home.change_uplink(|link| link.mtu = 528);
+        let began = Instant::now();
+        client.connect().await.unwrap();
+        assert!(began.elapsed() < secs(10), "{:?}", began.elapsed());
+        assert_eq!(helpers_of(&world, &server).len(), 1);
+    });
+}
+
 /// Offers are repeated, come by the helper and lie in the inbox; they are answered once.
 #[test]
 fn an_offer_that_arrives_on_every_way_makes_one_link() {
