@@ -13,6 +13,7 @@ pub mod candidate;
 pub mod datagram;
 pub mod entropy;
 pub mod failure;
+pub mod forwarding;
 pub mod identity;
 pub mod offer;
 pub mod probe;

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
-use p2p_node::{failure::Failure, node::event::Stage};
+use p2p_node::{
+    failure::Failure,
+    node::{HelperMode, Role, event::Stage},
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     peer::Peer,
-    side::Pair,
+    side::{Pair, Side},
     world::{message, ms, run_exactly, secs, to_service},
 };
 
@@ -34,6 +37,27 @@ pub(crate) struct Times {
     pub(crate) datagrams: [u64; 2],
     /// Real time of it all, without the making of the world.
     pub(crate) real_time: Duration,
+}
+
+/// Dials as [`dial`] does, but the server is served by a helper on the public internet.
+pub(crate) fn dial_by_helper(pair: Pair, loss: f64, seed: u64) -> Dialled {
+    run_exactly(seed, async |mut world| {
+        let mut config = world.config(Role::Server);
+        config.service = None;
+        config.helper_mode = HelperMode::On;
+        let at = Side::Open.home(&mut world, 0.0);
+        let mut helper = world.start(&at, config);
+        helper.online().await;
+        sleep(secs(10)).await;
+        let at = pair.server.home(&mut world, 0.0);
+        let server = world.server(&at);
+        // The server goes through the lists of helpers, and renews its record when it has found one.
+        sleep(secs(60)).await;
+        let at = pair.client.home(&mut world, loss);
+        let mut client = world.client(&at);
+        sleep(secs(3) + ms(seed * 37 % 500)).await;
+        measure(&mut client, &server).await
+    })
 }
 
 /// Dials in the world of `seed`, where the client's access line loses `loss` of the datagrams each way.

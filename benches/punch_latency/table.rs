@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    dial::{Dialled, Times, dial},
-    side::{Pair, ROUND_TRIP},
+    dial::{Dialled, Times, dial, dial_by_helper},
+    side::{Pair, ROUND_TRIP, Side},
 };
+
+/// A dial in a world of its own: who dials whom, what the client's line loses, the seed.
+type DialOnce = fn(Pair, f64, u64) -> Dialled;
 
 /// Where a pair's clock starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,30 +39,42 @@ impl Start {
 pub(crate) fn print(seeds: u64) {
     println!("# Virtual round trips of {ROUND_TRIP:?}, {seeds} seeds\n\n{LEGEND}\n\n{HEADER}");
     for pair in Pair::all_plain() {
-        let (quiet, quiet_failed) = runs(pair, 0.0, seeds);
-        let (lossy, lossy_failed) = runs(pair, 0.15, seeds);
-        let start = Start::of(&quiet);
-        let from = match start {
-            Start::RecordKnown => "record",
-            Start::OfferRead => "offer",
-        };
-        println!(
-            "| {pair} | {from} | {} | {} | {} | {} | {} | {} | {}{} |",
-            round_trips(&quiet, start, &[50, 99], |run| run.path),
-            round_trips(&quiet, start, &[50, 99], |run| Some(run.link)),
-            round_trips(&quiet, start, &[50, 99], |run| Some(run.delivered)),
-            datagrams(&quiet),
-            round_trips(&lossy, start, &[50, 90, 99], |run| Some(run.link)),
-            round_trips(&lossy, start, &[50, 90, 99], |run| Some(run.delivered)),
-            datagrams(&lossy),
-            failures(quiet_failed + lossy_failed),
-        );
+        print_row(pair, "", seeds, (None, dial));
+    }
+    for pair in [
+        Pair { client: Side::PortRestricted, server: Side::PortRestricted },
+        Pair { client: Side::CarrierAndHome, server: Side::CarrierAndHome },
+        Pair { client: Side::Symmetric, server: Side::AddressRestricted },
+    ] {
+        print_row(pair, ", with a helper", seeds, (Some(Start::RecordKnown), dial_by_helper));
     }
     println!();
 }
 
+/// One row; its clock starts where `start` says, or else where the pair's nature does.
+fn print_row(pair: Pair, with: &str, seeds: u64, (start, dial): (Option<Start>, DialOnce)) {
+    let (quiet, quiet_failed) = runs(pair, (0.0, dial), seeds);
+    let (lossy, lossy_failed) = runs(pair, (0.15, dial), seeds);
+    let start = start.unwrap_or_else(|| Start::of(&quiet));
+    let from = match start {
+        Start::RecordKnown => "record",
+        Start::OfferRead => "offer",
+    };
+    println!(
+        "| {pair}{with} | {from} | {} | {} | {} | {} | {} | {} | {}{} |",
+        round_trips(&quiet, start, &[50, 99], |run| run.path),
+        round_trips(&quiet, start, &[50, 99], |run| Some(run.link)),
+        round_trips(&quiet, start, &[50, 99], |run| Some(run.delivered)),
+        datagrams(&quiet),
+        round_trips(&lossy, start, &[50, 90, 99], |run| Some(run.link)),
+        round_trips(&lossy, start, &[50, 90, 99], |run| Some(run.delivered)),
+        datagrams(&lossy),
+        failures(quiet_failed + lossy_failed),
+    );
+}
+
 /// The dials that delivered, and how many did not.
-fn runs(pair: Pair, loss: f64, seeds: u64) -> (Vec<Times>, usize) {
+fn runs(pair: Pair, (loss, dial): (f64, DialOnce), seeds: u64) -> (Vec<Times>, usize) {
     let mut delivered = Vec::new();
     let mut failed = 0;
     for seed in 0..seeds {
@@ -114,7 +129,7 @@ fn percentile<T>(sorted: &[T], percent: usize) -> Option<&T> {
 }
 
 const LEGEND: &str = "\
-From 'record known' where the server can be dialled unannounced, else from 'offer read'.
+From 'record known' where the server can be dialled unannounced or has a helper, else from 'offer read'.
 Path, link, first message: median / 99th percentile; with loss median / 90th / 99th.
 Datagrams: medians of those the client / the server sent from the dial's begin to the link.
 15 % loss: of everything on the client's access line, each way.";

@@ -71,8 +71,13 @@ fn records(criterion: &mut Criterion) {
     let entropy = &mut Entropy::from_seed(1);
     let us = Identity::from_seed([1; 32]);
     let key = Key::from_bytes([7; 32]);
-    let record =
-        PeerRecord { peer: us.peer_id(), made_at: NOW, candidates: candidates(), nat: nat() };
+    let record = PeerRecord {
+        peer: us.peer_id(),
+        made_at: NOW,
+        candidates: candidates(),
+        nat: nat(),
+        helpers: Vec::new(),
+    };
     let sealed = record.seal(&us, &key, entropy);
     PeerRecord::open(&sealed, &us.peer_id(), &key, NOW).unwrap();
     criterion.bench_function("record: seal", |bencher| {

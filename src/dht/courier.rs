@@ -21,7 +21,7 @@ use super::{
     place::Place,
     polling::{POLL_INTERVAL, Polling, WatchId},
     putting::{Putting, Response},
-    rendezvous::{Counters, Health, PutError, Stored},
+    rendezvous::{Counters, Health, Pace, PutError, Stored},
     roster::Roster,
 };
 use crate::entropy::Entropy;
@@ -83,6 +83,7 @@ pub struct Courier {
     in_flight: BTreeMap<TransactionId, InFlight>,
     burst: Burst,
     next_poll: Instant,
+    pace: Pace,
     next_lookup: Instant,
     next_put_check: Option<Instant>,
     outputs: VecDeque<Output>,
@@ -116,11 +117,17 @@ impl Courier {
             in_flight: BTreeMap::new(),
             burst: Burst::new(now),
             next_poll: now,
+            pace: Pace::default(),
             next_lookup: now,
             next_put_check: None,
             outputs: VecDeque::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// Looks at what is watched this often from the next look on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// Somebody looks for what lies at `location`; mainline's lookup was started already.
@@ -344,7 +351,7 @@ impl Courier {
         }
         // A quarter more or less, so that nodes and watchers do not fall into step.
         let percent = u32::try_from(75 + self.entropy.below(51)).unwrap_or(100);
-        self.next_poll = now + POLL_INTERVAL * percent / 100;
+        self.next_poll = now + POLL_INTERVAL * self.pace.factor() * percent / 100;
         for target in self.polling.in_turn() {
             let Some(place) = self.places.get(&target) else {
                 continue;

@@ -30,7 +30,7 @@ use super::{
     location::{Location, Purpose, Target},
     mainline::{Board, ITEMS_MAX},
     polling::WatchId,
-    rendezvous::{LookupEnd, PutError, Stored},
+    rendezvous::{LookupEnd, Pace, PutError, Stored},
 };
 use crate::{candidate::is_unicast, entropy::Entropy};
 
@@ -65,6 +65,8 @@ pub(super) enum Command {
     Prepare(Location),
     /// Poll locations until nobody listens.
     Watch { id: WatchId, locations: Vec<Location>, items: mpsc::Sender<(Location, Item)> },
+    /// Look at what is watched this often.
+    SetPace(Pace),
     /// Start anew.
     NetworkChanged,
 }
@@ -202,6 +204,7 @@ impl Driver {
                 self.watchers.insert(id, items);
                 self.courier.handle_watch(id, locations, now());
             }
+            Command::SetPace(pace) => self.courier.set_pace(pace),
             Command::NetworkChanged => {
                 match open_socket(self.bind) {
                     Ok(socket) => self.socket = socket,

@@ -33,7 +33,7 @@ use super::{
     location::{Location, Target},
     polling::WatchId,
     putting::PUT_TIME_MAX,
-    rendezvous::{Health, Lookup, PutError, Rendezvous, Stored, Task, Watch},
+    rendezvous::{Health, Lookup, Pace, PutError, Rendezvous, Stored, Task, Watch},
 };
 use crate::entropy::Entropy;
 
@@ -160,6 +160,10 @@ impl Rendezvous for Mainline {
 
     fn known(&self, at: Target) -> Option<Item> {
         self.board.lock().newest.get(&at).cloned()
+    }
+
+    fn set_pace(&self, pace: Pace) {
+        self.command(Command::SetPace(pace));
     }
 
     fn network_changed(&self) {

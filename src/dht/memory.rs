@@ -21,7 +21,9 @@ use tokio::{
 use super::{
     item::{Item, VALUE_SIZE_MAX},
     location::{Location, Target},
-    rendezvous::{Counters, Health, Lookup, LookupEnd, PutError, Rendezvous, Stored, Task, Watch},
+    rendezvous::{
+        Counters, Health, Lookup, LookupEnd, Pace, PutError, Rendezvous, Stored, Task, Watch,
+    },
 };
 
 /// A DHT that all its handles share. Clones are the same DHT.
@@ -30,6 +32,8 @@ pub struct MemoryDht {
     state: Arc<Mutex<State>>,
     /// Watches of this node, which share its polls.
     watches: Arc<AtomicU32>,
+    /// Of one handle.
+    pace: Arc<Mutex<Pace>>,
 }
 
 /// How a [`MemoryDht`] behaves.
@@ -73,12 +77,12 @@ impl MemoryDht {
             counters: Counters::default(),
             last_answer: None,
         };
-        Self { state: Arc::new(Mutex::new(state)), watches: Arc::default() }
+        Self { state: Arc::new(Mutex::new(state)), watches: Arc::default(), pace: Arc::default() }
     }
 
     /// A way to reach it for one node.
     pub fn rendezvous(&self) -> Arc<dyn Rendezvous> {
-        Arc::new(Self { state: self.state.clone(), watches: Arc::default() })
+        Arc::new(Self { state: self.state.clone(), watches: Arc::default(), pace: Arc::default() })
     }
 
     /// Makes it behave otherwise from now on.
@@ -104,7 +108,8 @@ impl MemoryDht {
     /// Between two looks of this node at a location, now.
     fn poll_interval(&self) -> Duration {
         let watches = self.watches.load(Ordering::Relaxed).min(SERVER_WATCHES);
-        self.conditions().poll_interval * watches / SERVER_WATCHES
+        let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.factor() * self.conditions().poll_interval * watches / SERVER_WATCHES
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -208,6 +213,10 @@ impl Rendezvous for MemoryDht {
             }
         });
         Watch::new(items, Some(task))
+    }
+
+    fn set_pace(&self, pace: Pace) {
+        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
     }
 
     fn known(&self, at: Target) -> Option<Item> {

@@ -19,6 +19,7 @@ use crate::{
     behaviour::NatBehaviour,
     candidate::{CANDIDATES_MAX, Candidate, CandidateKind, decode_compact, encode_compact},
     entropy::Entropy,
+    forwarding::{HELPERS_MAX, Helper},
     identity::{Identity, PeerId},
     proto::rendezvous::PeerRecord as Wire,
     sealing::{Key, TAG_SIZE},
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// Bytes of every sealed peer record: the largest one fits, and one size tells nothing of the content.
-pub const SEALED_SIZE: usize = 704;
+pub const SEALED_SIZE: usize = 800;
 
 /// A record made longer ago than this is not used.
 ///
@@ -48,6 +49,8 @@ pub struct PeerRecord {
     pub candidates: Vec<Candidate>,
     /// How its NAT behaves.
     pub nat: NatBehaviour,
+    /// Who forwards offers to it; at most [`HELPERS_MAX`].
+    pub helpers: Vec<Helper>,
 }
 
 /// Why bytes from the DHT are no record that we use.
@@ -115,6 +118,7 @@ impl PeerRecord {
             made_at_ms: self.made_at.0,
             endpoints: to_endpoints(&self.candidates, CANDIDATES_MAX),
             nat: Some(self.nat.to_wire(self.made_at)),
+            helpers: self.helpers.iter().take(HELPERS_MAX).map(|h| h.encode().into()).collect(),
             signature: Bytes::new(),
         }
     }
@@ -125,6 +129,7 @@ impl PeerRecord {
             made_at: UnixMillis(wire.made_at_ms),
             candidates: to_candidates(&wire.endpoints, CANDIDATES_MAX)?,
             nat: NatBehaviour::from_wire(wire.nat, UnixMillis(wire.made_at_ms)),
+            helpers: to_helpers(&wire.helpers)?,
         })
     }
 }
@@ -201,6 +206,15 @@ pub(super) fn to_candidates(
         .ok_or(RecordRejected::Malformed("endpoint"))
 }
 
+/// The helpers that `fields` name.
+pub(super) fn to_helpers(fields: &[Bytes]) -> Result<Vec<Helper>, RecordRejected> {
+    if fields.len() > HELPERS_MAX {
+        return Err(RecordRejected::Malformed("too many helpers"));
+    }
+    let helpers = fields.iter().map(|field| Helper::decode(field));
+    helpers.collect::<Option<_>>().ok_or(RecordRejected::Malformed("helper"))
+}
+
 /// The peer id in a field.
 pub(super) fn to_peer(bytes: &[u8]) -> Result<PeerId, RecordRejected> {
     PeerId::from_slice(bytes).map_err(|_| RecordRejected::Malformed("peer id"))
@@ -219,7 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::behaviour::Dependence;
+    use crate::{behaviour::Dependence, forwarding::Token};
 
     const NOW: UnixMillis = UnixMillis(1_763_820_000_000);
 
@@ -249,7 +263,13 @@ mod tests {
                 Some(Dependence::EndpointIndependent),
                 Some(Dependence::AddressAndPortDependent),
             ),
+            helpers: (1..=3).map(helper).collect(),
         }
+    }
+
+    fn helper(number: u8) -> Helper {
+        let address = format!("[2001:db8::{number}]:4000").parse().unwrap();
+        Helper { address, token: Token([number; 7]) }
     }
 
     fn sealed_by(identity: &Identity) -> Vec<u8> {
@@ -269,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_smallest_record_has_the_same_size() {
-        let record = PeerRecord { candidates: Vec::new(), ..record() };
+        let record = PeerRecord { candidates: vec![], helpers: vec![], ..record() };
         let sealed = record.seal(&alice(), &key(), &mut Entropy::from_seed(1));
         assert_eq!(sealed.len(), SEALED_SIZE);
         assert_eq!(open(&sealed, NOW), Ok(record));
@@ -323,6 +343,14 @@ mod tests {
         let wire = Wire { endpoints: vec![Bytes::from_static(&[0; 6])], ..record().to_wire() };
         let sealed = seal_padded(&wire, SEALED_SIZE, &key(), &mut Entropy::from_seed(1));
         assert_eq!(open(&sealed, NOW), Err(RecordRejected::Malformed("endpoint")));
+        for (helpers, why) in [
+            (vec![Bytes::from_static(&[1; 9])], "helper"),
+            (vec![Bytes::from_static(&[1; 13]); 4], "too many helpers"),
+        ] {
+            let wire = Wire { helpers, ..record().to_wire() };
+            let sealed = seal_padded(&wire, SEALED_SIZE, &key(), &mut Entropy::from_seed(1));
+            assert_eq!(open(&sealed, NOW), Err(RecordRejected::Malformed(why)));
+        }
     }
 
     proptest! {

@@ -36,6 +36,9 @@ pub trait Rendezvous: Send + Sync + fmt::Debug + 'static {
     /// dropped. All watches share one budget of datagrams.
     fn watch(&self, at: Vec<Location>) -> Watch;
 
+    /// Looks at what is watched as often as `pace` says from now on.
+    fn set_pace(&self, pace: Pace);
+
     /// The newest item known to lie at `at`, without asking anybody: what a dialler looks at before it
     /// chooses a slot.
     fn known(&self, at: Target) -> Option<Item>;
@@ -45,6 +48,26 @@ pub trait Rendezvous: Send + Sync + fmt::Debug + 'static {
 
     /// How well it works.
     fn health(&self) -> Health;
+}
+
+/// How often watched locations are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As often as the budget of datagrams allows: what is watched is the only way to us.
+    #[default]
+    Close,
+    /// An eighth of that: there is a faster way.
+    Gentle,
+}
+
+impl Pace {
+    /// By how much the time between two looks is longer.
+    pub fn factor(self) -> u32 {
+        match self {
+            Self::Close => 1,
+            Self::Gentle => 8,
+        }
+    }
 }
 
 /// As `cas`, says that nothing may be stored yet: numbers are Unix milliseconds, so none is zero.

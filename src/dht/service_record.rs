@@ -11,23 +11,27 @@ use super::{
     item::VALUE_SIZE_MAX,
     location::Name,
     record::{
-        RecordRejected, check_age, open_padded, seal_padded, to_candidates, to_endpoints, to_peer,
+        RecordRejected, check_age, open_padded, seal_padded, to_candidates, to_helpers, to_peer,
     },
 };
 use crate::{
     behaviour::NatBehaviour,
     candidate::{CANDIDATES_MAX, Candidate, encode_compact},
     entropy::Entropy,
+    forwarding::{HELPERS_MAX, Helper},
     identity::{Identity, PeerId},
     proto::rendezvous::{ServiceEntry as WireEntry, ServiceRecord as Wire},
     time::UnixMillis,
 };
 
-/// Servers that a record lists: as many of the largest entries as a value of the DHT holds.
+/// Servers that a record lists: as many entries of [`ENTRY_SIZE`] bytes as a value of the DHT holds.
 pub const ENTRIES_MAX: usize = 6;
 
-/// Bytes of an encoded entry: a sixth of a value after its nonce, tag and lengths.
-pub const ENTRY_SIZE_MAX: usize = 142;
+/// Bytes of an encoded entry in a list of many: a sixth of a value after its nonce, tag and lengths.
+pub const ENTRY_SIZE: usize = 142;
+
+/// Bytes of an encoded entry in a list of few, for servers with helpers: a quarter of a value.
+pub const ENTRY_SIZE_MAX: usize = 212;
 
 /// Bytes of every sealed service record.
 pub const SEALED_SIZE: usize = VALUE_SIZE_MAX;
@@ -43,8 +47,23 @@ pub struct ServiceEntry {
     pub candidates: Vec<Candidate>,
     /// How its NAT behaves.
     pub nat: NatBehaviour,
+    /// Who forwards offers to it.
+    pub helpers: Vec<Helper>,
     /// Signed, to be passed on as it came.
     wire: WireEntry,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    /// Where it may be reached, best first.
+    pub candidates: &'a [Candidate],
+    /// How its NAT behaves.
+    pub nat: NatBehaviour,
+    /// Who forwards offers to it.
+    pub helpers: &'a [Helper],
+    /// Bytes that its entry may have, see [`ServiceRecord::entry_size`].
+    pub size_max: usize,
 }
 
 /// The servers of a service.
@@ -65,31 +84,50 @@ impl ServiceEntry {
         (candidates, nat): (&[Candidate], NatBehaviour),
         now: UnixMillis,
     ) -> Self {
+        let description = Description { candidates, nat, helpers: &[], size_max: ENTRY_SIZE };
+        Self::describing(identity, name, &description, now)
+    }
+
+    /// The same with helpers.
+    pub fn describing(
+        identity: &Identity,
+        name: &Name,
+        description: &Description<'_>,
+        now: UnixMillis,
+    ) -> Self {
         // An entry is small and lives for hours: where the NAT had got to would be of no use.
-        let nat = nat.without_counter();
+        let nat = description.nat.without_counter();
         let mut wire = WireEntry {
             peer_id: identity.peer_id().as_bytes().to_vec().into(),
             made_at_s: u32::try_from(now.seconds()).unwrap_or(u32::MAX),
             endpoints: Vec::new(),
             nat: Some(nat.to_wire(now)),
+            helpers: Vec::new(),
             signature: Bytes::from_static(&[0; 64]),
         };
-        let mut fitting = Vec::new();
-        for &candidate in candidates.iter().take(CANDIDATES_MAX) {
-            let size = FIELD_HEADER_SIZE + encode_compact(candidate.address).len();
-            if wire.encoded_len() + size <= ENTRY_SIZE_MAX {
-                wire.endpoints.extend(to_endpoints(&[candidate], 1));
-                fitting.push(candidate);
+        let (mut candidates, mut helpers) = (Vec::new(), Vec::new());
+        // In turns: the best address, a helper, the next address.
+        for index in 0..CANDIDATES_MAX {
+            if let Some(&candidate) = description.candidates.get(index) {
+                let endpoint: Bytes = encode_compact(candidate.address).into();
+                let fits = wire.encoded_len() + FIELD_HEADER_SIZE + endpoint.len();
+                if fits <= description.size_max {
+                    wire.endpoints.push(endpoint);
+                    candidates.push(candidate);
+                }
+            }
+            if let Some(&helper) = description.helpers.get(index) {
+                let field: Bytes = helper.encode().into();
+                let fits = wire.encoded_len() + FIELD_HEADER_SIZE + field.len();
+                if fits <= description.size_max && helpers.len() < HELPERS_MAX {
+                    wire.helpers.push(field);
+                    helpers.push(helper);
+                }
             }
         }
         wire.signature = identity.sign(&signed_bytes(&wire, name)).to_vec().into();
-        Self {
-            peer: identity.peer_id(),
-            made_at: UnixMillis::from_seconds(now.seconds()),
-            candidates: fitting,
-            nat,
-            wire,
-        }
+        let made_at = UnixMillis::from_seconds(now.seconds());
+        Self { peer: identity.peer_id(), made_at, candidates, nat, helpers, wire }
     }
 
     fn from_wire(wire: WireEntry, name: &Name, now: UnixMillis) -> Result<Self, RecordRejected> {
@@ -99,6 +137,7 @@ impl ServiceEntry {
         let peer = to_peer(&wire.peer_id)?;
         let made_at = UnixMillis::from_seconds(u64::from(wire.made_at_s));
         let candidates = to_candidates(&wire.endpoints, CANDIDATES_MAX)?;
+        let helpers = to_helpers(&wire.helpers)?;
         if !peer.verifies(&signed_bytes(&wire, name), &wire.signature) {
             return Err(RecordRejected::Forged);
         }
@@ -108,6 +147,7 @@ impl ServiceEntry {
             made_at,
             candidates,
             nat: NatBehaviour::from_wire(wire.nat, made_at),
+            helpers,
             wire,
         })
     }
@@ -145,10 +185,21 @@ impl ServiceRecord {
         self.entries.iter().any(|entry| entry.peer == *peer)
     }
 
-    /// Seals the list for those who know the service `name`.
+    /// Bytes that an entry of `peer` may have beside those of the others.
+    pub fn entry_size(&self, peer: &PeerId) -> usize {
+        let others = self.entries.iter().filter(|entry| entry.peer != *peer).count();
+        if others < ENTRIES_AT_MAX_SIZE { ENTRY_SIZE_MAX } else { ENTRY_SIZE }
+    }
+
+    /// Seals the list for those who know the service `name`; of entries that do not all fit, the first.
     pub fn seal(&self, name: &Name, entropy: &mut Entropy) -> Vec<u8> {
-        let entries = self.entries.iter().take(ENTRIES_MAX);
-        let wire = Wire { entries: entries.map(|entry| entry.wire.clone()).collect() };
+        let mut wire = Wire { entries: Vec::new() };
+        for entry in self.entries.iter().take(ENTRIES_MAX) {
+            wire.entries.push(entry.wire.clone());
+            if wire.encoded_len() > LIST_SIZE_MAX {
+                wire.entries.pop();
+            }
+        }
         seal_padded(&wire, SEALED_SIZE, &name.sealing_key(), entropy)
     }
 }
@@ -168,7 +219,13 @@ fn newest_of_each(mut entries: Vec<ServiceEntry>) -> Vec<ServiceEntry> {
 /// Entries that are looked at; each costs a signature's verification.
 const ENTRIES_READ_MAX: usize = 8;
 
-/// Protobuf's tag and length of an endpoint.
+/// Entries of [`ENTRY_SIZE_MAX`] bytes that fit.
+const ENTRIES_AT_MAX_SIZE: usize = 4;
+
+/// Bytes of an encoded list: what a value holds beside nonce, tag and the length in front.
+const LIST_SIZE_MAX: usize = SEALED_SIZE - 12 - 16 - 2;
+
+/// Protobuf's tag and length of an endpoint or a helper.
 const FIELD_HEADER_SIZE: usize = 2;
 
 fn signed_bytes(wire: &WireEntry, name: &Name) -> Vec<u8> {
@@ -186,7 +243,7 @@ mod tests {
 
     use super::*;
     use crate::behaviour::Dependence;
-    use crate::{candidate::CandidateKind, service::Service};
+    use crate::{candidate::CandidateKind, forwarding::Token, service::Service};
 
     const NOW: UnixMillis = UnixMillis(1_763_820_000_000);
     const NAT: NatBehaviour = NatBehaviour::new(
@@ -251,6 +308,34 @@ mod tests {
         assert_eq!(entry.candidates, fitting);
     }
 
+    fn with_helpers(seed: u8, size_max: usize) -> ServiceEntry {
+        let candidates = candidates(&["198.51.100.9:1", "192.168.1.2:1", "10.0.0.2:1"]);
+        let helper = |number: u8| Helper {
+            address: format!("203.0.113.{number}:4000").parse().unwrap(),
+            token: Token([number; 7]),
+        };
+        let helpers: Vec<Helper> = (1..=3).map(helper).collect();
+        let description =
+            Description { candidates: &candidates, nat: NAT, helpers: &helpers, size_max };
+        ServiceEntry::describing(&server(seed), &name(), &description, NOW)
+    }
+
+    #[test]
+    fn few_servers_list_all_their_helpers_and_many_one_each() {
+        let (large, small) = (with_helpers(1, ENTRY_SIZE_MAX), with_helpers(1, ENTRY_SIZE));
+        assert_eq!((large.helpers.len(), large.candidates.len()), (3, 3));
+        assert_eq!((small.helpers.len(), small.candidates.len()), (1, 2));
+        let mut record = ServiceRecord::default();
+        for seed in 1..=6 {
+            let size_max = record.entry_size(&server(seed).peer_id());
+            record = record.merge(&[with_helpers(seed, size_max)], NOW);
+        }
+        let read = open(&sealed(record.entries), NOW).unwrap();
+        let helpers: Vec<usize> = read.entries.iter().map(|entry| entry.helpers.len()).collect();
+        assert_eq!(helpers.len(), 5, "the sixth comes when the first have shrunk");
+        assert!(helpers.iter().all(|count| *count > 0));
+    }
+
     #[test]
     fn merging_replaces_our_entry_and_drops_what_is_stale() {
         let (old, other) = (entry(1, NOW), entry(2, minutes_later(100)));
@@ -284,7 +369,7 @@ mod tests {
         let early = entry(4, minutes_later(60));
         let elsewhere = ServiceEntry::new(&server(5), &service("other"), (&[], NAT), NOW);
         let mut oversized = entry(6, NOW);
-        oversized.wire.endpoints = vec![Bytes::from_static(&[1; 6]); 5];
+        oversized.wire.endpoints = vec![Bytes::from_static(&[1; 6]); 14];
         let mut record =
             open(&sealed(vec![good.clone(), forged, stale, early, elsewhere]), NOW).unwrap();
         record.rejected.extend(open(&sealed(vec![oversized]), NOW).unwrap().rejected);
@@ -295,7 +380,7 @@ mod tests {
                 RecordRejected::Stale(Duration::from_secs(3 * 3600)),
                 RecordRejected::FromTheFuture(Duration::from_secs(3600)),
                 RecordRejected::Forged,
-                RecordRejected::Oversized(151),
+                RecordRejected::Oversized(223),
             ],
         };
         assert_eq!(record, expected);

@@ -11,12 +11,13 @@ use super::{
     item::Item,
     location::{Location, Name},
     record::PeerRecord,
-    service_record::{ServiceEntry, ServiceRecord},
+    service_record::{Description, ENTRY_SIZE_MAX, ServiceEntry, ServiceRecord},
 };
 use crate::{
     behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
     candidate::{Candidate, CandidateKind},
     entropy::Entropy,
+    forwarding::{Helper, Token},
     identity::Identity,
     service::Service,
     ticket::Ticket,
@@ -45,7 +46,12 @@ fn record() -> PeerRecord {
             Some(Dependence::EndpointIndependent),
             Some(Dependence::AddressAndPortDependent),
         ),
+        helpers: vec![helper("203.0.113.3:4000", 3), helper("[2001:db8::3]:4000", 4)],
     }
+}
+
+fn helper(address: &str, token: u8) -> Helper {
+    Helper { address: address.parse().unwrap(), token: Token([token; 7]) }
 }
 
 /// The same behind a NAT whose next ports a peer can foresee.
@@ -92,6 +98,11 @@ fn item_vector(key: &WriteKey) -> Value {
     })
 }
 
+fn helper_vectors() -> Vec<Value> {
+    let vector = |helper: &Helper| json!({ "address": helper.address.to_string(), "token": hex(&helper.token.0) });
+    record().helpers.iter().map(vector).collect()
+}
+
 /// Sealing draws a nonce, so sealed bytes are given and opened; everything else is derived.
 fn vectors(sealed_record: &str, sealed_symmetric: &str, sealed_service_record: &str) -> Value {
     let (peer, ticket) = (identity().peer_id(), Ticket::of(&identity(), Vec::new()));
@@ -113,6 +124,7 @@ fn vectors(sealed_record: &str, sealed_symmetric: &str, sealed_service_record: &
         "peer_record": {
             "made_at_ms": NOW.0,
             "endpoints": candidates().iter().map(|c| c.address.to_string()).collect::<Vec<_>>(),
+            "helpers": helper_vectors(),
             "sealed": sealed_record,
         },
         "symmetric_peer_record": {
@@ -126,6 +138,7 @@ fn vectors(sealed_record: &str, sealed_symmetric: &str, sealed_service_record: &
         "open_service_record": {
             "made_at_s": NOW.seconds(),
             "endpoints": candidates().iter().map(|c| c.address.to_string()).collect::<Vec<_>>(),
+            "helpers": helper_vectors(),
             "sealed": sealed_service_record,
         },
     })
@@ -142,7 +155,13 @@ fn fresh_vectors() -> Value {
 }
 
 fn entry() -> ServiceEntry {
-    ServiceEntry::new(&identity(), &service(None), (&candidates(), record().nat), NOW)
+    let description = Description {
+        candidates: &candidates(),
+        nat: record().nat,
+        helpers: &record().helpers,
+        size_max: ENTRY_SIZE_MAX,
+    };
+    ServiceEntry::describing(&identity(), &service(None), &description, NOW)
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub mod inference;
 pub mod prediction;
 pub mod proved;
 pub mod punch;
-mod rate;
+pub(crate) mod rate;
 pub mod sampler;
 pub mod strategy;
 pub mod stun;

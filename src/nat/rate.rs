@@ -1,37 +1,54 @@
-//! Says whether one more may happen now: a token bucket.
+//! Says whether one more may happen now: a token bucket, and whose it is.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::{Duration, Instant},
+};
 
 /// `burst` at once, and one more each `interval`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limit {
-    pub(super) burst: u32,
-    pub(super) interval: Duration,
+pub(crate) struct Limit {
+    pub(crate) burst: u32,
+    pub(crate) interval: Duration,
 }
 
 /// A token bucket, kept as the one moment at which it will be full again (the generic cell rate
 /// algorithm).
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     full_at: Option<Instant>,
 }
 
 impl Bucket {
     /// Whether nothing would change if the bucket were forgotten.
-    pub(super) fn is_full(self, now: Instant) -> bool {
+    pub(crate) fn is_full(self, now: Instant) -> bool {
         self.full_at.is_none_or(|full_at| full_at <= now)
     }
 
     /// Whether one more may happen now.
-    pub(super) fn has_room(self, limit: Limit, now: Instant) -> bool {
+    pub(crate) fn has_room(self, limit: Limit, now: Instant) -> bool {
         let missing = self.full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         missing <= limit.interval * limit.burst.saturating_sub(1)
     }
 
     /// Counts one that happens now.
-    pub(super) fn take(&mut self, limit: Limit, now: Instant) {
+    pub(crate) fn take(&mut self, limit: Limit, now: Instant) {
         let from = self.full_at.map_or(now, |full_at| full_at.max(now));
         self.full_at = Some(from + limit.interval);
+    }
+}
+
+/// Whoever can send from one address can send from all of its IPv6 subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source(IpAddr);
+
+impl Source {
+    /// The one at `ip`.
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        Self(match ip.to_canonical() {
+            IpAddr::V4(ip) => IpAddr::V4(ip),
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        })
     }
 }
 

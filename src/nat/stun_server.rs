@@ -6,12 +6,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use crate::nat::{
-    rate::{Bucket, Limit},
+    rate::{Bucket, Limit, Source},
     stun::{self, Request},
 };
 
@@ -100,22 +100,12 @@ impl StunServer {
     }
 }
 
-/// Whoever can send from one address can send from all of its IPv6 subnet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Source(IpAddr);
-
-impl Source {
-    fn of(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V4(ip) => IpAddr::V4(ip),
-            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{net::UdpSocket, thread};
+    use std::{
+        net::{IpAddr, Ipv6Addr, UdpSocket},
+        thread,
+    };
 
     use super::*;
     use crate::{

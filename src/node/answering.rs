@@ -1,15 +1,18 @@
-//! Somebody reaches us: offers from our inbox, and the probing that answers them.
+//! Somebody reaches us: offers from our inbox and by helpers, and the probing that answers them.
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use super::{
     driver::{Driver, Owner},
     event::{Event, Stage, Target},
+    helping::reachability::is_public,
 };
 use crate::{
+    candidate::{CANDIDATES_MAX, Candidate, CandidateKind},
     datagram::Path,
     failure::{Code, Failure},
     identity::PeerId,
@@ -72,27 +75,35 @@ impl Answering {
 }
 
 impl Driver {
-    /// Takes in what lay in our inbox.
-    pub(super) fn handle_inbox(&mut self, sealed: &[u8]) {
+    /// Takes in an offer, from our inbox or, if its maker was `seen` somewhere, by a helper. Returns whether
+    /// it is one for us, be it new or not.
+    pub(super) fn handle_offer(&mut self, sealed: &[u8], seen: Option<SocketAddr>) -> bool {
         let unix = self.clock.unix();
-        let opened = match offer::open(sealed, &self.config.identity, unix) {
+        let mut opened = match offer::open(sealed, &self.config.identity, unix) {
             Ok(opened) => opened,
             Err(reason) => {
                 // The inbox of a service is shared by its servers, and everybody who knows it can write to it.
                 tracing::debug!(%reason, "an offer is not answered");
-                return;
+                return false;
             }
         };
         let from = opened.offer.from;
         if from == self.us || !self.answering.is_new(&opened.offer, unix) {
-            return;
+            return from != self.us;
         }
         tracing::debug!(peer = ?from, candidates = ?opened.offer.candidates, "an offer was read");
         if self.links.came_from(from, opened.offer.conversation) {
             tracing::debug!(peer = ?from, "an offer whose link is up already");
-            return;
+            return true;
         }
+        let seen = seen.filter(|seen| is_public(seen.ip()));
+        let seen = seen.and_then(|seen| Candidate::new(CandidateKind::PeerReflexive, seen));
+        let candidates = &mut opened.offer.candidates;
+        let is_known = |seen: &Candidate| candidates.iter().any(|c| c.address == seen.address);
+        let seen = seen.filter(|seen| !is_known(seen) && candidates.len() < CANDIDATES_MAX);
+        candidates.extend(seen);
         self.answer(opened);
+        true
     }
 
     fn answer(&mut self, opened: OpenedOffer) {

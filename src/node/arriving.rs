@@ -24,6 +24,7 @@ impl Driver {
         let Some(route) = self.sockets.route_of(arrival.address()) else {
             return;
         };
+        self.note_arrival(route);
         let caller = self.caller(route);
         let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
         let began = self.clock.now();
@@ -75,6 +76,7 @@ impl Driver {
         began: Instant,
         result: Result<Link, LinkError>,
     ) {
+        self.note_accepted(route, result.as_ref().ok().map(Link::peer_id));
         let link = match result {
             Ok(link) => link,
             Err(error) => {

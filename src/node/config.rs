@@ -27,6 +27,22 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Peers that may be connected at the same time.
     pub peers_max: usize,
+    /// Helpers to use before those that are found in the DHT.
+    pub helpers: Vec<Target>,
+    /// Whether this node is one.
+    pub helper_mode: HelperMode,
+}
+
+/// Whether a node forwards offers to others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HelperMode {
+    /// A server does, once peers have proved that it can be reached; a client does not.
+    #[default]
+    Auto,
+    /// It does.
+    On,
+    /// It does not.
+    Off,
 }
 
 /// Which side of a service a node is.
@@ -50,6 +66,8 @@ impl Config {
             stun_servers: Vec::new(),
             connect_timeout: CONNECT_TIMEOUT,
             peers_max: PEERS_MAX,
+            helpers: Vec::new(),
+            helper_mode: HelperMode::Auto,
         }
     }
 }

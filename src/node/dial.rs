@@ -33,6 +33,7 @@ use crate::{
     datagram::Path,
     entropy::Entropy,
     failure::{Code, Failure},
+    forwarding::Helper,
     identity::PeerId,
     probe::Probe,
     time::UnixMillis,
@@ -205,6 +206,25 @@ impl Dial {
                 self.stage(peer, Stage::Offer, format!("could not be left in the inbox: {why}"));
             }
         }
+    }
+
+    /// Takes in that the peer has read the offer, as a helper says.
+    pub(super) fn handle_offer_forwarded(&mut self, now: Instant) {
+        if let State::Reaching(reach) = &mut self.state {
+            let peer = Some(reach.peer);
+            reach.handle_offer_stored(&self.gathered, now);
+            self.facts.offers_stored += 1;
+            self.stage(peer, Stage::Offer, "read by the peer, which had it from a helper".into());
+        }
+    }
+
+    /// By whom offers reach the peer that is being reached.
+    pub(super) fn helpers(&self) -> &[Helper] {
+        let found = match &self.state {
+            State::Reaching(reach) => self.contenders.get(reach.peer),
+            State::Resolving | State::Over => None,
+        };
+        found.map_or(&[], |found| &found.helpers)
     }
 
     /// Takes in a probe of this dial's conversation.

@@ -38,7 +38,7 @@ pub(super) struct Dialling {
 #[derive(Debug)]
 struct Entry {
     dial: Dial,
-    name: Option<Name>,
+    name: Name,
     admission: Option<Key>,
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
@@ -117,8 +117,7 @@ impl Dialling {
 
     /// What the dials under way look for.
     pub(super) fn names(&self) -> Vec<(DialId, Name)> {
-        let named = self.dials.iter().filter_map(|(id, entry)| Some((*id, entry.name.clone()?)));
-        named.collect()
+        self.dials.iter().map(|(id, entry)| (*id, entry.name.clone())).collect()
     }
 
     /// Whether a dial is reaching `peer` at the moment.
@@ -180,7 +179,8 @@ impl Driver {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
         let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
-        let found = found::there_before(peer, &known.unwrap_or_default());
+        let helpers = self.helping.known(peer);
+        let found = Found::there_before(peer, &known.unwrap_or_default(), helpers);
         // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
@@ -212,10 +212,11 @@ impl Driver {
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
-            dial.handle_found(found::in_ticket(ticket.peer, &ticket.addresses), times.0);
+            dial.handle_found(Found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
-            dial.handle_found(found::there_before(peer, candidates), times.0);
+            let helpers = self.helping.known(peer);
+            dial.handle_found(Found::there_before(peer, candidates, helpers), times.0);
         }
         let entry = Entry {
             dial,
@@ -232,27 +233,25 @@ impl Driver {
         let name = entry.name.clone();
         self.dialling.dials.insert(id, entry);
         self.begin_listening();
-        if let Some(name) = name {
-            self.tell_of_neighbours(id, &name);
-        }
+        self.tell_of_neighbours(id, &name);
         id
     }
 
     /// Where `target` is to be looked up, and the key that admits us there.
-    fn name_of(&self, target: &Target) -> (Option<Name>, Option<Key>) {
+    pub(super) fn name_of(&self, target: &Target) -> (Name, Option<Key>) {
         match target {
             Target::Service(name) => {
                 let service = self.config.service.clone().filter(|service| service.name == *name);
                 let service = service.unwrap_or_else(|| Service::open(name.clone()));
                 let admission = service.admission_key();
-                (Some(Name::Service(service)), admission)
+                (Name::Service(service), admission)
             }
             Target::Peer(peer) => {
                 let admission = self.config.service.as_ref().and_then(Service::admission_key);
-                (Some(Name::Peer(*peer)), admission)
+                (Name::Peer(*peer), admission)
             }
             Target::Ticket(ticket) => (
-                Some(Name::Ticket(ticket.peer, ticket.secret.clone())),
+                Name::Ticket(ticket.peer, ticket.secret.clone()),
                 Some(ticket.secret.admission_key()),
             ),
         }
@@ -266,6 +265,7 @@ impl Driver {
         {
             return;
         }
+        self.helping.remember(&found);
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
     }
 
@@ -337,7 +337,12 @@ impl Driver {
                 let before = entry.and_then(|entry| entry.conversation.replace(keys.conversation));
                 self.converse(Owner::Dial(id), keys, before);
             }
-            dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
+            dial::Output::Offer { sealed } => {
+                let entry = self.dialling.dials.get(&id);
+                let helpers = entry.map(|entry| entry.dial.helpers().to_vec());
+                self.forward_offer(id, &helpers.unwrap_or_default(), &sealed);
+                self.leave_offer(id, sealed);
+            }
             dial::Output::Transmit { path, probe } => {
                 let conversation =
                     self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
@@ -372,7 +377,7 @@ impl Driver {
     }
 
     fn look_up(&mut self, id: DialId) {
-        let name = self.dialling.dials.get(&id).and_then(|entry| entry.name.clone());
+        let name = self.dialling.dials.get(&id).map(|entry| entry.name.clone());
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
         };
@@ -399,7 +404,7 @@ impl Driver {
             return;
         };
         let (name, ours) = (entry.name.clone(), entry.offer_seq);
-        let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
+        let Some(rendezvous) = self.rendezvous.clone() else {
             return;
         };
         let (now, outcomes) = (self.clock.unix(), self.outcomes());
@@ -471,6 +476,7 @@ impl Driver {
 
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
+        self.end_errands(id);
         let unproved = entry.unproved.as_ref();
         let unproved = unproved.map(|unproved| unproved.conversation());
         for conversation in entry.conversation.into_iter().chain(unproved) {

@@ -4,8 +4,9 @@
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
 //! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
 //! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are), `publishing` (how we are found), `lan` (on the local network),
-//! `standing` (a client's wish).
+//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are),
+//! `publishing` (how we are found), `lan` (on the local network), `standing` (a client's wish), `helping`
+//! (offers by helpers).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,7 @@ use super::{
     event::Status,
     events::Events,
     handle::{Answer, Request},
+    helping::Helping,
     lan::{Heard, Lan, Neighbourhood},
     linking::{LinkEnd, Links},
     netcheck::{Netcheck, Seen},
@@ -43,8 +45,12 @@ use super::{
 };
 use crate::{
     datagram::{BoundSocket, Datagram, Path},
-    dht::rendezvous::{PutError, Rendezvous},
+    dht::{
+        location::Name,
+        rendezvous::{PutError, Rendezvous},
+    },
     entropy::Entropy,
+    forwarding,
     identity::PeerId,
     nat::{stun, stun_server::StunServer},
     probe::{self, ConversationId, Probe, ProbeKeys},
@@ -97,6 +103,8 @@ pub(super) enum Outcome {
     Published(Published),
     /// Somebody is on the local network.
     Neighbour(Heard),
+    /// A lookup for helpers under this name has ended.
+    HelpersFound(Name, Vec<Found>),
     /// STUN servers' names were resolved.
     StunResolved(Vec<(String, Vec<SocketAddr>)>),
 }
@@ -120,6 +128,7 @@ pub(super) struct Driver {
     pub(super) publishing: Publishing,
     pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
+    pub(super) helping: Helping,
     pub(super) dialling: Dialling,
     pub(super) answering: Answering,
     pub(super) links: Links,
@@ -138,7 +147,7 @@ pub(super) struct Driver {
 pub(super) struct Inputs {
     /// The user's calls.
     pub(super) requests: mpsc::Receiver<Request>,
-    /// STUN and probes.
+    /// STUN, probes, and what goes by helpers.
     pub(super) datagrams: mpsc::Receiver<Datagram>,
     /// What tasks report.
     pub(super) outcomes: mpsc::Receiver<Outcome>,
@@ -181,13 +190,14 @@ enum Happened {
 
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
+        let Parts { config, clock, mut entropy, sockets, bound_sockets, .. } = parts;
         let Parts { endpoint, rendezvous, lan, addresses, events, deliveries, .. } = parts;
         let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, (clock.now(), clock.unix()));
         Self {
             us: config.identity.peer_id(),
+            helping: Helping::new(&config.identity, &mut entropy),
             config,
             clock,
             started: clock.now(),
@@ -223,6 +233,7 @@ impl Driver {
         self.begin_publishing();
         self.begin_announcing();
         self.begin_discovery();
+        self.begin_helping();
         self.begin_standing();
         self.drain_outbox();
         let answer = loop {
@@ -268,6 +279,7 @@ impl Driver {
             Some(self.wakefulness.poll_timeout()),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
+            self.helping.poll_timeout(),
             self.dialling.poll_timeout(),
             self.answering.poll_timeout(),
             self.links.poll_timeout(),
@@ -283,6 +295,7 @@ impl Driver {
         self.wake_addresses(now);
         self.wake_publishing(now);
         self.wake_standing(now);
+        self.wake_helping(now);
         self.wake_dials(now);
         self.wake_answers(now);
         self.wake_links(now);
@@ -316,6 +329,9 @@ impl Driver {
     /// Gives a datagram that is not QUIC to whom it is for.
     fn handle_datagram(&mut self, datagram: &Datagram) {
         let Datagram { socket, remote, bytes } = datagram;
+        if bytes.first() == Some(&forwarding::FIRST_BYTE) {
+            return self.handle_forwarding(Path { socket: *socket, remote: *remote }, bytes);
+        }
         if let Some(conversation) = probe::conversation_of(bytes) {
             let path = Path { socket: *socket, remote: *remote };
             self.handle_probe(conversation, path, bytes);
@@ -373,13 +389,16 @@ impl Driver {
                 self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));
             }
             Outcome::OfferStored(id, stored) => self.handle_offer_stored(id, stored),
-            Outcome::Inbox(sealed) => self.handle_inbox(&sealed),
+            Outcome::Inbox(sealed) => {
+                self.handle_offer(&sealed, None);
+            }
             Outcome::Dialled(id, peer, result) => self.handle_dialled(id, peer, result),
             Outcome::Accepted(route, began, result) => self.handle_accepted(route, began, result),
             Outcome::LinkEnded(end) => self.handle_link_ended(end),
             Outcome::Kept(kept) => self.handle_kept(kept),
             Outcome::Published(published) => self.handle_published(published),
             Outcome::Neighbour(heard) => self.handle_neighbour(heard),
+            Outcome::HelpersFound(name, found) => self.handle_helpers_found(&name, found),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
         }
     }
@@ -407,6 +426,7 @@ impl Driver {
         if let Some((_, keys)) = self.conversations.get(&conversation) {
             let datagram = keys.encode(probe, &mut self.entropy);
             tracing::trace!(%path, ?probe, "probe sent");
+            self.helping.reachability.handle_sent(path.remote.ip(), self.clock.now());
             self.sockets.send(path, &datagram);
         }
     }
@@ -448,6 +468,7 @@ impl Driver {
     }
 
     async fn stop(mut self, answer: Option<Answer<()>>) {
+        self.end_helping();
         let farewells = self.close_all();
         let retired = self.retire();
         tokio::join!(farewells, retired);

@@ -3,7 +3,7 @@
 //!
 //! Inside, one task, the `driver`, owns every machine. `dial` decides how a peer is reached; the files
 //! that are named for an activity (`dialling`, `answering`, `linking`, `routing`, `addresses`,
-//! `publishing`, `standing`) perform what machines decide.
+//! `publishing`, `standing`, `helping`) perform what machines decide.
 
 pub mod clock;
 pub mod config;
@@ -22,6 +22,7 @@ mod events;
 mod explain;
 mod found;
 mod handle;
+mod helping;
 mod linking;
 mod netcheck;
 mod outbox;
@@ -36,7 +37,7 @@ mod start;
 mod switchboard;
 
 pub use clock::Clock;
-pub use config::{Config, Role};
+pub use config::{Config, HelperMode, Role};
 pub use environment::Environment;
 pub use event::{Event, Target};
 pub use handle::{Answer, Node, Request};

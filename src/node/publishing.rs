@@ -1,6 +1,7 @@
 //! A server can be found: its records in the DHT, and its inboxes.
 
 use std::{
+    iter,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,6 +12,7 @@ use super::{
     config::Role,
     driver::{Driver, Outcome},
     event::Event,
+    helping::{reachability::is_public, recruiting},
 };
 use crate::{
     dht::{
@@ -19,8 +21,9 @@ use crate::{
         publication::{self, Found, Publication, Writers},
         record::PeerRecord,
         rendezvous::{PutError, Rendezvous, Stored},
-        service_record::{ServiceEntry, ServiceRecord},
+        service_record::{Description, ServiceEntry, ServiceRecord},
     },
+    entropy::Entropy,
     ticket::Ticket,
     time::UnixMillis,
 };
@@ -37,11 +40,21 @@ pub(super) struct Publishing {
 #[derive(Debug)]
 struct Record {
     name: Name,
+    purpose: Purpose,
     publication: Publication,
     /// The list as it was last read, for a service.
     read: ServiceRecord,
     /// When our newest entry was made.
     entry_made_at: UnixMillis,
+}
+
+/// What a record is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Peers find us by it.
+    Peers,
+    /// Nodes that need a helper find us by it.
+    Helping,
 }
 
 /// What a task that reads or writes a record reports; records are counted from 0.
@@ -69,8 +82,9 @@ impl Publishing {
 
     /// Whether every record is in the DHT.
     pub(super) fn is_online(&self) -> bool {
-        !self.records.is_empty()
-            && self.records.iter().all(|record| record.publication.is_published())
+        let mut own = self.records.iter().filter(|record| record.purpose == Purpose::Peers);
+        let has_any = self.records.iter().any(|record| record.purpose == Purpose::Peers);
+        has_any && own.all(|record| record.publication.is_published())
     }
 }
 
@@ -85,17 +99,25 @@ impl Driver {
         }
         for name in self.own_names() {
             self.watch_inbox(&rendezvous, &name);
-            let writers = match &name {
-                Name::Service(_) => Writers::Many,
-                Name::Peer(_) | Name::Ticket(..) => Writers::OnlyUs,
-            };
-            self.publishing.records.push(Record {
-                name,
-                publication: Publication::new(writers, self.entropy.fork()),
-                read: ServiceRecord::default(),
-                entry_made_at: UnixMillis::default(),
-            });
+            let entropy = self.entropy.fork();
+            self.publishing.records.push(Record::new(name, Purpose::Peers, entropy));
         }
+    }
+
+    /// Lists us among the helpers.
+    pub(super) fn list_as_helper(&mut self) {
+        if self.rendezvous.is_some() {
+            let entropy = self.entropy.fork();
+            let record = Record::new(recruiting::list_of(&self.us), Purpose::Helping, entropy);
+            self.publishing.records.push(record);
+            self.renew_records();
+        }
+    }
+
+    /// Lets our entry among the helpers run out.
+    pub(super) fn unlist_as_helper(&mut self) {
+        // It is the last of all records, so that those before it keep their numbers.
+        self.publishing.records.pop_if(|record| record.purpose == Purpose::Helping);
     }
 
     /// Takes in whatever offers lie in the inbox of `name`, until that is aborted.
@@ -126,6 +148,12 @@ impl Driver {
 
     /// Our addresses are others than before, or known for the first time.
     pub(super) fn handle_presence_changed(&mut self) {
+        self.handle_own_addresses();
+        self.renew_records();
+    }
+
+    /// Our records are to say something else than before.
+    pub(super) fn renew_records(&mut self) {
         let gathered = self.addresses.gathered();
         if !gathered.complete || gathered.candidates.is_empty() {
             return;
@@ -224,6 +252,7 @@ impl Driver {
     ) {
         let unix = self.clock.unix();
         let gathered = self.addresses.gathered();
+        let helpers = self.helping.helpers();
         let Some(record) = self.publishing.records.get_mut(index) else {
             return;
         };
@@ -231,8 +260,21 @@ impl Driver {
         let (identity, name, entropy) = (&self.config.identity, &record.name, &mut self.entropy);
         let item = match name {
             Name::Service(_) => {
-                let entry =
-                    ServiceEntry::new(identity, name, (&gathered.candidates, gathered.nat), unix);
+                let mut candidates = gathered.candidates;
+                let helpers = match record.purpose {
+                    Purpose::Peers => helpers,
+                    Purpose::Helping => {
+                        candidates.retain(|candidate| is_public(candidate.address.ip()));
+                        Vec::new()
+                    }
+                };
+                let description = Description {
+                    candidates: &candidates,
+                    nat: gathered.nat,
+                    helpers: &helpers,
+                    size_max: record.read.entry_size(&self.us),
+                };
+                let entry = ServiceEntry::describing(identity, name, &description, unix);
                 record.entry_made_at = entry.made_at;
                 let value = record.read.merge(&[entry], unix).seal(name, entropy);
                 Item::sign(&name.service_record_key(), seq, value)
@@ -243,6 +285,7 @@ impl Driver {
                     made_at: unix,
                     candidates: gathered.candidates,
                     nat: gathered.nat,
+                    helpers,
                 }
                 .seal(identity, &name.sealing_key(), entropy);
                 Item::sign(&name.own_record_key(identity), seq, value)
@@ -265,32 +308,54 @@ impl Driver {
         let farewell = self.farewell();
         let rendezvous = self.rendezvous.clone();
         async move {
-            if let (Some((item, cas)), Some(rendezvous)) = (farewell, rendezvous) {
-                // In vain, others find out that we are gone when they dial.
-                let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, cas)).await;
+            let mut puts = tokio::task::JoinSet::new();
+            for ((item, cas), rendezvous) in farewell.into_iter().zip(iter::repeat(rendezvous)) {
+                puts.spawn(async move {
+                    if let Some(rendezvous) = rendezvous {
+                        // In vain, others find out that we are gone when they dial.
+                        let _ = tokio::time::timeout(RETIRE_TIME, rendezvous.put(item, cas)).await;
+                    }
+                });
             }
+            while puts.join_next().await.is_some() {}
         }
     }
 
-    /// The list without us, to replace the one that we know.
-    fn farewell(&mut self) -> Option<(Item, Option<i64>)> {
-        let unix = self.clock.unix();
-        let is_list = |record: &&mut Record| matches!(record.name, Name::Service(_));
-        let record = self.publishing.records.iter_mut().find(is_list)?;
-        if record.entry_made_at == UnixMillis::default() {
-            return None;
-        }
-        let cas = record.publication.seq();
-        let seq_min = cas.map_or(1, |seq| seq.saturating_add(1));
-        let seq = i64::try_from(unix.0).unwrap_or(i64::MAX).max(seq_min);
-        record.read.entries.retain(|entry| entry.peer != self.us);
-        let value = record.read.merge(&[], unix).seal(&record.name, &mut self.entropy);
-        let item = Item::sign(&record.name.service_record_key(), seq, value);
-        Some((item, cas))
+    /// The lists without us, to replace those that we know.
+    fn farewell(&mut self) -> Vec<(Item, Option<i64>)> {
+        let (unix, us, entropy) = (self.clock.unix(), self.us, &mut self.entropy);
+        let records = self.publishing.records.iter_mut();
+        let lists = records.filter(|record| {
+            matches!(record.name, Name::Service(_)) && record.entry_made_at != UnixMillis::default()
+        });
+        let without_us = |record: &mut Record| {
+            let cas = record.publication.seq();
+            let seq_min = cas.map_or(1, |seq| seq.saturating_add(1));
+            let seq = i64::try_from(unix.0).unwrap_or(i64::MAX).max(seq_min);
+            record.read.entries.retain(|entry| entry.peer != us);
+            let value = record.read.merge(&[], unix).seal(&record.name, entropy);
+            (Item::sign(&record.name.service_record_key(), seq, value), cas)
+        };
+        lists.map(without_us).collect()
     }
 }
 
 impl Record {
+    /// One that was never published.
+    fn new(name: Name, purpose: Purpose, entropy: Entropy) -> Self {
+        let writers = match &name {
+            Name::Service(_) => Writers::Many,
+            Name::Peer(_) | Name::Ticket(..) => Writers::OnlyUs,
+        };
+        Self {
+            name,
+            purpose,
+            publication: Publication::new(writers, entropy),
+            read: ServiceRecord::default(),
+            entry_made_at: UnixMillis::default(),
+        }
+    }
+
     /// Takes in what lies at the record's place.
     fn take_read(
         &mut self,

@@ -1,7 +1,8 @@
-//! Telling apart what shares one UDP socket: STUN, our probes and QUIC, by the first byte.
+//! Telling apart what shares one UDP socket: STUN, our probes, what helpers forward, and QUIC, by the
+//! first byte.
 //!
-//! RFC 9443, section 3, gives STUN the first bytes 0–3 and QUIC those above 63; probes use one of the
-//! bytes between that nobody uses. It holds as long as QUIC's fixed bit is not greased, so both
+//! RFC 9443, section 3, gives STUN the first bytes 0–3 and QUIC those above 63; probes and helpers
+//! use one each of the bytes between that nobody uses. It holds as long as QUIC's fixed bit is not greased, so both
 //! endpoints switch that off.
 //!
 //! A receive buffer may hold several datagrams of one remote address, one per *stride*, and they can
@@ -10,7 +11,7 @@
 
 use quinn::udp::RecvMeta;
 
-use crate::probe;
+use crate::{forwarding, probe};
 
 /// What a datagram is, by its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Kind {
     Stun,
     /// One of our probes.
     Probe,
+    /// To or from a helper.
+    Forwarding,
     /// A QUIC packet.
     Quic,
     /// None of ours.
@@ -39,6 +42,7 @@ pub fn classify(first: u8) -> Kind {
     match first {
         0..=3 => Kind::Stun,
         probe::FIRST_BYTE => Kind::Probe,
+        forwarding::FIRST_BYTE => Kind::Forwarding,
         first if first & QUIC_FIXED_BIT != 0 => Kind::Quic,
         _ => Kind::Unknown,
     }
@@ -99,13 +103,14 @@ mod tests {
 
     #[test]
     fn every_first_byte_has_one_kind() {
-        let kinds = [0, 3, 4, 0x0A, 0x20, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF].map(classify);
-        use Kind::{Probe, Quic, Stun, Unknown};
+        let kinds =
+            [0, 3, 4, 0x0A, 0x0B, 0x20, 0x3F, 0x40, 0x7F, 0x80, 0xBF, 0xC0, 0xFF].map(classify);
+        use Kind::{Forwarding, Probe, Quic, Stun, Unknown};
         assert_eq!(
             kinds,
             [
-                Stun, Stun, Unknown, Probe, Unknown, Unknown, Quic, Quic, Unknown, Unknown, Quic,
-                Quic
+                Stun, Stun, Unknown, Probe, Forwarding, Unknown, Unknown, Quic, Quic, Unknown,
+                Unknown, Quic, Quic
             ]
         );
     }

@@ -266,7 +266,7 @@ impl SocketSet {
             let path = Path { socket, remote: normal(meta.addr) };
             let (mut source, ecn) = (None, meta.ecn);
             sift(buffer, meta, |kind, segment| match kind {
-                Kind::Stun | Kind::Probe => self.divert(path, segment),
+                Kind::Stun | Kind::Probe | Kind::Forwarding => self.divert(path, segment),
                 Kind::Unknown => count(&self.unknown_kind),
                 Kind::Quic => self.admit_segment(state, path, (segment, ecn), &mut source, now),
             });

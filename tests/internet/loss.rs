@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::world::{ms, run_for, secs, seed_from_environment};
 
 /// Of a number of dials: the median, and what nine in ten do not exceed.
-fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
+pub(crate) fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
     times.sort();
     [50, 90].map(|percent| times[times.len() * percent / 100])
 }

@@ -13,6 +13,7 @@
 
 mod determinism;
 mod failures;
+mod helpers;
 mod lan;
 mod loss;
 mod matrix;

@@ -71,6 +71,8 @@ pub(crate) async fn start(
     config.allow = args.allow;
     config.stun_servers = args.stun;
     config.connect_timeout = args.connect_timeout;
+    config.helpers = args.helpers;
+    config.helper_mode = args.helper_mode;
     // A server on this machine is handed over when it is needed; others take a search, so it begins now.
     let service_name = config.service.as_ref().map(|service| service.name.clone());
     config.standing = match standing {

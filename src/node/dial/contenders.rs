@@ -7,10 +7,8 @@ use std::{
 
 use super::Found;
 use crate::{
-    behaviour::NatBehaviour,
     candidate::{CANDIDATES_MAX, Candidate},
     identity::PeerId,
-    time::UnixMillis,
 };
 
 /// All peers that were found, several for a service, one otherwise.
@@ -54,9 +52,8 @@ impl Contenders {
         if self.nearby.len() < FOUND_MAX || self.nearby.contains_key(&peer) {
             self.nearby.insert(peer, candidates.clone());
         }
-        let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
         let known = self.found.get(&peer).cloned();
-        known.unwrap_or(Found { peer, made_at, candidates, nat })
+        known.unwrap_or_else(|| Found::there_before(peer, &candidates, Vec::new()))
     }
 
     /// The same peer, also at its addresses on the local network.
@@ -110,6 +107,7 @@ const FOUND_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{behaviour::NatBehaviour, time::UnixMillis};
     use crate::{candidate::CandidateKind, identity::Identity};
 
     fn found(seed: u8, made_at: u64) -> Found {
@@ -118,6 +116,7 @@ mod tests {
             made_at: UnixMillis(made_at),
             candidates: Vec::new(),
             nat: NatBehaviour::default(),
+            helpers: Vec::new(),
         }
     }
 

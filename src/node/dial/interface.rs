@@ -7,6 +7,7 @@ use crate::{
     candidate::{Candidate, CandidateKind},
     datagram::{BoundSocket, Path},
     failure::Failure,
+    forwarding::Helper,
     identity::{Identity, PeerId},
     node::event::Stage,
     probe::{Probe, ProbeKeys},
@@ -25,6 +26,8 @@ pub(in crate::node) struct Found {
     pub(in crate::node) candidates: Vec<Candidate>,
     /// How its NAT behaves.
     pub(in crate::node) nat: NatBehaviour,
+    /// Who forwards offers to it.
+    pub(in crate::node) helpers: Vec<Helper>,
 }
 
 /// Where we may be reached ourselves, as far as it is known.

@@ -145,6 +145,7 @@ fn found(seed: u8, made_at: u64) -> Found {
         made_at: UnixMillis(made_at),
         candidates: vec![candidate(&format!("203.0.113.{seed}:1000"))],
         nat: NatBehaviour::default(),
+        helpers: Vec::new(),
     }
 }
 

@@ -3,9 +3,14 @@
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
-    ArgMatches, CommandFactory, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource,
+    ArgMatches, CommandFactory, ValueEnum, builder::BoolishValueParser, error::ErrorKind,
+    parser::ValueSource,
 };
-use p2p_node::{identity::PeerId, service::ServiceName};
+use p2p_node::{
+    identity::PeerId,
+    node::{HelperMode, Target},
+    service::ServiceName,
+};
 
 use super::{
     Cli, source,
@@ -26,6 +31,9 @@ pub(crate) struct NodeArgs {
     pub(crate) stun: Vec<String>,
     pub(crate) network: Network,
     pub(crate) connect_timeout: Duration,
+    /// Helpers to use before those that are found.
+    pub(crate) helpers: Vec<Target>,
+    pub(crate) helper_mode: HelperMode,
     /// The directory of the outbox.
     pub(crate) outbox: Option<PathBuf>,
 }
@@ -109,9 +117,44 @@ pub(super) struct NodeFlags {
         env = "P2P_NODE_CONNECT_TIMEOUT"
     )]
     connect_timeout: Duration,
+    /// Use these reachable nodes, by peer id or ticket, as helpers that forward offers to this server, before
+    /// those that list themselves in the DHT (repeat, or separate by commas)
+    #[arg(
+        long,
+        value_name = "PEER|TICKET",
+        value_delimiter = ',',
+        value_parser = values::helper,
+        env = "P2P_NODE_HELPER",
+        hide_env_values = true
+    )]
+    helper: Vec<Target>,
+    /// Whether to forward offers to others: in auto, a server does once peers have proved that it can be
+    /// reached from everywhere
+    #[arg(long, value_enum, default_value = "auto", env = "P2P_NODE_HELPER_MODE")]
+    helper_mode: Helping,
     /// Keep messages in this directory until their receivers have them, also over restarts
     #[arg(long, value_name = "DIR", env = "P2P_NODE_OUTBOX")]
     outbox: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Helping {
+    /// A server that can be reached does; a client does not
+    Auto,
+    /// Do
+    On,
+    /// Do not
+    Off,
+}
+
+impl From<Helping> for HelperMode {
+    fn from(mode: Helping) -> Self {
+        match mode {
+            Helping::Auto => Self::Auto,
+            Helping::On => Self::On,
+            Helping::Off => Self::Off,
+        }
+    }
 }
 
 impl NodeArgs {
@@ -126,6 +169,8 @@ impl NodeArgs {
         }
         Ok(Self {
             outbox: flags.outbox,
+            helpers: flags.helper,
+            helper_mode: flags.helper_mode.into(),
             secret_file: flags.service_secret_file,
             service: flags.service,
             allow: flags.allow.into_iter().collect(),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use p2p_node::bridge::recipient::Recipient;
+use p2p_node::{bridge::recipient::Recipient, node::Target};
 use tracing_subscriber::EnvFilter;
 
 /// An entry of a list of servers.
@@ -68,6 +68,19 @@ pub(super) fn target(text: &str) -> Result<Recipient, String> {
     }
 }
 
+/// A helper: one peer, by its id or its ticket.
+pub(super) fn helper(text: &str) -> Result<Target, String> {
+    match Recipient::parse(text).map_err(|failure| failure.to_string())? {
+        Recipient::Peer(peer) => Ok(Target::Peer(peer)),
+        Recipient::Ticket(ticket) => Ok(Target::Ticket(ticket)),
+        Recipient::Service
+        | Recipient::NamedService(_)
+        | Recipient::Word(_)
+        | Recipient::Last
+        | Recipient::Unnamed => Err("a helper is named by its peer id or its ticket".to_owned()),
+    }
+}
+
 /// What a message may have as its type.
 pub(super) fn message_type(text: &str) -> Result<String, String> {
     match text.len() {
@@ -115,6 +128,15 @@ mod tests {
             assert_eq!(bind_address(text), Ok(address.parse().unwrap()));
         }
         assert!(bind_address("localhost").is_err());
+    }
+
+    #[test]
+    fn a_helper_is_one_peer() {
+        let peer = p2p_node::identity::Identity::from_seed([7; 32]).peer_id();
+        assert_eq!(helper(&peer.to_string()), Ok(Target::Peer(peer)));
+        for text in ["service:myapi:v1", "@last", "myapi:v1"] {
+            assert!(helper(text).is_err(), "{text}");
+        }
     }
 
     #[test]
