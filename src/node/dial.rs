@@ -14,6 +14,7 @@
 
 mod contenders;
 mod interface;
+mod outlook;
 mod reach;
 
 use std::{
@@ -338,23 +339,6 @@ impl Dial {
         }
     }
 
-    /// Whether waiting longer would change nothing.
-    fn is_hopeless(&self, now: Instant) -> bool {
-        let State::Reaching(reach) = &self.state else {
-            return false;
-        };
-        let found = self.contenders.get(reach.peer);
-        let has_record = found.is_some_and(|found| found.made_at != UnixMillis::default());
-        let failure = self.facts.link_failure.as_ref();
-        let stranger_answers =
-            failure.is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
-        // Somebody else is where a ticket leads, and the DHT knows nothing better.
-        let is_replaced = stranger_answers && !has_record && self.facts.lookups > 0;
-        let both_change_ports = self.facts_at(now).both_change_ports();
-        let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
-        reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
-    }
-
     fn adopt(&mut self, found: Found, now: Instant) {
         let peer = found.peer;
         let found = self.contenders.with_nearby(found);
@@ -437,46 +421,9 @@ impl Dial {
         }
     }
 
-    fn give_up_at(&self) -> Instant {
-        match self.contenders.any() {
-            // Without a DHT nothing will be found that is not known.
-            None if !self.dialler.has_dht && !self.dialler.has_lan => self.started,
-            None => self.deadline.min(self.started + NOT_FOUND_AFTER),
-            Some(_) => self.deadline,
-        }
-    }
-
     fn unix_at(&self, now: Instant) -> UnixMillis {
         let elapsed = now.saturating_duration_since(self.started).as_millis();
         UnixMillis(self.started_unix.0 + u64::try_from(elapsed).unwrap_or(0))
-    }
-
-    /// What was measured, for the explanation.
-    fn facts_at(&self, now: Instant) -> Facts {
-        let found = match &self.state {
-            State::Reaching(reach) => self.contenders.get(reach.peer),
-            State::Resolving | State::Over => self.contenders.any(),
-        };
-        let probes_sent = match &self.state {
-            State::Reaching(reach) => reach.pings_sent(),
-            State::Resolving | State::Over => 0,
-        };
-        Facts {
-            elapsed: now.saturating_duration_since(self.started),
-            peer: found.map(|found| found.peer),
-            peer_addresses: found.map_or(0, |found| found.candidates.len()),
-            peer_nat: found.map(|found| found.nat).unwrap_or_default(),
-            record_age: found
-                .filter(|found| found.made_at != UnixMillis::default())
-                .map(|found| found.made_at.age_at(self.unix_at(now))),
-            probes_sent,
-            dht_disabled: !self.dialler.has_dht,
-            has_public_address: self.gathered.has_public_address(),
-            stun_silent: self.gathered.is_unanswered,
-            our_nat: self.gathered.nat,
-            our_addresses: self.gathered.candidates.len(),
-            ..self.facts.clone()
-        }
     }
 
     fn stage(&mut self, peer: Option<PeerId>, stage: Stage, detail: String) {
@@ -496,9 +443,6 @@ const GATHER_WAIT: Duration = Duration::from_millis(500);
 /// A server that starts at the same time as its client is in the DHT a second or two later.
 const LOOKUP_RETRY: Duration = Duration::from_millis(1_500);
 
-/// With nobody found, the dial ends here: five lookups.
-const NOT_FOUND_AFTER: Duration = Duration::from_secs(8);
-
 /// While somebody waits there is a new attempt at least this often.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2_500);
 
@@ -510,9 +454,6 @@ const LINK_RETRY: Duration = Duration::from_millis(300);
 
 /// How long one server of a service is tried while there are others.
 const PEER_BUDGET: Duration = Duration::from_secs(3);
-
-/// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
-const HOPELESS_AFTER: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests;
