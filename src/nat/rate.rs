@@ -35,6 +35,13 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Takes back `count` of those that were counted and did not happen.
+    pub(super) fn put_back(&mut self, count: u32, limit: Limit) {
+        self.full_at = self.full_at.and_then(|at| at.checked_sub(limit.interval * count));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

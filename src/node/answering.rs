@@ -6,17 +6,25 @@ use std::{
 };
 
 use super::{
+    attempt,
     driver::{Driver, Owner},
     event::{Event, Stage, Target},
+    extra::Holder,
 };
 use crate::{
-    datagram::Path,
+    datagram::{Family, Path},
     failure::{Code, Failure},
     identity::PeerId,
-    nat::punch::{self, Opened, Punch, Setup},
+    nat::{
+        engine::{self, Engine},
+        proved::Witness,
+        punch::Opened,
+        strategy::Method,
+    },
     offer::{self, Offer, OpenedOffer},
-    probe::{ConversationId, Probe, Urgency},
+    probe::{ConversationId, Probe, Side},
     time::UnixMillis,
+    transport::admission::Admission,
 };
 
 /// All offers being answered.
@@ -31,7 +39,7 @@ pub(super) struct Answering {
 #[derive(Debug)]
 struct Answer {
     offer: Offer,
-    punch: Punch,
+    engine: Engine,
     since: Instant,
     until: Instant,
     path: Option<Path>,
@@ -41,7 +49,7 @@ impl Answering {
     /// When an answer is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let due =
-            |answer: &Answer| answer.punch.poll_timeout().into_iter().chain([answer.until]).min();
+            |answer: &Answer| answer.engine.poll_timeout().into_iter().chain([answer.until]).min();
         self.answers.values().filter_map(due).min()
     }
 
@@ -106,7 +114,7 @@ impl Driver {
         let until = now + ANSWER_TIME;
         match self.answering.answers.get_mut(&peer) {
             Some(answer) if answer.offer.conversation == offer.conversation => {
-                answer.punch.restart(&offer.candidates, until, now);
+                answer.engine.restart(&offer.candidates, until, now);
                 answer.until = until;
                 answer.offer = offer;
             }
@@ -118,16 +126,10 @@ impl Driver {
                     self.events.emit(Event::Warning(failure));
                     return;
                 }
-                let setup = Setup {
-                    sockets: self.bound_sockets.clone(),
-                    candidates: offer.candidates.clone(),
-                    urgency: Urgency::Routine,
-                    deadline: until,
-                };
-                let punch = Punch::new(setup, now);
+                let engine = self.engine_for(&offer, until);
                 self.converse(Owner::Answer(peer), keys, before);
                 let candidates = offer.candidates.clone();
-                let answer = Answer { offer, punch, since: now, until, path: None };
+                let answer = Answer { offer, engine, since: now, until, path: None };
                 self.answering.answers.insert(peer, answer);
                 self.open_route(peer, &candidates);
             }
@@ -139,8 +141,8 @@ impl Driver {
 
     /// Takes in a probe of an offer's maker.
     pub(super) fn handle_answer_probe(&mut self, peer: PeerId, path: Path, probe: Probe) {
-        self.tell_answer(peer, |punch, now, entropy| {
-            punch.handle_probe(path.socket, path.remote, probe, now, entropy);
+        self.tell_answer(peer, |engine, now, entropy| {
+            engine.handle_probe(path.socket, path.remote, probe, now, entropy);
         });
     }
 
@@ -154,8 +156,8 @@ impl Driver {
             if answer.until <= now {
                 self.end_answer(peer);
                 self.release_route(peer);
-            } else if answer.punch.poll_timeout().is_some_and(|due| due <= now) {
-                self.tell_answer(peer, Punch::handle_timeout);
+            } else if answer.engine.poll_timeout().is_some_and(|due| due <= now) {
+                self.tell_answer(peer, Engine::handle_timeout);
             }
         }
     }
@@ -164,45 +166,89 @@ impl Driver {
     pub(super) fn end_answer(&mut self, peer: PeerId) {
         if let Some(answer) = self.answering.answers.remove(&peer) {
             self.forget_conversation(answer.offer.conversation);
+            self.hand_over(Holder::Answer(peer), Some(peer));
         }
     }
 
     fn tell_answer(
         &mut self,
         peer: PeerId,
-        tell: impl FnOnce(&mut Punch, Instant, &mut crate::entropy::Entropy),
+        tell: impl FnOnce(&mut Engine, Instant, &mut crate::entropy::Entropy),
     ) {
         let now = self.clock.now();
         if let Some(answer) = self.answering.answers.get_mut(&peer) {
-            tell(&mut answer.punch, now, &mut self.entropy);
+            tell(&mut answer.engine, now, &mut self.entropy);
         }
         while let Some(answer) = self.answering.answers.get_mut(&peer)
-            && let Some(output) = answer.punch.poll_output()
+            && let Some(output) = answer.engine.poll_output()
         {
             let conversation = answer.offer.conversation;
             match output {
-                punch::Output::Transmit { path, probe } => {
-                    self.send_probe(conversation, path, probe);
+                engine::Output::Transmit { path, probe, hops } => {
+                    self.send_probe_within(conversation, (path, hops), probe);
                 }
-                punch::Output::Heard { path } => {
+                engine::Output::OpenSocket { family } => self.open_for_answer(peer, family),
+                engine::Output::CloseSocket(socket) => self.close_extra(socket),
+                engine::Output::AskLeave { datagrams, crowd } => {
+                    let wanted = (datagrams, crowd);
+                    let granted = self.extra.grant(Holder::Answer(peer), wanted, now);
+                    if let Some(answer) = self.answering.answers.get_mut(&peer) {
+                        answer.engine.handle_leave(granted, now, &mut self.entropy);
+                    }
+                }
+                engine::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
+                engine::Output::Trying(plan) if plan.method == Method::Direct => {}
+                engine::Output::Trying(plan) | engine::Output::Incompatible(plan) => {
+                    self.answer_stage(peer, Stage::Punch, plan.to_string());
+                }
+                engine::Output::Heard { path } => {
                     if answer.path.is_none() {
                         let detail = format!("probe heard from {}", path.remote);
                         self.use_answer_path(peer, path, detail);
                     }
                 }
-                punch::Output::Open(Opened { path, rtt, .. })
-                | punch::Output::Better(Opened { path, rtt, .. }) => {
+                engine::Output::Open(Opened { path, rtt, .. })
+                | engine::Output::Better(Opened { path, rtt, .. }) => {
                     if answer.path != Some(path) {
                         let rtt_ms = rtt.as_millis();
                         let detail = format!("probe answered by {} in {rtt_ms} ms", path.remote);
                         self.use_answer_path(peer, path, detail);
                     }
                 }
-                punch::Output::GaveUp(facts) => {
+                engine::Output::GaveUp(facts) => {
                     tracing::info!(?peer, ?facts, "no path to the maker of an offer");
                 }
             }
         }
+    }
+
+    fn open_for_answer(&mut self, peer: PeerId, family: Family) {
+        let socket = self.open_extra(family, Holder::Answer(peer));
+        let now = self.clock.now();
+        match (self.answering.answers.get_mut(&peer), socket) {
+            (Some(answer), Some(socket)) => {
+                answer.engine.handle_socket_opened(socket.index, now, &mut self.entropy);
+            }
+            (Some(answer), None) => answer.engine.handle_socket_refused(),
+            (None, Some(socket)) => self.close_extra(socket.index),
+            (None, None) => {}
+        }
+    }
+
+    /// What opens a path to the maker of `offer`, until the time is over.
+    fn engine_for(&self, offer: &Offer, until: Instant) -> Engine {
+        let now = self.clock.now();
+        let is_trusted = !matches!(self.admission(), Admission::Anyone) && self.admits(offer);
+        let trusted = is_trusted.then_some(Witness::Owner);
+        let peer = attempt::Peer {
+            nat: offer.nat,
+            candidates: offer.candidates.clone(),
+            witnesses: trusted.into_iter().chain([Witness::Peer]).collect(),
+        };
+        let (ours, times) = (self.addresses.gathered(), (now, self.clock.unix()));
+        let sockets = &self.bound_sockets;
+        let setup = attempt::setup(Side::Responder, sockets, &ours, &peer, times, until);
+        Engine::new(setup, now)
     }
 
     fn use_answer_path(&mut self, peer: PeerId, path: Path, detail: String) {

@@ -14,10 +14,11 @@
 
 mod contenders;
 mod interface;
+mod outlook;
 mod reach;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -29,10 +30,11 @@ use super::{
     explain::{self, Facts},
 };
 use crate::{
-    datagram::Path,
+    datagram::{Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
     identity::PeerId,
+    nat::proved::Witness,
     probe::Probe,
     time::UnixMillis,
 };
@@ -52,6 +54,8 @@ pub(super) struct Dial {
     /// What the peer that was reached said, if it does not want us.
     rejection: Option<Failure>,
     facts: Facts,
+    /// When our first offer came to lie in the inbox of the peer that is being reached.
+    offer_stored_at: Option<Instant>,
     entropy: Entropy,
     outputs: VecDeque<Output>,
 }
@@ -94,6 +98,7 @@ impl Dial {
             state: State::Resolving,
             rejection: None,
             facts: Facts::default(),
+            offer_stored_at: None,
             entropy,
             outputs: VecDeque::new(),
         };
@@ -183,6 +188,7 @@ impl Dial {
             Ok(()) => {
                 reach.handle_offer_stored(&self.gathered, now);
                 self.facts.offers_stored += 1;
+                self.offer_stored_at.get_or_insert(now);
                 self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
             }
             Err(why) => {
@@ -198,6 +204,25 @@ impl Dial {
             reach.handle_probe(path, probe, now, &mut self.entropy);
         }
         self.settle(now);
+    }
+
+    /// Takes in a socket that was asked for, or that there is none.
+    pub(super) fn handle_socket(&mut self, socket: Option<SocketIndex>, now: Instant) {
+        if let State::Reaching(reach) = &mut self.state {
+            reach.handle_socket(socket, now, &mut self.entropy);
+        } else if let Some(socket) = socket {
+            self.outputs.push_back(Output::CloseSocket(socket));
+        }
+        self.drain_reach();
+    }
+
+    /// Takes in how many datagrams a volley may send.
+    pub(super) fn handle_leave(&mut self, datagrams: u32, now: Instant) {
+        match &mut self.state {
+            State::Reaching(reach) => reach.handle_leave(datagrams, now, &mut self.entropy),
+            State::Resolving | State::Over => self.outputs.push_back(Output::Unspent(datagrams)),
+        }
+        self.drain_reach();
     }
 
     /// Takes in why QUIC did not become a link, and where it was answered.
@@ -269,7 +294,7 @@ impl Dial {
             State::Resolving => None,
             State::Reaching(reach) => Some(reach.poll_timeout()),
         };
-        [Some(self.give_up_at()), lookup, state].into_iter().flatten().min()
+        [Some(self.give_up_at()), lookup, state, self.hopeless_at()].into_iter().flatten().min()
     }
 
     /// Moves on as far as what is known allows.
@@ -279,7 +304,7 @@ impl Dial {
             && reach.proved.is_none()
         {
             let peer = reach.peer;
-            let had_its_turn = reach.since + PEER_BUDGET <= now;
+            let had_its_turn = reach.since + PEER_BUDGET <= now || self.has_no_way(reach, now);
             // The first record to arrive may be an old one, of a server that is gone.
             let is_outdated = self.contenders.next() != Some(peer);
             if is_outdated || (had_its_turn && self.contenders.pass_over(peer)) {
@@ -298,23 +323,6 @@ impl Dial {
         if !is_over && (self.give_up_at() <= now || self.is_hopeless(now)) {
             self.fail(self.explain(now));
         }
-    }
-
-    /// Whether waiting longer would change nothing.
-    fn is_hopeless(&self, now: Instant) -> bool {
-        let State::Reaching(reach) = &self.state else {
-            return false;
-        };
-        let found = self.contenders.get(reach.peer);
-        let has_record = found.is_some_and(|found| found.made_at != UnixMillis::default());
-        let failure = self.facts.link_failure.as_ref();
-        let stranger_answers =
-            failure.is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
-        // Somebody else is where a ticket leads, and the DHT knows nothing better.
-        let is_replaced = stranger_answers && !has_record && self.facts.lookups > 0;
-        let both_change_ports = self.facts_at(now).both_change_ports();
-        let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
-        reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
     }
 
     fn adopt(&mut self, found: Found, now: Instant) {
@@ -340,11 +348,22 @@ impl Dial {
             return;
         };
         let first_attempt = self.gather_deadline().map_or(now, |deadline| deadline.max(now));
-        let reach = Reach::new(found, (now, first_attempt), &mut self.entropy);
+        let witnesses = self.witnesses(found);
+        let reach = Reach::new(found, witnesses, (now, first_attempt), &mut self.entropy);
+        self.offer_stored_at = None;
         let candidates = reach.candidates(&self.gathered);
         self.state = State::Reaching(Box::new(reach));
         self.outputs.push_back(Output::Reach { peer, candidates });
         self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
+    }
+
+    /// Who says that the peer is where `found` says. Whom the user names by its key, or who shares a secret
+    /// with us, is taken at its word.
+    fn witnesses(&self, found: &Found) -> BTreeSet<Witness> {
+        let is_recorded = found.made_at != UnixMillis::default();
+        let is_trusted = self.target.peer().is_some() || self.dialler.admission.is_some();
+        let recorded = is_recorded.then_some(Witness::Record);
+        recorded.into_iter().chain(is_trusted.then_some(Witness::Owner)).collect()
     }
 
     fn attempt_is_due(&self, now: Instant) -> bool {
@@ -366,7 +385,7 @@ impl Dial {
         let peer = reach.peer;
         reach.next_attempt = now + ATTEMPT_INTERVAL;
         let offer = reach.offer(&self.dialler, &self.gathered, made_at, &mut self.entropy);
-        if reach.probe(&self.dialler, &self.gathered, (now, self.deadline)) {
+        if reach.probe(&self.dialler, &self.gathered, (now, self.deadline), made_at) {
             let addresses = reach.candidates(&self.gathered).len();
             self.outputs.push_back(Output::Converse { keys: offer.keys });
             self.stage(Some(peer), Stage::Punch, format!("probing {addresses} addresses"));
@@ -398,45 +417,9 @@ impl Dial {
         }
     }
 
-    fn give_up_at(&self) -> Instant {
-        match self.contenders.any() {
-            // Without a DHT nothing will be found that is not known.
-            None if !self.dialler.has_dht => self.started,
-            None => self.deadline.min(self.started + NOT_FOUND_AFTER),
-            Some(_) => self.deadline,
-        }
-    }
-
     fn unix_at(&self, now: Instant) -> UnixMillis {
         let elapsed = now.saturating_duration_since(self.started).as_millis();
         UnixMillis(self.started_unix.0 + u64::try_from(elapsed).unwrap_or(0))
-    }
-
-    /// What was measured, for the explanation.
-    fn facts_at(&self, now: Instant) -> Facts {
-        let found = match &self.state {
-            State::Reaching(reach) => self.contenders.get(reach.peer),
-            State::Resolving | State::Over => self.contenders.any(),
-        };
-        let probes_sent = match &self.state {
-            State::Reaching(reach) => reach.pings_sent(),
-            State::Resolving | State::Over => 0,
-        };
-        Facts {
-            elapsed: now.saturating_duration_since(self.started),
-            peer: found.map(|found| found.peer),
-            peer_addresses: found.map_or(0, |found| found.candidates.len()),
-            peer_nat: found.map(|found| found.nat).unwrap_or_default(),
-            record_age: found
-                .filter(|found| found.made_at != UnixMillis::default())
-                .map(|found| found.made_at.age_at(self.unix_at(now))),
-            probes_sent,
-            dht_disabled: !self.dialler.has_dht,
-            has_public_address: self.gathered.has_public_address(),
-            our_nat: self.gathered.nat,
-            our_addresses: self.gathered.candidates.len(),
-            ..self.facts.clone()
-        }
     }
 
     fn stage(&mut self, peer: Option<PeerId>, stage: Stage, detail: String) {
@@ -456,9 +439,6 @@ const GATHER_WAIT: Duration = Duration::from_millis(500);
 /// A server that starts at the same time as its client is in the DHT a second or two later.
 const LOOKUP_RETRY: Duration = Duration::from_millis(1_500);
 
-/// With nobody found, the dial ends here: five lookups.
-const NOT_FOUND_AFTER: Duration = Duration::from_secs(8);
-
 /// While somebody waits there is a new attempt at least this often.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2_500);
 
@@ -470,9 +450,6 @@ const LINK_RETRY: Duration = Duration::from_millis(300);
 
 /// How long one server of a service is tried while there are others.
 const PEER_BUDGET: Duration = Duration::from_secs(3);
-
-/// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
-const HOPELESS_AFTER: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 mod tests;

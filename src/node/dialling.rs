@@ -14,6 +14,7 @@ use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
     event::{Connection, Event, Receipt, Target},
+    extra::Holder,
     found,
     handle::Answer as AnswerTo,
     outbox::Kept,
@@ -315,13 +316,25 @@ impl Driver {
                 self.converse(Owner::Dial(id), keys, before);
             }
             dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
-            dial::Output::Transmit { path, probe } => {
+            dial::Output::Transmit { path, probe, hops } => {
                 let conversation =
                     self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
                 if let Some(conversation) = conversation {
-                    self.send_probe(conversation, path, probe);
+                    self.send_probe_within(conversation, (path, hops), probe);
                 }
             }
+            dial::Output::OpenSocket { family } => {
+                let socket = self.open_extra(family, Holder::Dial(id));
+                let socket = socket.map(|socket| socket.index);
+                self.tell_dial(id, |dial, now| dial.handle_socket(socket, now));
+            }
+            dial::Output::CloseSocket(socket) => self.close_extra(socket),
+            dial::Output::AskLeave { datagrams, crowd } => {
+                let now = self.clock.now();
+                let granted = self.extra.grant(Holder::Dial(id), (datagrams, crowd), now);
+                self.tell_dial(id, |dial, now| dial.handle_leave(granted, now));
+            }
+            dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
@@ -437,6 +450,7 @@ impl Driver {
 
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
+        self.hand_over(Holder::Dial(id), entry.peer);
         let unproved = entry.unproved.as_ref();
         let unproved = unproved.map(|unproved| unproved.conversation());
         for conversation in entry.conversation.into_iter().chain(unproved) {

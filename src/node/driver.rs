@@ -29,6 +29,7 @@ use super::{
     dialling::{Dialling, Wish},
     event::Status,
     events::Events,
+    extra::Extra,
     handle::{Answer, Request},
     linking::{LinkEnd, Links},
     netcheck::{Netcheck, Seen},
@@ -109,6 +110,7 @@ pub(super) struct Driver {
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
+    pub(super) extra: Extra,
     pub(super) publishing: Publishing,
     pub(super) standing: Standing,
     pub(super) dialling: Dialling,
@@ -145,6 +147,7 @@ pub(super) struct Parts {
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
+    pub(super) extra: Extra,
     pub(super) events: Events,
     pub(super) deliveries: Deliveries,
     pub(super) switchboard: Switchboard,
@@ -169,7 +172,7 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, addresses, events, deliveries, .. } = parts;
+        let Parts { endpoint, rendezvous, addresses, extra, events, deliveries, .. } = parts;
         let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, (clock.now(), clock.unix()));
@@ -184,6 +187,7 @@ impl Driver {
             endpoint,
             rendezvous,
             addresses,
+            extra,
             publishing: Publishing::default(),
             standing: Standing::default(),
             dialling: Dialling::default(),
@@ -245,6 +249,7 @@ impl Driver {
     fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.addresses.poll_timeout(),
+            self.extra.poll_timeout(),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
             self.dialling.poll_timeout(),
@@ -259,6 +264,7 @@ impl Driver {
     fn wake(&mut self) {
         let now = self.clock.now();
         self.wake_addresses(now);
+        self.wake_extra(now);
         self.wake_publishing(now);
         self.wake_standing(now);
         self.wake_dials(now);
@@ -381,10 +387,23 @@ impl Driver {
 
     /// Sends `probe` of `conversation` over `path`.
     pub(super) fn send_probe(&mut self, conversation: ConversationId, path: Path, probe: Probe) {
+        self.send_probe_within(conversation, (path, None), probe);
+    }
+
+    /// The same, with a time to live of its own if one is given.
+    pub(super) fn send_probe_within(
+        &mut self,
+        conversation: ConversationId,
+        (path, hops): (Path, Option<u8>),
+        probe: Probe,
+    ) {
         if let Some((_, keys)) = self.conversations.get(&conversation) {
             let datagram = keys.encode(probe, &mut self.entropy);
             tracing::trace!(%path, ?probe, "probe sent");
-            self.sockets.send(path, &datagram);
+            match hops {
+                None => self.sockets.send(path, &datagram),
+                Some(hops) => self.sockets.send_within(path, &datagram, hops),
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     candidate::{CANDIDATES_MAX, Candidate, CandidateKind},
     failure::{Code, Failure},
     identity::PeerId,
+    offer::Offer,
     probe::ConversationId,
     proto::Message,
     service::Service,
@@ -140,16 +141,21 @@ impl Driver {
         let Some(offer) = self.answering.offer_of(peer) else {
             return false;
         };
+        self.admits(offer)
+    }
+
+    /// Whether the maker of `offer` may be linked to this node.
+    pub(super) fn admits(&self, offer: &Offer) -> bool {
         match self.admission() {
             Admission::Anyone => true,
             Admission::Only { peers, keys } => {
-                peers.contains(&peer) || keys.iter().any(|key| offer.proves(key, &self.us))
+                peers.contains(&offer.from) || keys.iter().any(|key| offer.proves(key, &self.us))
             }
         }
     }
 
     /// Who may be linked to this node.
-    fn admission(&self) -> Admission {
+    pub(super) fn admission(&self) -> Admission {
         let secret = self.config.service.as_ref().and_then(Service::admission_key);
         if self.config.allow.is_empty() && secret.is_none() {
             return Admission::Anyone;
@@ -203,10 +209,12 @@ impl Driver {
         let Some(neighbour) = self.links.neighbours.get(&peer) else {
             return;
         };
-        let Some(path) = self.sockets.best(neighbour.route) else {
+        let route = neighbour.route;
+        let Some(path) = self.settled_path(route, direction) else {
             return self.close_link(Arc::new(link), "no path");
         };
-        let candidates = self.paths_to(&neighbour.candidates);
+        let candidates = self.links.neighbours.get(&peer).map(|n| n.candidates.clone());
+        let candidates = self.paths_to(&candidates.unwrap_or_default());
         self.replace_link(peer);
         self.converse(Owner::Link(peer), link.probe_keys().clone(), None);
         let mut upkeep = Upkeep::new(path, link.rtt(), self.entropy.fork(), now);

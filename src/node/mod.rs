@@ -3,7 +3,7 @@
 //!
 //! Inside, one task, the `driver`, owns every machine. `dial` decides how a peer is reached; the files
 //! that are named for an activity (`dialling`, `answering`, `linking`, `routing`, `addresses`,
-//! `publishing`, `standing`) perform what machines decide.
+//! `extra`, `publishing`, `standing`) perform what machines decide.
 
 pub mod clock;
 pub mod config;
@@ -13,11 +13,13 @@ pub mod stun_service;
 
 mod addresses;
 mod answering;
+mod attempt;
 mod dial;
 mod dialling;
 mod driver;
 mod events;
 mod explain;
+mod extra;
 mod found;
 mod handle;
 mod linking;

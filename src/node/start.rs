@@ -11,6 +11,7 @@ use super::{
     environment::Environment,
     event::Event,
     events::Events,
+    extra::Extra,
     handle::{self, Node, Way},
     outbox::{Contents, Outbox, Store},
     received::Inbox,
@@ -34,8 +35,8 @@ impl Node {
         config: Config,
         environment: Environment,
     ) -> Result<(Self, mpsc::Receiver<Event>, Inbox), Failure> {
-        let Environment { sockets, interfaces, rendezvous, clock, mut entropy, crypto, outbox } =
-            environment;
+        let Environment { sockets, interfaces, rendezvous, clock, .. } = environment;
+        let Environment { mut entropy, crypto, outbox, extra_sockets, .. } = environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
         let bound_sockets: Vec<BoundSocket> = sockets
             .local_addresses()
@@ -75,6 +76,7 @@ impl Node {
             endpoint,
             rendezvous,
             addresses,
+            extra: Extra::new(extra_sockets),
             events: Events::new(event_sender),
             deliveries,
             switchboard,

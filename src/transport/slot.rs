@@ -17,17 +17,18 @@ use std::{
 };
 
 use quinn::{
-    AsyncUdpSocket, UdpPoller,
+    UdpPoller,
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 use tokio::time::Sleep;
 
+use super::socket::Socket;
 use crate::datagram::SocketIndex;
 
 /// A socket with its index in the set.
 pub(super) struct Slot {
     pub(super) index: SocketIndex,
-    pub(super) socket: Arc<dyn AsyncUdpSocket>,
+    pub(super) socket: Socket,
     full: AtomicBool,
     has_unsent: AtomicBool,
     unsent: Mutex<Unsent>,
@@ -62,7 +63,7 @@ struct UnsentDatagram {
 }
 
 impl Slot {
-    pub(super) fn new(index: SocketIndex, socket: Arc<dyn AsyncUdpSocket>) -> Self {
+    pub(super) fn new(index: SocketIndex, socket: Socket) -> Self {
         Self {
             index,
             socket,
@@ -88,7 +89,7 @@ impl Slot {
 
     /// Sends now. An error is counted and the datagram is gone, as any datagram may be.
     pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> Result<(), Full> {
-        match self.socket.try_send(transmit) {
+        match self.socket.quic.try_send(transmit) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.full.store(true, Ordering::Release);
@@ -98,6 +99,13 @@ impl Slot {
                 self.failures.send.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
+        }
+    }
+
+    /// Sends one datagram that crosses a few routers only, now or never.
+    pub(super) fn send_within(&self, remote: SocketAddr, bytes: &[u8], hops: u8) {
+        if self.socket.send_within(remote, bytes, hops).is_err() {
+            self.failures.send.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -138,7 +146,7 @@ impl Slot {
                 unsent.datagrams.pop_front();
                 continue;
             }
-            let socket = Arc::clone(&self.socket);
+            let socket = Arc::clone(&self.socket.quic);
             let room = unsent.room.get_or_insert_with(|| socket.create_io_poller());
             if room.as_mut().poll_writable(cx).is_pending() {
                 return;
@@ -160,7 +168,7 @@ impl Slot {
             *rest = None;
         }
         for _ in 0..ERRORS_IN_A_ROW_MAX {
-            match ready!(self.socket.poll_recv(cx, buffers, metas)) {
+            match ready!(self.socket.quic.poll_recv(cx, buffers, metas)) {
                 Ok(count) if count > 0 => return Poll::Ready(count),
                 Ok(_) | Err(_) => self.failures.receive.fetch_add(1, Ordering::Relaxed),
             };

@@ -16,12 +16,14 @@ use p2p_node::{
     failure::{Code, Failure},
     node::{Clock, Config, Environment, Event, Inbox, Node},
     transport::{
+        socket::Socket,
         tls::Crypto,
         udp::{self, BindError, UdpSocket},
     },
 };
-use quinn::AsyncUdpSocket;
 use tokio::sync::mpsc;
+
+use crate::files;
 
 /// How the node gets into the network.
 #[derive(Clone, Debug)]
@@ -49,6 +51,7 @@ pub(crate) fn start(
     };
     let environment = Environment {
         sockets,
+        extra_sockets: files::extra_sockets(),
         interfaces: Arc::new(interface_addresses),
         rendezvous,
         clock: Clock::system(),
@@ -59,13 +62,11 @@ pub(crate) fn start(
     Node::start(config, environment)
 }
 
-fn bind(addresses: &[SocketAddr]) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<Socket>, BindError> {
     if addresses.is_empty() {
         return udp::bind_all(&[], None);
     }
-    let bind = |&address| {
-        UdpSocket::bind(address).map(|socket| -> Arc<dyn AsyncUdpSocket> { Arc::new(socket) })
-    };
+    let bind = |&address| UdpSocket::bind(address).map(Socket::from);
     addresses.iter().map(bind).collect()
 }
 

@@ -49,11 +49,16 @@ impl Contenders {
 
     /// Lets others go first from now on, if there are any: `peer` stays silent.
     pub(super) fn pass_over(&mut self, peer: PeerId) -> bool {
-        let has_others = self.hopeful().any(|other| other.peer != peer);
+        let has_others = self.has_others(peer);
         if has_others {
             *self.silences.entry(peer).or_default() += 1;
         }
         has_others
+    }
+
+    /// Whether there is somebody else to turn to.
+    pub(super) fn has_others(&self, peer: PeerId) -> bool {
+        self.hopeful().any(|other| other.peer != peer)
     }
 
     /// Whose turn it is: the one that was silent least often; of several the freshest.

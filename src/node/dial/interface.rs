@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     behaviour::{Dependence, NatBehaviour},
     candidate::{Candidate, CandidateKind},
-    datagram::{BoundSocket, Path},
+    datagram::{BoundSocket, Family, Path, SocketIndex},
     failure::Failure,
     identity::{Identity, PeerId},
     node::event::Stage,
@@ -71,8 +71,16 @@ pub(in crate::node) enum Output {
     Converse { keys: ProbeKeys },
     /// Leave `sealed` in the peer's inbox.
     Offer { sealed: Vec<u8> },
-    /// Send a probe.
-    Transmit { path: Path, probe: Probe },
+    /// Send a probe, with a time to live of its own if one is given.
+    Transmit { path: Path, probe: Probe, hops: Option<u8> },
+    /// Open a socket of this family, on any port.
+    OpenSocket { family: Family },
+    /// Close this socket again.
+    CloseSocket(SocketIndex),
+    /// Say how many datagrams a volley may send: so many at the most, from so many sockets.
+    AskLeave { datagrams: u32, crowd: u16 },
+    /// So many of those that were granted will not be sent.
+    Unspent(u32),
     /// QUIC packets for `peer` go over this path from here on.
     UsePath { peer: PeerId, path: Path },
     /// Start QUIC to `peer`, anew if nothing has been heard over it yet.
