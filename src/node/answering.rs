@@ -1,7 +1,9 @@
 //! Somebody reaches us: offers from our inbox, and the probing that answers them.
 
+mod telling;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -13,15 +15,16 @@ use super::{
 };
 use crate::{
     datagram::{Family, Path},
+    dht::location::Name,
     failure::{Code, Failure},
     identity::PeerId,
     nat::{
-        engine::{self, Engine},
+        engine::{self, Engine, Setup},
         proved::Witness,
         punch::Opened,
         strategy::Method,
     },
-    offer::{self, Offer, OpenedOffer},
+    offer::{self, AnswerKey, Offer, OpenedOffer},
     probe::{ConversationId, Probe, Side},
     time::UnixMillis,
     transport::admission::Admission,
@@ -35,21 +38,48 @@ pub(super) struct Answering {
     read: BTreeMap<ConversationId, UnixMillis>,
 }
 
+/// What an offer came by, and its answer goes by.
+#[derive(Clone, Debug)]
+pub(super) enum Carrier {
+    /// An inbox of ours in the DHT.
+    Inbox(Slot),
+}
+
+/// A slot of an inbox, with the number of the item in it.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) name: Name,
+    pub(super) index: u8,
+    pub(super) seq: i64,
+}
+
 /// An offer being answered: probes go to its maker until a link is up.
 #[derive(Debug)]
 struct Answer {
     offer: Offer,
-    engine: Engine,
+    /// `None` while a look at our NAT is waited for.
+    engine: Option<Engine>,
+    key: AnswerKey,
+    /// Whether its maker needs to know what a look at our NAT will show.
+    is_to_be_told: bool,
+    carrier: Carrier,
+    /// Who says that the offer's maker is where it says.
+    witnesses: BTreeSet<Witness>,
     since: Instant,
     until: Instant,
     path: Option<Path>,
 }
 
+impl Answer {
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.engine.as_ref().and_then(Engine::poll_timeout)
+    }
+}
+
 impl Answering {
     /// When an answer is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let due =
-            |answer: &Answer| answer.engine.poll_timeout().into_iter().chain([answer.until]).min();
+        let due = |answer: &Answer| answer.poll_timeout().into_iter().chain([answer.until]).min();
         self.answers.values().filter_map(due).min()
     }
 
@@ -81,7 +111,7 @@ impl Answering {
 
 impl Driver {
     /// Takes in what lay in our inbox.
-    pub(super) fn handle_inbox(&mut self, sealed: &[u8]) {
+    pub(super) fn handle_inbox(&mut self, sealed: &[u8], carrier: Carrier) {
         let unix = self.clock.unix();
         let opened = match offer::open(sealed, &self.config.identity, unix) {
             Ok(opened) => opened,
@@ -99,11 +129,11 @@ impl Driver {
             tracing::debug!(peer = ?from, "an offer whose link is up already");
             return;
         }
-        self.answer(opened);
+        self.answer(opened, carrier);
     }
 
-    fn answer(&mut self, opened: OpenedOffer) {
-        let OpenedOffer { offer, keys } = opened;
+    fn answer(&mut self, opened: OpenedOffer, carrier: Carrier) {
+        let OpenedOffer { offer, keys, answer: key } = opened;
         let (peer, now) = (offer.from, self.clock.now());
         let detail = format!(
             "offer of {} read, {} addresses, {}",
@@ -114,7 +144,10 @@ impl Driver {
         let until = now + ANSWER_TIME;
         match self.answering.answers.get_mut(&peer) {
             Some(answer) if answer.offer.conversation == offer.conversation => {
-                answer.engine.restart(&offer.candidates, until, now);
+                if let Some(engine) = &mut answer.engine {
+                    engine.restart(&offer.candidates, until, now);
+                }
+                answer.carrier = carrier;
                 answer.until = until;
                 answer.offer = offer;
             }
@@ -126,16 +159,26 @@ impl Driver {
                     self.events.emit(Event::Warning(failure));
                     return;
                 }
-                let engine = self.engine_for(&offer, until);
+                let witnesses = self.witnesses(&offer);
                 self.converse(Owner::Answer(peer), keys, before);
                 let candidates = offer.candidates.clone();
-                let answer = Answer { offer, engine, since: now, until, path: None };
+                let answer = Answer {
+                    offer,
+                    engine: None,
+                    key,
+                    is_to_be_told: false,
+                    carrier,
+                    witnesses,
+                    since: now,
+                    until,
+                    path: None,
+                };
                 self.answering.answers.insert(peer, answer);
                 self.open_route(peer, &candidates);
             }
         }
         self.answer_stage(peer, Stage::Offer, detail);
-        self.tell_answer(peer, |_, _, _| {});
+        self.begin_answer(peer);
         self.wake_answers(now);
     }
 
@@ -156,7 +199,7 @@ impl Driver {
             if answer.until <= now {
                 self.end_answer(peer);
                 self.release_route(peer);
-            } else if answer.engine.poll_timeout().is_some_and(|due| due <= now) {
+            } else if answer.poll_timeout().is_some_and(|due| due <= now) {
                 self.tell_answer(peer, Engine::handle_timeout);
             }
         }
@@ -176,11 +219,13 @@ impl Driver {
         tell: impl FnOnce(&mut Engine, Instant, &mut crate::entropy::Entropy),
     ) {
         let now = self.clock.now();
-        if let Some(answer) = self.answering.answers.get_mut(&peer) {
-            tell(&mut answer.engine, now, &mut self.entropy);
+        if let Some(answer) = self.answering.answers.get_mut(&peer)
+            && let Some(engine) = &mut answer.engine
+        {
+            tell(engine, now, &mut self.entropy);
         }
         while let Some(answer) = self.answering.answers.get_mut(&peer)
-            && let Some(output) = answer.engine.poll_output()
+            && let Some(output) = answer.engine.as_mut().and_then(Engine::poll_output)
         {
             let conversation = answer.offer.conversation;
             match output {
@@ -192,8 +237,8 @@ impl Driver {
                 engine::Output::AskLeave { datagrams, crowd } => {
                     let wanted = (datagrams, crowd);
                     let granted = self.extra.grant(Holder::Answer(peer), wanted, now);
-                    if let Some(answer) = self.answering.answers.get_mut(&peer) {
-                        answer.engine.handle_leave(granted, now, &mut self.entropy);
+                    if let Some(engine) = &mut answer.engine {
+                        engine.handle_leave(granted, now, &mut self.entropy);
                     }
                 }
                 engine::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
@@ -225,30 +270,78 @@ impl Driver {
     fn open_for_answer(&mut self, peer: PeerId, family: Family) {
         let socket = self.open_extra(family, Holder::Answer(peer));
         let now = self.clock.now();
-        match (self.answering.answers.get_mut(&peer), socket) {
-            (Some(answer), Some(socket)) => {
-                answer.engine.handle_socket_opened(socket.index, now, &mut self.entropy);
+        let answer = self.answering.answers.get_mut(&peer);
+        match (answer.and_then(|answer| answer.engine.as_mut()), socket) {
+            (Some(engine), Some(socket)) => {
+                engine.handle_socket_opened(socket.index, now, &mut self.entropy);
             }
-            (Some(answer), None) => answer.engine.handle_socket_refused(),
+            (Some(engine), None) => engine.handle_socket_refused(),
             (None, Some(socket)) => self.close_extra(socket.index),
             (None, None) => {}
         }
     }
 
-    /// What opens a path to the maker of `offer`, until the time is over.
-    fn engine_for(&self, offer: &Offer, until: Instant) -> Engine {
-        let now = self.clock.now();
+    /// Who says that the maker of `offer` is where it says: whom we let in by name or by a secret is taken
+    /// at its word.
+    fn witnesses(&self, offer: &Offer) -> BTreeSet<Witness> {
         let is_trusted = !matches!(self.admission(), Admission::Anyone) && self.admits(offer);
         let trusted = is_trusted.then_some(Witness::Owner);
-        let peer = attempt::Peer {
-            nat: offer.nat,
-            candidates: offer.candidates.clone(),
-            witnesses: trusted.into_iter().chain([Witness::Peer]).collect(),
+        trusted.into_iter().chain([Witness::Peer]).collect()
+    }
+
+    /// Begins to probe, at once or when it is known where our NAT has got to: two that count have to meet.
+    fn begin_answer(&mut self, peer: PeerId) {
+        let Some(answer) = self.answering.answers.get(&peer).filter(|it| it.engine.is_none())
+        else {
+            return;
         };
-        let (ours, times) = (self.addresses.gathered(), (now, self.clock.unix()));
+        let is_met_halfway = answer.offer.nat.has_dependent_mapping();
+        let is_looking = self.look_at_ports();
+        if !(is_looking && is_met_halfway) {
+            self.begin_engine(peer);
+        }
+    }
+
+    fn begin_engine(&mut self, peer: PeerId) {
+        let is_looking = self.sampling.is_running();
+        let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
+        let (ours, described) = (self.addresses.gathered(), answer.described());
+        let times = (self.clock.now(), self.clock.unix());
         let sockets = &self.bound_sockets;
-        let setup = attempt::setup(Side::Responder, sockets, &ours, &peer, times, until);
-        Engine::new(setup, now)
+        let setup =
+            attempt::setup(Side::Responder, sockets, &ours, &described, times, answer.until);
+        // A link that works needs no volley, only probes for a better path.
+        let is_linked = self.links.live(peer).is_some_and(|live| !live.upkeep.is_searching());
+        let addresses = if is_linked { vec![] } else { setup.addresses.clone() };
+        let setup = Setup { addresses, ..setup };
+        let has_to_guess = attempt::has_to_guess(&setup) && !is_linked;
+        let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
+        let is_proved = answer.witnesses.len() > 1;
+        answer.engine = Some(Engine::new(setup, times.0));
+        answer.is_to_be_told = has_to_guess;
+        if has_to_guess {
+            if !is_looking {
+                self.tell_back(peer);
+            }
+            if !is_proved {
+                self.look_for_witness(peer);
+            }
+        }
+        self.tell_answer(peer, |_, _, _| {});
+    }
+
+    /// It is known where our NAT has got to: begins what has waited for that, and tells those who need it.
+    pub(super) fn begin_waiting_answers(&mut self) {
+        let peers: Vec<PeerId> = self.answering.answers.keys().copied().collect();
+        for peer in peers {
+            let answer = self.answering.answers.get(&peer);
+            match answer.map(|answer| (answer.engine.is_some(), answer.is_to_be_told)) {
+                Some((true, true)) => self.tell_back(peer),
+                Some((false, _)) => self.begin_engine(peer),
+                Some((true, false)) | None => {}
+            }
+        }
+        self.wake_answers(self.clock.now());
     }
 
     fn use_answer_path(&mut self, peer: PeerId, path: Path, detail: String) {

@@ -18,7 +18,7 @@ use crate::{
         prediction::Forecast,
         proved::{Proved, Witness},
         punch,
-        strategy::Party,
+        strategy::{Method, Party, plans},
         volley::Address,
     },
     probe::{Side, Urgency},
@@ -87,6 +87,12 @@ pub(super) fn setup(
         peer_begins: now + READ_AFTER,
         openers: Openers::Loud,
     }
+}
+
+/// Whether ports have to be guessed, or nothing helps: then the other side is told what it cannot know.
+pub(super) fn has_to_guess(setup: &Setup) -> bool {
+    let plans = plans(&setup.ours, &setup.theirs, setup.side);
+    plans.iter().any(|plan| matches!(plan.method, Method::Volley(_) | Method::Incompatible))
 }
 
 /// When a peer will have read an offer that goes by its inbox, more likely than not: it looks into it twice

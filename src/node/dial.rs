@@ -18,7 +18,7 @@ mod outlook;
 mod reach;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -30,11 +30,11 @@ use super::{
     explain::{self, Facts},
 };
 use crate::{
+    behaviour::{NatBehaviour, PortCounter},
     datagram::{Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
     identity::PeerId,
-    nat::proved::Witness,
     probe::Probe,
     time::UnixMillis,
 };
@@ -54,6 +54,10 @@ pub(super) struct Dial {
     /// What the peer that was reached said, if it does not want us.
     rejection: Option<Failure>,
     facts: Facts,
+    /// Where our NAT had got to, if it counts.
+    counter: Option<PortCounter>,
+    /// Until when the first offer waits to know that.
+    counting_until: Option<Instant>,
     /// When our first offer came to lie in the inbox of the peer that is being reached.
     offer_stored_at: Option<Instant>,
     entropy: Entropy,
@@ -98,6 +102,8 @@ impl Dial {
             state: State::Resolving,
             rejection: None,
             facts: Facts::default(),
+            counter: None,
+            counting_until: None,
             offer_stored_at: None,
             entropy,
             outputs: VecDeque::new(),
@@ -178,6 +184,18 @@ impl Dial {
         self.settle(now);
     }
 
+    /// Waits for [`Self::handle_counted`] before the first offer, until `deadline` at most.
+    pub(super) fn await_count(&mut self, deadline: Instant) {
+        self.counting_until = Some(deadline);
+    }
+
+    /// Takes in where our NAT had got to, if it counts.
+    pub(super) fn handle_counted(&mut self, counter: Option<PortCounter>, now: Instant) {
+        self.counter = counter;
+        self.counting_until = None;
+        self.settle(now);
+    }
+
     /// Takes in that the offer lies in the peer's inbox, or why it does not.
     pub(super) fn handle_offer_stored(&mut self, stored: Result<(), String>, now: Instant) {
         let State::Reaching(reach) = &mut self.state else {
@@ -198,6 +216,28 @@ impl Dial {
         }
     }
 
+    /// Whether the peer's answer to our offer is worth waiting for.
+    pub(super) fn wants_answer(&self) -> bool {
+        match &self.state {
+            State::Reaching(reach) => reach.wants_answer() && reach.path.is_none(),
+            State::Resolving | State::Over => false,
+        }
+    }
+
+    /// Takes in what lies where our offer lay.
+    pub(super) fn handle_answer(&mut self, sealed: &[u8], now: Instant) {
+        let unix = self.unix_at(now);
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let peer = reach.peer;
+        match reach.handle_answer(sealed, (now, unix)) {
+            Ok(()) => self.stage(Some(peer), Stage::Offer, "answered by the peer".to_owned()),
+            Err(reason) => tracing::debug!(%reason, "no answer to our offer"),
+        }
+        self.settle(now);
+    }
+
     /// Takes in a probe of this dial's conversation.
     pub(super) fn handle_probe(&mut self, path: Path, probe: Probe, now: Instant) {
         if let State::Reaching(reach) = &mut self.state {
@@ -213,7 +253,7 @@ impl Dial {
         } else if let Some(socket) = socket {
             self.outputs.push_back(Output::CloseSocket(socket));
         }
-        self.drain_reach();
+        self.drain_reach(now);
     }
 
     /// Takes in how many datagrams a volley may send.
@@ -222,7 +262,7 @@ impl Dial {
             State::Reaching(reach) => reach.handle_leave(datagrams, now, &mut self.entropy),
             State::Resolving | State::Over => self.outputs.push_back(Output::Unspent(datagrams)),
         }
-        self.drain_reach();
+        self.drain_reach(now);
     }
 
     /// Takes in why QUIC did not become a link, and where it was answered.
@@ -299,7 +339,7 @@ impl Dial {
 
     /// Moves on as far as what is known allows.
     fn settle(&mut self, now: Instant) {
-        self.drain_reach();
+        self.drain_reach(now);
         if let State::Reaching(reach) = &self.state
             && reach.proved.is_none()
         {
@@ -348,22 +388,13 @@ impl Dial {
             return;
         };
         let first_attempt = self.gather_deadline().map_or(now, |deadline| deadline.max(now));
-        let witnesses = self.witnesses(found);
+        let witnesses = self.dialler.witnesses(found, &self.target);
         let reach = Reach::new(found, witnesses, (now, first_attempt), &mut self.entropy);
         self.offer_stored_at = None;
         let candidates = reach.candidates(&self.gathered);
         self.state = State::Reaching(Box::new(reach));
         self.outputs.push_back(Output::Reach { peer, candidates });
         self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
-    }
-
-    /// Who says that the peer is where `found` says. Whom the user names by its key, or who shares a secret
-    /// with us, is taken at its word.
-    fn witnesses(&self, found: &Found) -> BTreeSet<Witness> {
-        let is_recorded = found.made_at != UnixMillis::default();
-        let is_trusted = self.target.peer().is_some() || self.dialler.admission.is_some();
-        let recorded = is_recorded.then_some(Witness::Record);
-        recorded.into_iter().chain(is_trusted.then_some(Witness::Owner)).collect()
     }
 
     fn attempt_is_due(&self, now: Instant) -> bool {
@@ -384,7 +415,9 @@ impl Dial {
         };
         let peer = reach.peer;
         reach.next_attempt = now + ATTEMPT_INTERVAL;
-        let offer = reach.offer(&self.dialler, &self.gathered, made_at, &mut self.entropy);
+        let nat = NatBehaviour { counter: self.counter, ..self.gathered.nat };
+        let gathered = Gathered { nat, ..self.gathered.clone() };
+        let offer = reach.offer(&self.dialler, &gathered, made_at, &mut self.entropy);
         if reach.probe(&self.dialler, &self.gathered, (now, self.deadline), made_at) {
             let addresses = reach.candidates(&self.gathered).len();
             self.outputs.push_back(Output::Converse { keys: offer.keys });
@@ -393,19 +426,28 @@ impl Dial {
             self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
         }
         self.outputs.push_back(Output::Offer { sealed: offer.bytes });
-        self.drain_reach();
+        self.drain_reach(now);
     }
 
-    fn drain_reach(&mut self) {
+    fn drain_reach(&mut self, now: Instant) {
         if let State::Reaching(reach) = &mut self.state {
-            self.outputs.extend(reach.drain());
+            let may_fire = self.contenders.all_had_a_turn();
+            for output in reach.drain() {
+                if matches!(output, Output::AskLeave { .. }) && !may_fire {
+                    // Another server may need no volley. This one asks again in a second.
+                    reach.handle_leave(0, now, &mut self.entropy);
+                } else {
+                    self.outputs.push_back(output);
+                }
+            }
             self.facts.path_open |= reach.proved.is_some();
         }
     }
 
     /// Until when the first offer waits for the STUN servers' answers.
     fn gather_deadline(&self) -> Option<Instant> {
-        (!self.gathered.complete).then_some(self.started + GATHER_WAIT)
+        let gathering = (!self.gathered.complete).then_some(self.started + GATHER_WAIT);
+        self.counting_until.or(gathering)
     }
 
     /// Records age while a dial lasts: a peer that restarts publishes a new one.

@@ -1,5 +1,6 @@
 //! We reach somebody: starts dials, performs what they decide, and answers whoever waits for them.
 
+mod answers;
 mod connecting;
 
 use std::{
@@ -11,7 +12,7 @@ use tokio::task::AbortHandle;
 
 use self::connecting::Unproved;
 use super::{
-    dial::{self, Dial, Dialler, Found},
+    dial::{self, Dial, Dialler, Found, Gathered},
     driver::{DialId, Driver, Outcome, Owner},
     event::{Connection, Event, Receipt, Target},
     extra::Holder,
@@ -22,9 +23,10 @@ use super::{
 use crate::{
     behaviour::NatBehaviour,
     candidate::{Candidate, CandidateKind},
-    dht::{inbox, location::Name, rendezvous::PutError},
+    dht::{self, inbox, item::Item, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
+    nat::sampler::SAMPLE_WAIT,
     probe::ConversationId,
     proto::Message,
     sealing::Key,
@@ -37,6 +39,8 @@ use crate::{
 pub(super) struct Dialling {
     last: u64,
     dials: BTreeMap<DialId, Entry>,
+    /// What our own record says, if a dial has published it.
+    vouched_for: Option<Gathered>,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,8 @@ struct Entry {
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
+    /// Looks for the peer's answer, in this place.
+    answer: Option<(dht::location::Target, AbortHandle)>,
     unproved: Option<Unproved>,
     purpose: Purpose,
     conversation: Option<ConversationId>,
@@ -192,10 +198,14 @@ impl Driver {
             sockets: self.bound_sockets.clone(),
             has_dht: self.rendezvous.is_some(),
         };
+        let is_counting = self.look_at_ports();
         let times = (self.clock.now(), self.clock.unix());
         let gathered = self.addresses.gathered();
         let mut dial =
             Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
+        if is_counting {
+            dial.await_count(times.0 + SAMPLE_WAIT);
+        }
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
@@ -210,6 +220,7 @@ impl Driver {
             admission,
             peer: None,
             quic: None,
+            answer: None,
             unproved: None,
             purpose,
             conversation: None,
@@ -315,7 +326,10 @@ impl Driver {
                 let before = entry.and_then(|entry| entry.conversation.replace(keys.conversation));
                 self.converse(Owner::Dial(id), keys, before);
             }
-            dial::Output::Offer { sealed } => self.leave_offer(id, sealed),
+            dial::Output::Offer { sealed } => {
+                self.vouch(id);
+                self.leave_offer(id, sealed);
+            }
             dial::Output::Transmit { path, probe, hops } => {
                 let conversation =
                     self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
@@ -323,16 +337,10 @@ impl Driver {
                     self.send_probe_within(conversation, (path, hops), probe);
                 }
             }
-            dial::Output::OpenSocket { family } => {
-                let socket = self.open_extra(family, Holder::Dial(id));
-                let socket = socket.map(|socket| socket.index);
-                self.tell_dial(id, |dial, now| dial.handle_socket(socket, now));
-            }
+            dial::Output::OpenSocket { family } => self.open_for_dial(id, family),
             dial::Output::CloseSocket(socket) => self.close_extra(socket),
             dial::Output::AskLeave { datagrams, crowd } => {
-                let now = self.clock.now();
-                let granted = self.extra.grant(Holder::Dial(id), (datagrams, crowd), now);
-                self.tell_dial(id, |dial, now| dial.handle_leave(granted, now));
+                self.give_leave(id, (datagrams, crowd));
             }
             dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
@@ -385,14 +393,15 @@ impl Driver {
         let (now, outcomes) = (self.clock.unix(), self.outcomes());
         self.spawn(async move {
             let stored = inbox::leave(&*rendezvous, &name, &sealed, ours, now).await;
-            let _ = outcomes.send(Outcome::OfferStored(id, stored.map(|item| item.seq()))).await;
+            let _ = outcomes.send(Outcome::OfferStored(id, stored)).await;
         });
     }
 
     /// Takes in that an offer lies in the inbox under this number, or why it does not.
-    pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<i64, PutError>) {
-        if let (Some(entry), Ok(seq)) = (self.dialling.dials.get_mut(&id), &stored) {
-            entry.offer_seq = Some(*seq);
+    pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<Item, PutError>) {
+        if let (Some(entry), Ok(item)) = (self.dialling.dials.get_mut(&id), &stored) {
+            entry.offer_seq = Some(item.seq());
+            self.await_answer(id, item);
         }
         let stored = stored.map(|_| ()).map_err(|error| error.to_string());
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
@@ -451,6 +460,9 @@ impl Driver {
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
         self.hand_over(Holder::Dial(id), entry.peer);
+        if let Some((_, look)) = &entry.answer {
+            look.abort();
+        }
         let unproved = entry.unproved.as_ref();
         let unproved = unproved.map(|unproved| unproved.conversation());
         for conversation in entry.conversation.into_iter().chain(unproved) {

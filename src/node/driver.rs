@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     addresses::Addresses,
-    answering::Answering,
+    answering::{Answering, Carrier, Slot},
     clock::Clock,
     config::Config,
     dial::Found,
@@ -36,13 +36,17 @@ use super::{
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
     received::Deliveries,
+    sampling::Sampling,
     sessions::Sessions,
     standing::Standing,
     switchboard::Switchboard,
 };
 use crate::{
     datagram::{BoundSocket, Datagram, Path},
-    dht::rendezvous::{PutError, Rendezvous},
+    dht::{
+        item::Item,
+        rendezvous::{PutError, Rendezvous},
+    },
     entropy::Entropy,
     identity::PeerId,
     nat::{stun, stun_server::StunServer},
@@ -80,10 +84,14 @@ pub(super) enum Outcome {
     Found(DialId, Found),
     /// A lookup has ended, with so many DHT nodes' answers.
     LookupEnded(DialId, usize),
-    /// An offer was stored under this number, or not.
-    OfferStored(DialId, Result<i64, PutError>),
-    /// Something lies in our inbox.
-    Inbox(Vec<u8>),
+    /// An offer was stored, or not.
+    OfferStored(DialId, Result<Item, PutError>),
+    /// Something lies in our inbox, in this slot.
+    Inbox(Vec<u8>, Slot),
+    /// Something else lies where the offer of a dial lay, under this number.
+    Answered(DialId, i64, Vec<u8>),
+    /// The record of an offer's maker was found.
+    Vouched(PeerId, Found),
     /// QUIC that we dialled has become a link, or not.
     Dialled(DialId, PeerId, Result<Link, LinkError>),
     /// QUIC that was dialled to us at this moment has become a link, or not.
@@ -111,6 +119,7 @@ pub(super) struct Driver {
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) addresses: Addresses,
     pub(super) extra: Extra,
+    pub(super) sampling: Sampling,
     pub(super) publishing: Publishing,
     pub(super) standing: Standing,
     pub(super) dialling: Dialling,
@@ -188,6 +197,7 @@ impl Driver {
             rendezvous,
             addresses,
             extra,
+            sampling: Sampling::default(),
             publishing: Publishing::default(),
             standing: Standing::default(),
             dialling: Dialling::default(),
@@ -250,6 +260,7 @@ impl Driver {
         let due = [
             self.addresses.poll_timeout(),
             self.extra.poll_timeout(),
+            self.sampling.poll_timeout(),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
             self.dialling.poll_timeout(),
@@ -265,6 +276,7 @@ impl Driver {
         let now = self.clock.now();
         self.wake_addresses(now);
         self.wake_extra(now);
+        self.wake_sampling(now);
         self.wake_publishing(now);
         self.wake_standing(now);
         self.wake_dials(now);
@@ -313,6 +325,9 @@ impl Driver {
             return;
         }
         match stun::decode(bytes) {
+            Ok(stun::Message::Response(response)) if self.extra.is_samplers(*socket) => {
+                self.handle_sampled((*socket, *remote), &response);
+            }
             Ok(stun::Message::Response(response)) => {
                 self.handle_stun_response((*socket, *remote), &response);
             }
@@ -357,7 +372,9 @@ impl Driver {
                 self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));
             }
             Outcome::OfferStored(id, stored) => self.handle_offer_stored(id, stored),
-            Outcome::Inbox(sealed) => self.handle_inbox(&sealed),
+            Outcome::Inbox(sealed, slot) => self.handle_inbox(&sealed, Carrier::Inbox(slot)),
+            Outcome::Answered(id, seq, sealed) => self.handle_answered(id, seq, &sealed),
+            Outcome::Vouched(peer, found) => self.handle_vouched(peer, &found),
             Outcome::Dialled(id, peer, result) => self.handle_dialled(id, peer, result),
             Outcome::Accepted(route, began, result) => self.handle_accepted(route, began, result),
             Outcome::LinkEnded(end) => self.handle_link_ended(end),

@@ -29,6 +29,7 @@ mod publishing;
 mod received;
 mod rescue;
 mod routing;
+mod sampling;
 mod sessions;
 mod standing;
 mod start;

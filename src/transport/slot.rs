@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
@@ -35,6 +35,45 @@ pub(super) struct Slot {
     /// Set while the socket only fails, so that failing does not become a busy loop.
     rest: Mutex<Option<Pin<Box<Sleep>>>>,
     failures: Failures,
+    attention: Option<Arc<Attention>>,
+}
+
+/// Says that a socket wants to be polled, and wakes whoever polls.
+struct Attention {
+    is_wanted: AtomicBool,
+    receiver: Arc<Receiver>,
+}
+
+/// The task that polls all sockets of a set.
+#[derive(Default)]
+pub(super) struct Receiver(Mutex<Option<Waker>>);
+
+impl Receiver {
+    /// It is this task from now on.
+    pub(super) fn set(&self, waker: &Waker) {
+        let mut task = lock(&self.0);
+        if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
+            *task = Some(waker.clone());
+        }
+    }
+
+    /// Has it poll.
+    pub(super) fn wake(&self) {
+        if let Some(task) = &*lock(&self.0) {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl Wake for Attention {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_wanted.store(true, Ordering::Release);
+        self.receiver.wake();
+    }
 }
 
 /// The socket has no room for a datagram now.
@@ -72,7 +111,15 @@ impl Slot {
             unsent: Mutex::default(),
             rest: Mutex::default(),
             failures: Failures::default(),
+            attention: None,
         }
+    }
+
+    /// One of many sockets, most of which have nothing to say: it is polled only when it has called.
+    pub(super) fn quiet(index: SocketIndex, socket: Socket, receiver: &Arc<Receiver>) -> Self {
+        let attention =
+            Attention { is_wanted: AtomicBool::new(true), receiver: Arc::clone(receiver) };
+        Self { attention: Some(Arc::new(attention)), ..Self::new(index, socket) }
     }
 
     pub(super) fn failures(&self) -> &Failures {
@@ -157,6 +204,27 @@ impl Slot {
 
     /// Receives datagrams; never zero of them, and never an error.
     pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [io::IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<usize> {
+        let Some(attention) = &self.attention else {
+            return self.poll_recv_now(cx, buffers, metas);
+        };
+        if !attention.is_wanted.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(Arc::clone(attention));
+        let received = self.poll_recv_now(&mut Context::from_waker(&waker), buffers, metas);
+        if received.is_ready() {
+            // There may be more.
+            attention.is_wanted.store(true, Ordering::Release);
+        }
+        received
+    }
+
+    fn poll_recv_now(
         &self,
         cx: &mut Context<'_>,
         buffers: &mut [io::IoSliceMut<'_>],

@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -40,7 +40,7 @@ use super::{
     demux::{Fate, Kind, sift},
     path_table::{Destinations, PathTable, Refusals, Source, WaitingDatagram, normal},
     route::VirtualAddress,
-    slot::{Full, Slot, lock},
+    slot::{Full, Receiver, Slot, lock},
     socket::Socket,
     stray,
     traffic::Volume,
@@ -109,7 +109,7 @@ struct State {
     /// The index of the socket that was added last.
     added: SocketIndex,
     /// The endpoint's task.
-    receiver: Option<Waker>,
+    receiver: Arc<Receiver>,
     /// What shared a buffer with another connection's datagrams and is received next, oldest first.
     apart: VecDeque<Apart>,
     /// When a packet that belongs to nobody was given on.
@@ -130,7 +130,7 @@ impl SocketSet {
                 slots: Arc::default(),
                 served: SocketIndex(u16::MAX),
                 added: SocketIndex(ADDED_FROM - 1),
-                receiver: None,
+                receiver: Arc::default(),
                 apart: VecDeque::new(),
                 stray_at: None,
             }),
@@ -404,9 +404,7 @@ impl AsyncUdpSocket for SocketSet {
             {
                 return Poll::Ready(Ok(1));
             }
-            if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.receiver = Some(cx.waker().clone());
-            }
+            state.receiver.set(cx.waker());
             (Arc::clone(&state.slots), state.served)
         };
         let later = slots.range((Bound::Excluded(served), Bound::Unbounded));
@@ -457,15 +455,17 @@ impl State {
         if let Ok(local) = socket.local_addr() {
             self.table.add_socket(index, local);
         }
-        Arc::make_mut(&mut self.slots).insert(index, Arc::new(Slot::new(index, socket)));
+        let slot = match index.0 < ADDED_FROM {
+            true => Slot::new(index, socket),
+            false => Slot::quiet(index, socket, &self.receiver),
+        };
+        Arc::make_mut(&mut self.slots).insert(index, Arc::new(slot));
         // The endpoint must poll the new socket once to be woken by it.
         self.wake_receiver();
     }
 
     fn wake_receiver(&self) {
-        if let Some(receiver) = &self.receiver {
-            receiver.wake_by_ref();
-        }
+        self.receiver.wake();
     }
 }
 

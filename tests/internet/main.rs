@@ -21,4 +21,5 @@ mod roaming;
 mod sessions;
 mod stories;
 mod swarm;
+mod volleys;
 mod world;

@@ -59,11 +59,21 @@ pub(crate) struct Trial {
 
 /// A server at one home, a client at the other: dials once.
 pub(crate) async fn dial(world: &mut World, client: &Home, server: &Home) -> Trial {
+    dial_after(world, client, server, secs(1)).await
+}
+
+/// The same, so long after the server is online.
+pub(crate) async fn dial_after(
+    world: &mut World,
+    client: &Home,
+    server: &Home,
+    pause: Duration,
+) -> Trial {
     let mut listener = world.server(server);
     listener.online().await;
     let dialler = world.client(client);
     // Both know their addresses, as nodes do that have run for a while.
-    sleep(secs(1)).await;
+    sleep(pause).await;
     let sent = || [client, server].map(|home| home.host.counters().sent);
     let (before, began) = (sent(), Instant::now());
     let result = dialler.connect().await;

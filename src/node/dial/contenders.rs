@@ -61,6 +61,13 @@ impl Contenders {
         self.hopeful().any(|other| other.peer != peer)
     }
 
+    /// Whether everybody has had a turn: what harms others who share our NAT has to wait for that.
+    pub(super) fn all_had_a_turn(&self) -> bool {
+        let mut hopeful = self.hopeful();
+        let is_alone = hopeful.clone().count() <= 1;
+        is_alone || hopeful.all(|found| self.silences.contains_key(&found.peer))
+    }
+
     /// Whose turn it is: the one that was silent least often; of several the freshest.
     pub(super) fn next(&self) -> Option<PeerId> {
         let silences = |found: &Found| self.silences.get(&found.peer).copied().unwrap_or(0);
@@ -69,7 +76,7 @@ impl Contenders {
             .map(|found| found.peer)
     }
 
-    fn hopeful(&self) -> impl Iterator<Item = &Found> {
+    fn hopeful(&self) -> impl Iterator<Item = &Found> + Clone {
         let found = self.found.values();
         found.filter(|found| !self.given_up.contains(&found.peer))
     }

@@ -1,6 +1,6 @@
 //! What goes into a dial and comes out of it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     behaviour::{Dependence, NatBehaviour},
@@ -8,7 +8,8 @@ use crate::{
     datagram::{BoundSocket, Family, Path, SocketIndex},
     failure::Failure,
     identity::{Identity, PeerId},
-    node::event::Stage,
+    nat::proved::Witness,
+    node::event::{Stage, Target},
     probe::{Probe, ProbeKeys},
     sealing::Key,
     time::UnixMillis,
@@ -58,6 +59,17 @@ pub(in crate::node) struct Dialler {
     pub(in crate::node) sockets: Vec<BoundSocket>,
     /// Whether there is a DHT to look things up in.
     pub(in crate::node) has_dht: bool,
+}
+
+impl Dialler {
+    /// Who says that the peer is where `found` says. Whom the user names by its key, or who shares a secret
+    /// with us, is taken at its word.
+    pub(super) fn witnesses(&self, found: &Found, target: &Target) -> BTreeSet<Witness> {
+        let is_recorded = found.made_at != UnixMillis::default();
+        let is_trusted = target.peer().is_some() || self.admission.is_some();
+        let recorded = is_recorded.then_some(Witness::Record);
+        recorded.into_iter().chain(is_trusted.then_some(Witness::Owner)).collect()
+    }
 }
 
 /// What a [`Dial`] asks its owner to do.

@@ -26,8 +26,8 @@ impl Dial {
 
     /// Whether it is known that nothing will open the way to this peer, and what costs nothing had its time.
     pub(super) fn has_no_way(&self, reach: &Reach, now: Instant) -> bool {
-        let is_read = self.offer_stored_at.is_some_and(|at| at + READ_WITHIN <= now);
-        is_read && reach.has_no_way(&self.gathered)
+        let tried_until = self.tried_until(reach);
+        tried_until.is_some_and(|at| at <= now) && reach.has_no_way(&self.gathered)
     }
 
     pub(super) fn give_up_at(&self) -> Instant {
@@ -66,13 +66,20 @@ impl Dial {
         }
     }
 
+    /// When plain probes from both sides have had their time.
+    fn tried_until(&self, reach: &Reach) -> Option<Instant> {
+        let stored = self.offer_stored_at.map(|at| at + READ_WITHIN);
+        // Probes of both sides have crossed in the time that the answer took by the DHT.
+        reach.answered_at.into_iter().chain(stored).min()
+    }
+
     /// When it will be known that nothing opens the way to the peer that is being reached.
     pub(super) fn hopeless_at(&self) -> Option<Instant> {
         match &self.state {
             State::Reaching(reach)
                 if reach.has_no_way(&self.gathered) && reach.proved.is_none() =>
             {
-                self.offer_stored_at.map(|at| at + READ_WITHIN)
+                self.tried_until(reach)
             }
             State::Over | State::Resolving | State::Reaching(_) => None,
         }
@@ -84,7 +91,7 @@ const NOT_FOUND_AFTER: Duration = Duration::from_secs(8);
 
 /// How long it takes an offer to be read, and plain probes to open what they can: inboxes are looked into
 /// twice a second.
-const READ_WITHIN: Duration = Duration::from_millis(900);
+const READ_WITHIN: Duration = Duration::from_millis(700);
 
 /// How long two NATs that both change ports are tried if it is not known how: what plain probes can open,
 /// they open at once.

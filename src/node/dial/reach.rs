@@ -18,12 +18,13 @@ use crate::{
         proved::Witness,
         punch::Opened,
         strategy::{Method, Plan},
+        volley::Address,
     },
     node::{
         attempt::{self, Peer},
         event::Stage,
     },
-    offer::{Offer, SealedOffer},
+    offer::{AnswerKey, Offer, OfferRejected, SealedOffer},
     probe::{ConversationId, Probe, Side},
     time::UnixMillis,
 };
@@ -53,6 +54,9 @@ pub(super) struct Reach {
     conversation: ConversationId,
     engine: Option<Engine>,
     knocking: Option<Knocking>,
+    answer_key: Option<AnswerKey>,
+    /// When the peer's answer came.
+    pub(super) answered_at: Option<Instant>,
     /// Offers that were knocked for.
     knocks: u32,
     /// In all attempts but the current one.
@@ -95,6 +99,8 @@ impl Reach {
             conversation: ConversationId(entropy.bytes()),
             engine: None,
             knocking: None,
+            answer_key: None,
+            answered_at: None,
             knocks: 0,
             pings_before: 0,
         }
@@ -134,7 +140,7 @@ impl Reach {
 
     /// What the peer is to be told.
     pub(super) fn offer(
-        &self,
+        &mut self,
         dialler: &Dialler,
         ours: &Gathered,
         made_at: UnixMillis,
@@ -150,7 +156,45 @@ impl Reach {
             nat: ours.nat,
             proof: dialler.admission.as_ref().map(prove),
         };
-        offer.seal(&dialler.identity, &self.peer, &self.ephemeral, entropy)
+        let sealed = offer.seal(&dialler.identity, &self.peer, &self.ephemeral, entropy);
+        self.answer_key = Some(sealed.answer.clone());
+        sealed
+    }
+
+    /// Takes in the peer's answer to our offer, if it is one.
+    pub(super) fn handle_answer(
+        &mut self,
+        sealed: &[u8],
+        (now, unix): (Instant, UnixMillis),
+    ) -> Result<(), OfferRejected> {
+        let key = self.answer_key.as_ref().ok_or(OfferRejected::NotForUs)?;
+        let answer = key.open(sealed, self.peer, unix)?;
+        self.answered_at.get_or_insert(now);
+        self.nat = answer.nat;
+        self.witnesses.insert(Witness::Peer);
+        let peer = Peer {
+            nat: self.nat,
+            candidates: answer.candidates,
+            witnesses: self.witnesses.clone(),
+        };
+        let addresses = self.addresses_of(&peer);
+        if let Some(engine) = &mut self.engine {
+            engine.add_candidates(&peer.candidates, now);
+            let forecast = peer.forecast(now, unix);
+            engine.handle_news(peer.party(), forecast, addresses, now);
+        }
+        Ok(())
+    }
+
+    /// Where a volley may go: the record's word holds for the addresses that it names, not for others.
+    fn addresses_of(&self, peer: &Peer) -> Vec<Address> {
+        let recorded = |ip| self.candidates.iter().any(|known| known.address.ip() == ip);
+        let addresses = peer.addresses().into_iter();
+        let addresses = addresses.map(|address| match recorded(address.ip()) {
+            true => address,
+            false => Address::Claimed(address.ip()),
+        });
+        addresses.collect()
     }
 
     /// Starts to probe, or starts anew; returns whether it was the first time.
@@ -258,6 +302,11 @@ impl Reach {
         let has_v6 = |all: &[Candidate]| all.iter().any(|known| known.address.is_ipv6());
         let both_have_v6 = has_v6(&ours.candidates) && has_v6(&self.candidates(ours));
         self.incompatible.is_some() && !both_have_v6
+    }
+
+    /// Whether the peer's answer would be of use: ports have to be guessed, or nothing helps.
+    pub(super) fn wants_answer(&self) -> bool {
+        self.has_volley || self.incompatible.is_some()
     }
 
     /// Whether a volley may open it still.

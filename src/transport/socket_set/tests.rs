@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, io::IoSliceMut};
 
+use std::task::Waker;
+
 use super::*;
 use crate::{
     probe::FIRST_BYTE,
