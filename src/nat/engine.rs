@@ -182,6 +182,17 @@ impl Engine {
         }
     }
 
+    /// Takes in that our own NATs behave otherwise than we thought, if they do.
+    pub fn handle_own_news(&mut self, ours: Party, now: Instant) {
+        if ours == self.ours {
+            return;
+        }
+        self.ours = ours;
+        if matches!(self.state, State::Trying { .. }) {
+            self.plan(now);
+        }
+    }
+
     /// Tries `candidates` too.
     pub fn add_candidates(&mut self, candidates: &[Candidate], now: Instant) {
         self.theirs.candidates.extend(candidates);

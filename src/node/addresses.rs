@@ -276,6 +276,7 @@ impl Driver {
             let gathered = self.addresses.gathered();
             tracing::info!(candidates = ?gathered.candidates, nat = %gathered.nat, "our addresses");
             self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
+            self.tell_answers_of_ourselves();
             self.handle_presence_changed();
         }
     }

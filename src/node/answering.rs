@@ -147,9 +147,18 @@ impl Driver {
                 if let Some(engine) = &mut answer.engine {
                     engine.restart(&offer.candidates, until, now);
                 }
+                let before = answer.offer.nat.without_counter();
+                let is_other = before != offer.nat.without_counter();
                 answer.carrier = carrier;
                 answer.until = until;
                 answer.offer = offer;
+                if is_other {
+                    // It knows its NAT better by now: begins anew, with other plans.
+                    self.hand_over(Holder::Answer(peer), Some(peer));
+                    if let Some(answer) = self.answering.answers.get_mut(&peer) {
+                        answer.engine = None;
+                    }
+                }
             }
             before => {
                 let before = before.map(|answer| answer.offer.conversation);
@@ -284,7 +293,10 @@ impl Driver {
     /// Who says that the maker of `offer` is where it says: whom we let in by name or by a secret is taken
     /// at its word.
     fn witnesses(&self, offer: &Offer) -> BTreeSet<Witness> {
-        let is_trusted = !matches!(self.admission(), Admission::Anyone) && self.admits(offer);
+        let is_trusted = match self.admission() {
+            Admission::Anyone => self.knows_secret(offer),
+            Admission::Only { .. } => self.admits(offer),
+        };
         let trusted = is_trusted.then_some(Witness::Owner);
         trusted.into_iter().chain([Witness::Peer]).collect()
     }
@@ -328,6 +340,16 @@ impl Driver {
             }
         }
         self.tell_answer(peer, |_, _, _| {});
+    }
+
+    /// Our own NAT is known better.
+    pub(super) fn tell_answers_of_ourselves(&mut self) {
+        let (ours, now) = (attempt::ours_as_party(&self.addresses.gathered()), self.clock.now());
+        for answer in self.answering.answers.values_mut() {
+            if let Some(engine) = &mut answer.engine {
+                engine.handle_own_news(ours.clone(), now);
+            }
+        }
     }
 
     /// It is known where our NAT has got to: begins what has waited for that, and tells those who need it.

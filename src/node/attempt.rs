@@ -80,13 +80,18 @@ pub(super) fn setup(
             deadline,
         },
         side,
-        ours: Party { nat: ours.nat, public: public_addresses(&ours.candidates) },
+        ours: ours_as_party(ours),
         theirs: peer.party(),
         forecast: peer.forecast(now, unix),
         addresses: peer.addresses(),
         peer_begins: now + READ_AFTER,
         openers: Openers::Loud,
     }
+}
+
+/// How our own NATs behave, and where the internet sees us.
+pub(super) fn ours_as_party(ours: &Gathered) -> Party {
+    Party { nat: ours.nat, public: public_addresses(&ours.candidates) }
 }
 
 /// Whether ports have to be guessed, or nothing helps: then the other side is told what it cannot know.

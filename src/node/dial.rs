@@ -178,8 +178,11 @@ impl Dial {
         let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
+            reach.handle_gathered(&self.gathered, now);
             // What the peer was told is out of date: tell it at once.
-            reach.next_attempt = now;
+            if reach.attempts > 0 {
+                reach.next_attempt = now;
+            }
         }
         self.settle(now);
     }
@@ -366,10 +369,10 @@ impl Dial {
     }
 
     fn adopt(&mut self, found: Found, now: Instant) {
-        let peer = found.peer;
+        let (peer, unix) = (found.peer, self.unix_at(now));
         if let State::Reaching(reach) = &mut self.state
             && reach.peer == peer
-            && reach.update(&found.candidates, &self.gathered, now)
+            && reach.update(&found, &self.gathered, (now, unix))
         {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });

@@ -23,6 +23,7 @@ use crate::{
     offer::Offer,
     probe::ConversationId,
     proto::Message,
+    sealing::Key,
     service::Service,
     ticket::Ticket,
     transport::{
@@ -156,13 +157,22 @@ impl Driver {
 
     /// Who may be linked to this node.
     pub(super) fn admission(&self) -> Admission {
-        let secret = self.config.service.as_ref().and_then(Service::admission_key);
-        if self.config.allow.is_empty() && secret.is_none() {
+        let has_secret = self.config.service.as_ref().and_then(Service::admission_key).is_some();
+        if self.config.allow.is_empty() && !has_secret {
             return Admission::Anyone;
         }
+        Admission::Only { peers: self.config.allow.clone(), keys: self.admission_keys() }
+    }
+
+    /// Whether the maker of `offer` knows a secret of ours: that of the service, or our ticket's.
+    pub(super) fn knows_secret(&self, offer: &Offer) -> bool {
+        self.admission_keys().iter().any(|key| offer.proves(key, &self.us))
+    }
+
+    fn admission_keys(&self) -> Vec<Key> {
+        let secret = self.config.service.as_ref().and_then(Service::admission_key);
         let ticket = Ticket::of(&self.config.identity, Vec::new()).secret.admission_key();
-        let keys = secret.into_iter().chain([ticket]).collect();
-        Admission::Only { peers: self.config.allow.clone(), keys }
+        secret.into_iter().chain([ticket]).collect()
     }
 
     /// Takes in that QUIC which somebody dialled to us has become a link, or not.

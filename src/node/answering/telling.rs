@@ -53,6 +53,7 @@ impl Driver {
     /// Looks for the record of an offer's maker: a volley goes nowhere on the offer's word alone.
     pub(super) fn look_for_witness(&mut self, peer: PeerId) {
         let Some(rendezvous) = self.rendezvous.clone() else { return };
+        tracing::debug!(?peer, "looking for the record of an offer's maker");
         let (clock, outcomes) = (self.clock, self.outcomes());
         self.spawn(async move {
             let name = Name::Peer(peer);
@@ -75,6 +76,7 @@ impl Driver {
     pub(in crate::node) fn handle_vouched(&mut self, peer: PeerId, found: &Found) {
         let (now, unix) = (self.clock.now(), self.clock.unix());
         let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
+        tracing::debug!(?peer, "the record of an offer's maker is there");
         if found.peer != peer || answer.witnesses.contains(&Witness::Record) {
             return;
         }

@@ -115,14 +115,32 @@ impl Reach {
         self.candidates.iter().filter(is_hopeful).copied().collect()
     }
 
+    /// Takes in that we are elsewhere, or that our NAT is known better.
+    pub(super) fn handle_gathered(&mut self, ours: &Gathered, now: Instant) {
+        if let Some(engine) = &mut self.engine {
+            engine.handle_own_news(attempt::ours_as_party(ours), now);
+        }
+    }
+
     /// Takes in where the peer says that it is now; returns whether that is new.
     pub(super) fn update(
         &mut self,
-        candidates: &[Candidate],
+        found: &Found,
         ours: &Gathered,
-        now: Instant,
+        (now, unix): (Instant, UnixMillis),
     ) -> bool {
-        let is_new = self.candidates != candidates;
+        let candidates = &found.candidates;
+        if self.nat.without_counter() != found.nat && self.answered_at.is_none() {
+            self.nat = found.nat;
+            self.witnesses.insert(Witness::Record);
+            let candidates = candidates.clone();
+            let peer = Peer { nat: self.nat, candidates, witnesses: self.witnesses.clone() };
+            let (addresses, forecast) = (peer.addresses(), peer.forecast(now, unix));
+            if let Some(engine) = &mut self.engine {
+                engine.handle_news(peer.party(), forecast, addresses, now);
+            }
+        }
+        let is_new = self.candidates != *candidates;
         candidates.clone_into(&mut self.candidates);
         let hopeful = self.candidates(ours);
         if let Some(engine) = self.engine.as_mut().filter(|_| is_new) {
@@ -342,7 +360,10 @@ impl Reach {
                     outputs.push(Output::AskLeave { datagrams, crowd });
                 }
                 engine::Output::Unspent(datagrams) => outputs.push(Output::Unspent(datagrams)),
-                engine::Output::Trying(plan) => outputs.extend(self.trying(&plan)),
+                engine::Output::Trying(plan) => {
+                    self.incompatible = None;
+                    outputs.extend(self.trying(&plan));
+                }
                 engine::Output::Incompatible(plan) => {
                     outputs.extend(self.trying(&plan));
                     self.incompatible = Some(plan);

@@ -87,8 +87,9 @@ impl Driver {
         let item = Item::sign(&name.own_record_key(identity), seq, value);
         self.dialling.vouched_for = Some(gathered);
         self.spawn(async move {
-            if let Err(error) = rendezvous.put(item, None).await {
-                tracing::debug!(%error, "our record could not be published");
+            match rendezvous.put(item, None).await {
+                Ok(stored) => tracing::debug!(nodes = stored.nodes, "our record vouches for us"),
+                Err(error) => tracing::debug!(%error, "our record could not be published"),
             }
         });
     }
