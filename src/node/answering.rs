@@ -342,6 +342,11 @@ impl Driver {
         self.tell_answer(peer, |_, _, _| {});
     }
 
+    /// Whether the maker of `offer` knows a secret of ours: that of the service, or our ticket's.
+    fn knows_secret(&self, offer: &Offer) -> bool {
+        self.admission_keys().iter().any(|key| offer.proves(key, &self.us))
+    }
+
     /// Our own NAT is known better.
     pub(super) fn tell_answers_of_ourselves(&mut self) {
         let (ours, now) = (attempt::ours_as_party(&self.addresses.gathered()), self.clock.now());
@@ -367,6 +372,9 @@ impl Driver {
     }
 
     fn use_answer_path(&mut self, peer: PeerId, path: Path, detail: String) {
+        if self.is_settled_elsewhere(peer, path) {
+            return;
+        }
         if let Some(answer) = self.answering.answers.get_mut(&peer) {
             answer.path = Some(path);
         }

@@ -163,15 +163,29 @@ impl Driver {
     /// once, each side may have proved another path first: that of whoever dialled is the one.
     pub(super) fn settled_path(&self, route: RouteId, direction: Direction) -> Option<Path> {
         let best = self.sockets.best(route)?;
+        let peer = self.links.by_route.get(&route);
+        let is_live = peer.is_some_and(|peer| self.links.is_live(*peer));
         let heard = self.sockets.heard_on(route).filter(|heard| *heard != best);
         let is_extra = |path: Path| self.extra.local(path.socket).is_some();
         match (direction, heard) {
-            (Direction::Incoming, Some(heard)) if is_extra(heard) || is_extra(best) => {
+            (Direction::Incoming, Some(heard))
+                if !is_live && (is_extra(heard) || is_extra(best)) =>
+            {
                 self.sockets.set_best(route, heard);
                 Some(heard)
             }
             (Direction::Incoming | Direction::Outgoing, _) => Some(best),
         }
+    }
+
+    /// Whether the link that `peer` is dialling should stay on the path that it came in by, rather than go
+    /// over to `path`.
+    pub(super) fn is_settled_elsewhere(&self, peer: PeerId, path: Path) -> bool {
+        let route = self.links.neighbours.get(&peer).map(|neighbour| neighbour.route);
+        let best = route.and_then(|route| self.sockets.best(route));
+        let is_extra = |path: Path| self.extra.local(path.socket).is_some();
+        let is_guessed = is_extra(path) || best.is_some_and(is_extra);
+        is_guessed && self.hears_quic(peer) && !self.links.is_live(peer)
     }
 
     /// What a socket is bound to, one of the node's own or an extra one.

@@ -109,6 +109,11 @@ impl Links {
         upkeep.chain(self.poll_rescue()).min()
     }
 
+    /// Whether there is a live link to `peer`.
+    pub(super) fn is_live(&self, peer: PeerId) -> bool {
+        self.neighbours.get(&peer).is_some_and(|neighbour| neighbour.live.is_some())
+    }
+
     /// The live link to `peer`.
     pub(super) fn live(&mut self, peer: PeerId) -> Option<&mut Live> {
         self.neighbours.get_mut(&peer).and_then(|neighbour| neighbour.live.as_mut())
@@ -121,6 +126,8 @@ impl Driver {
         let Some(route) = self.sockets.route_of(arrival.address()) else {
             return;
         };
+        // A dialler takes answers only from where it dials to.
+        self.settled_path(route, Direction::Incoming);
         let caller = self.caller(route);
         let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
         let began = self.clock.now();
@@ -164,12 +171,8 @@ impl Driver {
         Admission::Only { peers: self.config.allow.clone(), keys: self.admission_keys() }
     }
 
-    /// Whether the maker of `offer` knows a secret of ours: that of the service, or our ticket's.
-    pub(super) fn knows_secret(&self, offer: &Offer) -> bool {
-        self.admission_keys().iter().any(|key| offer.proves(key, &self.us))
-    }
-
-    fn admission_keys(&self) -> Vec<Key> {
+    /// The keys that prove knowledge of a secret of ours: that of the service, and our ticket's.
+    pub(super) fn admission_keys(&self) -> Vec<Key> {
         let secret = self.config.service.as_ref().and_then(Service::admission_key);
         let ticket = Ticket::of(&self.config.identity, Vec::new()).secret.admission_key();
         secret.into_iter().chain([ticket]).collect()
