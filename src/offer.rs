@@ -13,12 +13,15 @@
 //! └────────────────────┴────────────┴────────────────────────────────────────────────┘
 //! ```
 
+mod answer;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
 
+pub use self::answer::AnswerKey;
 use crate::{
     behaviour::NatBehaviour,
     candidate::{CANDIDATES_MAX, Candidate, CandidateKind, decode_compact, encode_compact},
@@ -63,6 +66,8 @@ pub struct SealedOffer {
     pub bytes: Vec<u8>,
     /// The dialler's keys for the probes of this conversation.
     pub keys: ProbeKeys,
+    /// Opens the answer.
+    pub answer: AnswerKey,
 }
 
 /// An offer that was received and is what it claims to be.
@@ -72,6 +77,8 @@ pub struct OpenedOffer {
     pub offer: Offer,
     /// The recipient's keys for the probes of this conversation.
     pub keys: ProbeKeys,
+    /// Seals the answer.
+    pub answer: AnswerKey,
 }
 
 /// Why bytes are no offer for us.
@@ -134,7 +141,8 @@ impl Offer {
         let nonce: [u8; 12] = entropy.bytes();
         let sealed = sealing_key(&shared, to).seal(nonce, &ephemeral.public, &plaintext);
         let keys = ProbeKeys::new(&shared, self.conversation, Side::Initiator);
-        SealedOffer { bytes: [ephemeral.public.as_slice(), &nonce, &sealed].concat(), keys }
+        let answer = AnswerKey::new(&shared, self.conversation);
+        SealedOffer { bytes: [ephemeral.public.as_slice(), &nonce, &sealed].concat(), keys, answer }
     }
 
     fn to_wire(&self) -> Wire {
@@ -217,7 +225,8 @@ pub fn open(
         return Err(OfferRejected::FromTheFuture(ahead));
     }
     let keys = ProbeKeys::new(&shared, offer.conversation, Side::Responder);
-    Ok(OpenedOffer { offer, keys })
+    let answer = AnswerKey::new(&shared, offer.conversation);
+    Ok(OpenedOffer { offer, keys, answer })
 }
 
 fn sealing_key(shared: &Key, to: &PeerId) -> Key {

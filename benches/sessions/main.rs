@@ -34,7 +34,7 @@ use std::{
 use p2p_node::{
     entropy::Entropy,
     identity::Identity,
-    node::{Clock, Config, Environment, Node, Role, Target},
+    node::{Clock, Config, Environment, Node, Role, Target, environment::ExtraSockets},
     proto::Message,
     ticket::Ticket,
     transport::{tls::Crypto, udp::UdpSocket},
@@ -119,7 +119,8 @@ async fn client(ticket: &Ticket) -> Node {
     let mut entropy = Entropy::from_system();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let environment = Environment {
-        sockets: vec![Arc::new(socket)],
+        sockets: vec![socket.into()],
+        extra_sockets: ExtraSockets::system(),
         interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
         changes: None,
         lan: None,

@@ -10,7 +10,10 @@ use std::{
 use p2p_node::{
     entropy::Entropy,
     identity::Identity,
-    node::{Clock, Config, Environment, Event, IN_REPLY_TO, Inbox, Node, Role, Target},
+    node::{
+        Clock, Config, Environment, Event, IN_REPLY_TO, Inbox, Node, Role, Target,
+        environment::ExtraSockets,
+    },
     proto::Message,
     ticket::Ticket,
     transport::{tls::Crypto, udp::UdpSocket},
@@ -150,7 +153,8 @@ fn start(identity: &Identity, role: Role) -> (Node, mpsc::Receiver<Event>, Inbox
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
     let environment = Environment {
-        sockets: vec![Arc::new(socket)],
+        sockets: vec![socket.into()],
+        extra_sockets: ExtraSockets::system(),
         interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
         changes: None,
         lan: None,

@@ -122,7 +122,7 @@ impl Raw {
 /// A set with one socket on loopback, opened as a node opens it.
 pub(crate) fn shared_socket() -> Arc<SocketSet> {
     let socket = udp::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    SocketSet::new(vec![Arc::new(socket)], PathTable::new()).0
+    SocketSet::new(vec![socket.into()], PathTable::new()).0
 }
 
 /// The virtual address by which `from` reaches `to`, over a path that is known.

@@ -49,6 +49,14 @@ impl LabSocket {
         self.send(None, to, bytes.chunks(bytes.len().max(1)));
     }
 
+    /// Sends one datagram that expires at the router where its `hops` are used up.
+    pub fn send_within(&self, to: SocketAddr, bytes: &[u8], hops: u8) {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        self.internet.shared().send(|network, now| {
+            network.handle_send_within(self.id, None, to, (bytes.to_vec(), hops), now);
+        });
+    }
+
     /// Waits for one datagram. Dropping the future loses nothing.
     ///
     /// Each datagram goes to one reader: a socket that quinn reads is not for this.

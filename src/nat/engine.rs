@@ -28,7 +28,7 @@ pub use self::report::{Openers, Output, Setup};
 use super::{
     punch::{self, Facts, Opened, Punch},
     strategy::{Aim, CROWD, Method, Order, Party, Plan, plans},
-    volley::{self, Address, Volley},
+    volley::{self, Address, DATAGRAMS_PER_ATTEMPT_MAX, Volley},
 };
 use crate::{
     candidate::Candidate,
@@ -56,6 +56,9 @@ const HEAD_START: Duration = Duration::from_millis(150);
 /// How long two NATs that count wait for the peer's answer, which says how far its count has got.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
+/// Time until a volley that was refused asks again.
+const LEAVE_RETRY: Duration = Duration::from_secs(1);
+
 /// How long sockets on which the peer was heard are kept beside the one that answered first.
 pub const KEEP_HEARD: Duration = Duration::from_secs(3);
 
@@ -68,10 +71,15 @@ pub struct Engine {
     ours: Party,
     theirs: Peer,
     peer_begins: Instant,
+    /// Datagrams that may still be asked for in this attempt.
     allowance: u32,
+    /// What the volley under way was granted.
+    granted: u32,
     loudness: Loudness,
     /// The volley that there is to be, and when.
     planned: Option<(Order, Instant)>,
+    /// A volley that waits for leave.
+    asked: Option<Order>,
     volley: Option<Volley>,
     /// Sockets opened for volleys.
     extra: BTreeSet<SocketIndex>,
@@ -134,12 +142,14 @@ impl Engine {
             ours: setup.ours,
             theirs,
             peer_begins: setup.peer_begins,
-            allowance: setup.allowance,
+            allowance: DATAGRAMS_PER_ATTEMPT_MAX,
+            granted: 0,
             loudness: match (setup.openers, setup.side) {
                 (Openers::Quiet, Side::Initiator) => Loudness::QuietUntilHeard,
                 (Openers::Loud, _) | (Openers::Quiet, Side::Responder) => Loudness::Loud,
             },
             planned: None,
+            asked: None,
             volley: None,
             extra: BTreeSet::new(),
             state: State::Trying { next_step: now + STEP },
@@ -169,6 +179,17 @@ impl Engine {
             if let Some((_, at)) = &mut self.planned {
                 *at = now;
             }
+        }
+    }
+
+    /// Takes in that our own NATs behave otherwise than we thought, if they do.
+    pub fn handle_own_news(&mut self, ours: Party, now: Instant) {
+        if ours == self.ours {
+            return;
+        }
+        self.ours = ours;
+        if matches!(self.state, State::Trying { .. }) {
+            self.plan(now);
         }
     }
 
@@ -230,9 +251,7 @@ impl Engine {
     /// once, each side may have proved another path first; that of whoever dials is the one.
     pub fn handle_used(&mut self, socket: SocketIndex) {
         self.state = State::Open { best: socket, until: None };
-        if let Some(volley) = &mut self.volley {
-            volley.stop();
-        }
+        self.end_volley();
         self.planned = None;
         self.close_sockets(|other| other == socket);
     }
@@ -241,7 +260,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Instant, entropy: &mut Entropy) {
         self.punch.handle_timeout(now, entropy);
         if let Some((order, _)) = self.planned.take_if(|(_, at)| *at <= now) {
-            self.begin_volley(order, now, entropy);
+            self.ask_leave(order);
         }
         if let Some(volley) = &mut self.volley {
             volley.handle_timeout(now);
@@ -309,22 +328,53 @@ impl Engine {
         }
     }
 
-    fn begin_volley(&mut self, order: Order, now: Instant, entropy: &mut Entropy) {
-        let (State::Trying { .. }, Some(main)) = (&self.state, self.main) else { return };
+    /// A volley is due. One that is under way ends: there are never two crowds at a time.
+    fn ask_leave(&mut self, order: Order) {
+        self.end_volley();
+        self.close_unheard_sockets(None);
+        if self.allowance > 0 && !self.theirs.addresses.is_empty() {
+            self.asked = Some(order);
+            let (datagrams, crowd) = (self.allowance, order.crowd);
+            self.outputs.push_back(Output::AskLeave { datagrams, crowd });
+        }
+    }
+
+    fn end_volley(&mut self) {
+        self.asked = None;
+        if let Some(volley) = self.volley.take() {
+            self.allowance = self.allowance.saturating_sub(volley.sent());
+            let unspent = std::mem::take(&mut self.granted).saturating_sub(volley.sent());
+            if unspent > 0 {
+                self.outputs.push_back(Output::Unspent(unspent));
+            }
+        }
+    }
+
+    /// Takes in how many datagrams the volley that asked may send. With none, it asks again a little
+    /// later: another one may have to end first.
+    pub fn handle_leave(&mut self, datagrams: u32, now: Instant, entropy: &mut Entropy) {
+        let (Some(order), State::Trying { .. }, Some(main)) =
+            (self.asked.take(), &self.state, self.main)
+        else {
+            if datagrams > 0 {
+                self.outputs.push_back(Output::Unspent(datagrams));
+            }
+            return;
+        };
+        if datagrams == 0 {
+            self.planned = Some((order, now + LEAVE_RETRY));
+            return;
+        }
         let addresses = self.theirs.addresses.clone();
         let endpoints = self.theirs.candidates.iter().map(|candidate| candidate.address).collect();
-        if let Some(before) = self.volley.take() {
-            self.allowance = self.allowance.saturating_sub(before.sent());
-            // Never two crowds at a time.
-            self.close_unheard_sockets(None);
-        }
+        self.granted = datagrams.min(self.allowance);
         let setup = volley::Setup {
             order,
             main,
             addresses,
             endpoints,
             forecast: self.theirs.forecast,
-            allowance: self.allowance,
+            allowance: self.granted,
         };
         self.volley = Some(Volley::new(setup, now, entropy));
     }
@@ -377,7 +427,7 @@ impl Engine {
                 punch::Output::GaveUp(facts) => {
                     self.state = State::GaveUp;
                     self.planned = None;
-                    self.volley = None;
+                    self.end_volley();
                     self.close_sockets(|_| false);
                     self.outputs.push_back(Output::GaveUp(facts));
                 }
@@ -400,9 +450,7 @@ impl Engine {
     fn settle(&mut self, opened: Opened, now: Instant) {
         let best = opened.path.socket;
         self.planned = None;
-        if let Some(volley) = &mut self.volley {
-            volley.stop();
-        }
+        self.end_volley();
         self.close_unheard_sockets(Some(best));
         self.state = State::Open { best, until: Some(now + KEEP_HEARD) };
     }

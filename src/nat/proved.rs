@@ -10,8 +10,12 @@ use std::net::IpAddr;
 /// Who says that a peer is at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Witness {
-    /// The peer itself, in a record or an offer that it signed.
+    /// The peer itself, in an offer or an answer that is for us.
     Peer,
+    /// A record that the peer keeps in the DHT, where everybody can see it, and long before it is of use.
+    Record,
+    /// Whoever runs our node: the peer is on our list, knows our secret, or was named by its key.
+    Owner,
     /// An authentic probe or packet of the peer that came from there to us.
     Heard,
     /// Somebody else, at this address, who had a datagram of the peer from there: the helper that
@@ -37,7 +41,7 @@ impl Proved {
     pub fn by(address: IpAddr, one: Witness, other: Witness) -> Option<Self> {
         let address = address.to_canonical();
         let is_elsewhere = |witness: Witness| match witness {
-            Witness::Peer | Witness::Heard => true,
+            Witness::Peer | Witness::Record | Witness::Owner | Witness::Heard => true,
             Witness::Bystander(at) => at.to_canonical() != address,
         };
         (one != other && is_elsewhere(one) && is_elsewhere(other)).then_some(Self(address))

@@ -38,6 +38,13 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// Takes back `count` of those that were counted and did not happen.
+    pub(super) fn put_back(&mut self, count: u32, limit: Limit) {
+        self.full_at = self.full_at.and_then(|at| at.checked_sub(limit.interval * count));
+    }
+}
+
 /// Whoever can send from one address can send from all of its IPv6 subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source(IpAddr);

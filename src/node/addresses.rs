@@ -14,6 +14,7 @@ use super::{
     event::Event,
     netcheck::Seen,
     roaming::LOOK_INTERVAL,
+    sampling::Sampling,
 };
 use crate::{
     behaviour::NatBehaviour,
@@ -144,6 +145,23 @@ impl Addresses {
         })
     }
 
+    /// How our NAT maps.
+    pub(super) fn nat(&self) -> NatBehaviour {
+        self.report.as_ref().map(Report::behaviour).unwrap_or_default()
+    }
+
+    /// The STUN servers that have answered over IPv4, each once.
+    pub(super) fn servers_v4(&self) -> Vec<SocketAddr> {
+        let known = self.report.as_ref().and_then(|report| report.v4.as_ref());
+        let mut servers = vec![];
+        for seen in known.into_iter().flat_map(|inferred| &inferred.evidence.observations) {
+            if !servers.contains(&seen.server) {
+                servers.push(seen.server);
+            }
+        }
+        servers
+    }
+
     /// When something is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.discovery.poll_timeout().into_iter().chain([self.next_look]).min()
@@ -163,11 +181,17 @@ impl Addresses {
     }
 
     /// Takes the report into what peers are told; says whether that changed.
-    fn take_report(&mut self, report: Report, sockets: &[BoundSocket]) -> bool {
+    fn take_report(
+        &mut self,
+        report: Report,
+        sockets: &[BoundSocket],
+        sampling: &Sampling,
+    ) -> bool {
         let candidates = gather(&self.interfaces, sockets, &report.advertised(), Loopback::Skip);
-        let nat = report.behaviour();
+        let nat = sampling.complement(report.behaviour());
         // A mapping that can be judged was seen by two servers: the others would only confirm it.
-        let complete = report.stage == Stage::Complete || nat.mapping.is_some();
+        let is_judged = report.stage == Stage::Complete || nat.mapping.is_some();
+        let complete = is_judged && (sampling.is_known() || !nat.has_dependent_mapping());
         self.report = Some(report);
         let mut gathered = Gathered { candidates, nat, complete, is_unanswered: false };
         gathered.is_unanswered = self.gathered.is_unanswered && !gathered.has_public_address();
@@ -185,6 +209,7 @@ impl Driver {
 
     /// Asks all STUN servers where we are: what was known is forgotten.
     pub(super) fn rediscover(&mut self) {
+        self.sampling.forget();
         let now = self.clock.now();
         let interfaces = self.addresses.interfaces.clone();
         let (sockets, entropy) = (&self.bound_sockets, &mut self.entropy);
@@ -276,10 +301,28 @@ impl Driver {
     }
 
     fn handle_report(&mut self, report: Report) {
-        if self.addresses.take_report(report, &self.bound_sockets) {
+        if report.behaviour().has_dependent_mapping() && !self.sampling.is_known() {
+            // Of use to peers only when it is known how ports are chosen, which takes a round trip more.
+            self.addresses.report = Some(report);
+            self.look_at_ports();
+        } else {
+            self.publish_report(report);
+        }
+    }
+
+    /// What we know of how our NAT gives out ports is another.
+    pub(super) fn refresh_gathered(&mut self) {
+        if let Some(report) = self.addresses.report.clone() {
+            self.publish_report(report);
+        }
+    }
+
+    fn publish_report(&mut self, report: Report) {
+        if self.addresses.take_report(report, &self.bound_sockets, &self.sampling) {
             let gathered = self.addresses.gathered();
             tracing::info!(candidates = ?gathered.candidates, nat = %gathered.nat, "our addresses");
             self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
+            self.tell_answers_of_ourselves();
             self.handle_presence_changed();
         }
     }

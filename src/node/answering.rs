@@ -1,25 +1,36 @@
 //! Somebody reaches us: offers from our inbox and by helpers, and the probing that answers them.
 
+mod telling;
+
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use super::{
+    attempt,
     driver::{Driver, Owner},
     event::{Event, Stage, Target},
-    helping::reachability::is_public,
+    extra::Holder,
+    helping::{links::WayBack, reachability::is_public},
 };
 use crate::{
     candidate::{CANDIDATES_MAX, Candidate, CandidateKind},
-    datagram::Path,
+    datagram::{Family, Path},
+    dht::location::Name,
     failure::{Code, Failure},
     identity::PeerId,
-    nat::punch::{self, Opened, Punch, Setup},
-    offer::{self, Offer, OpenedOffer},
-    probe::{ConversationId, Probe, Urgency},
+    nat::{
+        engine::{self, Engine, Setup},
+        proved::Witness,
+        punch::Opened,
+        strategy::Method,
+    },
+    offer::{self, AnswerKey, Offer, OpenedOffer},
+    probe::{ConversationId, Probe, Side},
     time::UnixMillis,
+    transport::admission::Admission,
 };
 
 /// All offers being answered.
@@ -30,21 +41,60 @@ pub(super) struct Answering {
     read: BTreeMap<ConversationId, UnixMillis>,
 }
 
+/// What an offer came by, and its answer goes by.
+#[derive(Clone, Debug)]
+pub(super) enum Carrier {
+    /// An inbox of ours in the DHT.
+    Inbox(Slot),
+    /// A helper, who waits for the answer.
+    Helper(WayBack),
+}
+
+impl Carrier {
+    /// Whoever saw the maker of `offer` at `seen`, if the offer names no other public address of that family.
+    fn bystander(&self, offer: &Offer, seen: IpAddr) -> Option<Witness> {
+        let Self::Helper(way) = self else { return None };
+        let mut others = offer.candidates.iter().map(|candidate| candidate.address.ip());
+        let is_other = |ip: IpAddr| is_public(ip) && ip.is_ipv4() == seen.is_ipv4() && ip != seen;
+        (!others.any(is_other)).then_some(Witness::Bystander(way.helper()))
+    }
+}
+
+/// A slot of an inbox, with the number of the item in it.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) name: Name,
+    pub(super) index: u8,
+    pub(super) seq: i64,
+}
+
 /// An offer being answered: probes go to its maker until a link is up.
 #[derive(Debug)]
 struct Answer {
     offer: Offer,
-    punch: Punch,
+    /// `None` while a look at our NAT is waited for.
+    engine: Option<Engine>,
+    key: AnswerKey,
+    /// Whether its maker needs to know what a look at our NAT will show.
+    is_to_be_told: bool,
+    carrier: Carrier,
+    /// Who says that the offer's maker is where it says.
+    witnesses: BTreeSet<Witness>,
     since: Instant,
     until: Instant,
     path: Option<Path>,
 }
 
+impl Answer {
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.engine.as_ref().and_then(Engine::poll_timeout)
+    }
+}
+
 impl Answering {
     /// When an answer is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let due =
-            |answer: &Answer| answer.punch.poll_timeout().into_iter().chain([answer.until]).min();
+        let due = |answer: &Answer| answer.poll_timeout().into_iter().chain([answer.until]).min();
         self.answers.values().filter_map(due).min()
     }
 
@@ -77,7 +127,12 @@ impl Answering {
 impl Driver {
     /// Takes in an offer, from our inbox or, if its maker was `seen` somewhere, by a helper. Returns whether
     /// it is one for us, be it new or not.
-    pub(super) fn handle_offer(&mut self, sealed: &[u8], seen: Option<SocketAddr>) -> bool {
+    pub(super) fn handle_offer(
+        &mut self,
+        sealed: &[u8],
+        carrier: Carrier,
+        seen: Option<SocketAddr>,
+    ) -> bool {
         let unix = self.clock.unix();
         let mut opened = match offer::open(sealed, &self.config.identity, unix) {
             Ok(opened) => opened,
@@ -97,17 +152,18 @@ impl Driver {
             return true;
         }
         let seen = seen.filter(|seen| is_public(seen.ip()));
+        let bystander = seen.and_then(|seen| carrier.bystander(&opened.offer, seen.ip()));
         let seen = seen.and_then(|seen| Candidate::new(CandidateKind::PeerReflexive, seen));
         let candidates = &mut opened.offer.candidates;
         let is_known = |seen: &Candidate| candidates.iter().any(|c| c.address == seen.address);
         let seen = seen.filter(|seen| !is_known(seen) && candidates.len() < CANDIDATES_MAX);
         candidates.extend(seen);
-        self.answer(opened);
+        self.answer(opened, carrier, bystander);
         true
     }
 
-    fn answer(&mut self, opened: OpenedOffer) {
-        let OpenedOffer { offer, keys } = opened;
+    fn answer(&mut self, opened: OpenedOffer, carrier: Carrier, bystander: Option<Witness>) {
+        let OpenedOffer { offer, keys, answer: key } = opened;
         let (peer, now) = (offer.from, self.clock.now());
         let detail = format!(
             "offer of {} read, {} addresses, {}",
@@ -118,9 +174,22 @@ impl Driver {
         let until = now + ANSWER_TIME;
         match self.answering.answers.get_mut(&peer) {
             Some(answer) if answer.offer.conversation == offer.conversation => {
-                answer.punch.restart(&offer.candidates, until, now);
+                if let Some(engine) = &mut answer.engine {
+                    engine.restart(&offer.candidates, until, now);
+                }
+                let before = answer.offer.nat.without_counter();
+                let is_other = before != offer.nat.without_counter();
+                answer.carrier = carrier;
+                answer.witnesses.extend(bystander);
                 answer.until = until;
                 answer.offer = offer;
+                if is_other {
+                    // It knows its NAT better by now: begins anew, with other plans.
+                    self.hand_over(Holder::Answer(peer), Some(peer));
+                    if let Some(answer) = self.answering.answers.get_mut(&peer) {
+                        answer.engine = None;
+                    }
+                }
             }
             before => {
                 let before = before.map(|answer| answer.offer.conversation);
@@ -130,29 +199,34 @@ impl Driver {
                     self.events.emit(Event::Warning(failure));
                     return;
                 }
-                let setup = Setup {
-                    sockets: self.bound_sockets.clone(),
-                    candidates: offer.candidates.clone(),
-                    urgency: Urgency::Routine,
-                    deadline: until,
-                };
-                let punch = Punch::new(setup, now);
+                let mut witnesses = self.witnesses(&offer);
+                witnesses.extend(bystander);
                 self.converse(Owner::Answer(peer), keys, before);
                 let candidates = offer.candidates.clone();
-                let answer = Answer { offer, punch, since: now, until, path: None };
+                let answer = Answer {
+                    offer,
+                    engine: None,
+                    key,
+                    is_to_be_told: false,
+                    carrier,
+                    witnesses,
+                    since: now,
+                    until,
+                    path: None,
+                };
                 self.answering.answers.insert(peer, answer);
                 self.open_route(peer, &candidates);
             }
         }
         self.answer_stage(peer, Stage::Offer, detail);
-        self.tell_answer(peer, |_, _, _| {});
+        self.begin_answer(peer);
         self.wake_answers(now);
     }
 
     /// Takes in a probe of an offer's maker.
     pub(super) fn handle_answer_probe(&mut self, peer: PeerId, path: Path, probe: Probe) {
-        self.tell_answer(peer, |punch, now, entropy| {
-            punch.handle_probe(path.socket, path.remote, probe, now, entropy);
+        self.tell_answer(peer, |engine, now, entropy| {
+            engine.handle_probe(path.socket, path.remote, probe, now, entropy);
         });
     }
 
@@ -166,8 +240,8 @@ impl Driver {
             if answer.until <= now {
                 self.end_answer(peer);
                 self.release_route(peer);
-            } else if answer.punch.poll_timeout().is_some_and(|due| due <= now) {
-                self.tell_answer(peer, Punch::handle_timeout);
+            } else if answer.poll_timeout().is_some_and(|due| due <= now) {
+                self.tell_answer(peer, Engine::handle_timeout);
             }
         }
     }
@@ -176,48 +250,163 @@ impl Driver {
     pub(super) fn end_answer(&mut self, peer: PeerId) {
         if let Some(answer) = self.answering.answers.remove(&peer) {
             self.forget_conversation(answer.offer.conversation);
+            self.hand_over(Holder::Answer(peer), Some(peer));
         }
     }
 
     fn tell_answer(
         &mut self,
         peer: PeerId,
-        tell: impl FnOnce(&mut Punch, Instant, &mut crate::entropy::Entropy),
+        tell: impl FnOnce(&mut Engine, Instant, &mut crate::entropy::Entropy),
     ) {
         let now = self.clock.now();
-        if let Some(answer) = self.answering.answers.get_mut(&peer) {
-            tell(&mut answer.punch, now, &mut self.entropy);
+        if let Some(answer) = self.answering.answers.get_mut(&peer)
+            && let Some(engine) = &mut answer.engine
+        {
+            tell(engine, now, &mut self.entropy);
         }
         while let Some(answer) = self.answering.answers.get_mut(&peer)
-            && let Some(output) = answer.punch.poll_output()
+            && let Some(output) = answer.engine.as_mut().and_then(Engine::poll_output)
         {
             let conversation = answer.offer.conversation;
             match output {
-                punch::Output::Transmit { path, probe } => {
-                    self.send_probe(conversation, path, probe);
+                engine::Output::Transmit { path, probe, hops } => {
+                    self.send_probe_within(conversation, (path, hops), probe);
                 }
-                punch::Output::Heard { path } => {
+                engine::Output::OpenSocket { family } => self.open_for_answer(peer, family),
+                engine::Output::CloseSocket(socket) => self.close_extra(socket),
+                engine::Output::AskLeave { datagrams, crowd } => {
+                    let wanted = (datagrams, crowd);
+                    let granted = self.extra.grant(Holder::Answer(peer), wanted, now);
+                    if let Some(engine) = &mut answer.engine {
+                        engine.handle_leave(granted, now, &mut self.entropy);
+                    }
+                }
+                engine::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
+                engine::Output::Trying(plan) if plan.method == Method::Direct => {}
+                engine::Output::Trying(plan) | engine::Output::Incompatible(plan) => {
+                    self.answer_stage(peer, Stage::Punch, plan.to_string());
+                }
+                engine::Output::Heard { path } => {
                     if answer.path.is_none() {
                         let detail = format!("probe heard from {}", path.remote);
                         self.use_answer_path(peer, path, detail);
                     }
                 }
-                punch::Output::Open(Opened { path, rtt, .. })
-                | punch::Output::Better(Opened { path, rtt, .. }) => {
+                engine::Output::Open(Opened { path, rtt, .. })
+                | engine::Output::Better(Opened { path, rtt, .. }) => {
                     if answer.path != Some(path) {
                         let rtt_ms = rtt.as_millis();
                         let detail = format!("probe answered by {} in {rtt_ms} ms", path.remote);
                         self.use_answer_path(peer, path, detail);
                     }
                 }
-                punch::Output::GaveUp(facts) => {
+                engine::Output::GaveUp(facts) => {
                     tracing::info!(?peer, ?facts, "no path to the maker of an offer");
                 }
             }
         }
     }
 
+    fn open_for_answer(&mut self, peer: PeerId, family: Family) {
+        let socket = self.open_extra(family, Holder::Answer(peer));
+        let now = self.clock.now();
+        let answer = self.answering.answers.get_mut(&peer);
+        match (answer.and_then(|answer| answer.engine.as_mut()), socket) {
+            (Some(engine), Some(socket)) => {
+                engine.handle_socket_opened(socket.index, now, &mut self.entropy);
+            }
+            (Some(engine), None) => engine.handle_socket_refused(),
+            (None, Some(socket)) => self.close_extra(socket.index),
+            (None, None) => {}
+        }
+    }
+
+    /// Who says that the maker of `offer` is where it says: whom we let in by name or by a secret is taken
+    /// at its word.
+    fn witnesses(&self, offer: &Offer) -> BTreeSet<Witness> {
+        let is_trusted = match self.admission() {
+            Admission::Anyone => self.knows_secret(offer),
+            Admission::Only { .. } | Admission::Linked(_) => self.admits(offer),
+        };
+        let trusted = is_trusted.then_some(Witness::Owner);
+        trusted.into_iter().chain([Witness::Peer]).collect()
+    }
+
+    /// Begins to probe, at once or when it is known where our NAT has got to: two that count have to meet.
+    fn begin_answer(&mut self, peer: PeerId) {
+        let Some(answer) = self.answering.answers.get(&peer).filter(|it| it.engine.is_none())
+        else {
+            return;
+        };
+        let is_met_halfway = answer.offer.nat.has_dependent_mapping();
+        let is_looking = self.look_at_ports();
+        if !(is_looking && is_met_halfway) {
+            self.begin_engine(peer);
+        }
+    }
+
+    fn begin_engine(&mut self, peer: PeerId) {
+        let is_looking = self.sampling.is_running();
+        let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
+        let (ours, described) = (self.addresses.gathered(), answer.described());
+        let times = (self.clock.now(), self.clock.unix());
+        let sockets = &self.bound_sockets;
+        let setup =
+            attempt::setup(Side::Responder, sockets, &ours, &described, times, answer.until);
+        // A link that works needs no volley, only probes for a better path.
+        let is_linked = self.links.live(peer).is_some_and(|live| !live.upkeep.is_searching());
+        let addresses = if is_linked { vec![] } else { setup.addresses.clone() };
+        let setup = Setup { addresses, ..setup };
+        let has_to_guess = attempt::has_to_guess(&setup) && !is_linked;
+        let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
+        let is_proved = answer.witnesses.len() > 1;
+        answer.engine = Some(Engine::new(setup, times.0));
+        answer.is_to_be_told = has_to_guess;
+        if has_to_guess {
+            if !is_looking {
+                self.tell_back(peer);
+            }
+            if !is_proved {
+                self.look_for_witness(peer);
+            }
+        }
+        self.tell_answer(peer, |_, _, _| {});
+    }
+
+    /// Whether the maker of `offer` knows a secret of ours: that of the service, or our ticket's.
+    fn knows_secret(&self, offer: &Offer) -> bool {
+        self.admission_keys().iter().any(|key| offer.proves(key, &self.us))
+    }
+
+    /// Our own NAT is known better.
+    pub(super) fn tell_answers_of_ourselves(&mut self) {
+        let (ours, now) = (attempt::ours_as_party(&self.addresses.gathered()), self.clock.now());
+        for answer in self.answering.answers.values_mut() {
+            if let Some(engine) = &mut answer.engine {
+                engine.handle_own_news(ours.clone(), now);
+            }
+        }
+    }
+
+    /// It is known where our NAT has got to: begins what has waited for that, and tells those who need it.
+    pub(super) fn begin_waiting_answers(&mut self) {
+        let peers: Vec<PeerId> = self.answering.answers.keys().copied().collect();
+        for peer in peers {
+            let answer = self.answering.answers.get(&peer);
+            match answer.map(|answer| (answer.engine.is_some(), answer.is_to_be_told)) {
+                Some((true, true)) => self.tell_back(peer),
+                Some((false, _)) => self.begin_engine(peer),
+                Some((true, false)) | None => {}
+            }
+        }
+        self.wake_answers(self.clock.now());
+    }
+
     fn use_answer_path(&mut self, peer: PeerId, path: Path, detail: String) {
+        if self.is_settled_elsewhere(peer, path) {
+            return;
+        }
         if let Some(answer) = self.answering.answers.get_mut(&peer) {
             answer.path = Some(path);
         }

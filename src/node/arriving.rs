@@ -8,6 +8,8 @@ use super::{
 };
 use crate::{
     identity::PeerId,
+    offer::Offer,
+    sealing::Key,
     service::Service,
     ticket::Ticket,
     transport::{
@@ -25,6 +27,8 @@ impl Driver {
             return;
         };
         self.note_arrival(route);
+        // A dialler takes answers only from where it dials to.
+        self.settled_path(route, Direction::Incoming);
         let caller = self.caller(route);
         let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
         let began = self.clock.now();
@@ -43,30 +47,37 @@ impl Driver {
     }
 
     fn admits_offer_of(&self, peer: PeerId) -> bool {
-        let Some(offer) = self.answering.offer_of(peer) else {
-            return false;
-        };
+        self.answering.offer_of(peer).is_some_and(|offer| self.admits(offer))
+    }
+
+    /// Whether the maker of `offer` may be linked to this node.
+    pub(super) fn admits(&self, offer: &Offer) -> bool {
         match self.admission() {
             Admission::Anyone => true,
-            Admission::Linked(peers) => peers.contains(&peer),
+            Admission::Linked(peers) => peers.contains(&offer.from),
             Admission::Only { peers, keys } => {
-                peers.contains(&peer) || keys.iter().any(|key| offer.proves(key, &self.us))
+                peers.contains(&offer.from) || keys.iter().any(|key| offer.proves(key, &self.us))
             }
         }
     }
 
     /// Who may be linked to this node.
-    fn admission(&self) -> Admission {
+    pub(super) fn admission(&self) -> Admission {
         if self.links.count() >= self.config.peers_max {
             return Admission::Linked(self.links.peers().collect());
         }
-        let secret = self.config.service.as_ref().and_then(Service::admission_key);
-        if self.config.allow.is_empty() && secret.is_none() {
+        let has_secret = self.config.service.as_ref().and_then(Service::admission_key).is_some();
+        if self.config.allow.is_empty() && !has_secret {
             return Admission::Anyone;
         }
+        Admission::Only { peers: self.config.allow.clone(), keys: self.admission_keys() }
+    }
+
+    /// The keys that prove knowledge of a secret of ours: that of the service, and our ticket's.
+    pub(super) fn admission_keys(&self) -> Vec<Key> {
+        let secret = self.config.service.as_ref().and_then(Service::admission_key);
         let ticket = Ticket::of(&self.config.identity, Vec::new()).secret.admission_key();
-        let keys = secret.into_iter().chain([ticket]).collect();
-        Admission::Only { peers: self.config.allow.clone(), keys }
+        secret.into_iter().chain([ticket]).collect()
     }
 
     /// Takes in that QUIC which somebody dialled to us has become a link, or not.

@@ -14,6 +14,7 @@
 
 mod contenders;
 mod interface;
+mod offering;
 mod outlook;
 mod reach;
 
@@ -30,11 +31,11 @@ use super::{
     explain::{self, Facts},
 };
 use crate::{
+    behaviour::{NatBehaviour, PortCounter},
     candidate::Candidate,
-    datagram::Path,
+    datagram::{Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
-    forwarding::Helper,
     identity::PeerId,
     probe::Probe,
     time::UnixMillis,
@@ -55,6 +56,12 @@ pub(super) struct Dial {
     /// What the peer that was reached said, if it does not want us.
     rejection: Option<Failure>,
     facts: Facts,
+    /// Where our NAT had got to, if it counts.
+    counter: Option<PortCounter>,
+    /// Until when the first offer waits to know that.
+    counting_until: Option<Instant>,
+    /// When our first offer came to lie in the inbox of the peer that is being reached.
+    offer_stored_at: Option<Instant>,
     entropy: Entropy,
     outputs: VecDeque<Output>,
 }
@@ -97,6 +104,9 @@ impl Dial {
             state: State::Resolving,
             rejection: None,
             facts: Facts::default(),
+            counter: None,
+            counting_until: None,
+            offer_stored_at: None,
             entropy,
             outputs: VecDeque::new(),
         };
@@ -184,48 +194,25 @@ impl Dial {
         let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
+            reach.handle_gathered(&self.gathered, now);
             // What the peer was told is out of date: tell it at once.
-            reach.next_attempt = now;
+            if reach.attempts > 0 {
+                reach.next_attempt = now;
+            }
         }
         self.settle(now);
     }
 
-    /// Takes in that the offer lies in the peer's inbox, or why it does not.
-    pub(super) fn handle_offer_stored(&mut self, stored: Result<(), String>, now: Instant) {
-        let State::Reaching(reach) = &mut self.state else {
-            return;
-        };
-        let peer = Some(reach.peer);
-        match stored {
-            Ok(()) => {
-                reach.handle_offer_stored(&self.gathered, now);
-                self.facts.offers_stored += 1;
-                self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
-            }
-            Err(why) => {
-                reach.next_attempt = reach.next_attempt.min(now + OFFER_RETRY);
-                self.stage(peer, Stage::Offer, format!("could not be left in the inbox: {why}"));
-            }
-        }
+    /// Waits for [`Self::handle_counted`] before the first offer, until `deadline` at most.
+    pub(super) fn await_count(&mut self, deadline: Instant) {
+        self.counting_until = Some(deadline);
     }
 
-    /// Takes in that the peer has read the offer, as a helper says.
-    pub(super) fn handle_offer_forwarded(&mut self, now: Instant) {
-        if let State::Reaching(reach) = &mut self.state {
-            let peer = Some(reach.peer);
-            reach.handle_offer_stored(&self.gathered, now);
-            self.facts.offers_stored += 1;
-            self.stage(peer, Stage::Offer, "read by the peer, which had it from a helper".into());
-        }
-    }
-
-    /// By whom offers reach the peer that is being reached.
-    pub(super) fn helpers(&self) -> &[Helper] {
-        let found = match &self.state {
-            State::Reaching(reach) => self.contenders.get(reach.peer),
-            State::Resolving | State::Over => None,
-        };
-        found.map_or(&[], |found| &found.helpers)
+    /// Takes in where our NAT had got to, if it counts.
+    pub(super) fn handle_counted(&mut self, counter: Option<PortCounter>, now: Instant) {
+        self.counter = counter;
+        self.counting_until = None;
+        self.settle(now);
     }
 
     /// Takes in a probe of this dial's conversation.
@@ -234,6 +221,25 @@ impl Dial {
             reach.handle_probe(path, probe, now, &mut self.entropy);
         }
         self.settle(now);
+    }
+
+    /// Takes in a socket that was asked for, or that there is none.
+    pub(super) fn handle_socket(&mut self, socket: Option<SocketIndex>, now: Instant) {
+        if let State::Reaching(reach) = &mut self.state {
+            reach.handle_socket(socket, now, &mut self.entropy);
+        } else if let Some(socket) = socket {
+            self.outputs.push_back(Output::CloseSocket(socket));
+        }
+        self.drain_reach(now);
+    }
+
+    /// Takes in how many datagrams a volley may send.
+    pub(super) fn handle_leave(&mut self, datagrams: u32, now: Instant) {
+        match &mut self.state {
+            State::Reaching(reach) => reach.handle_leave(datagrams, now, &mut self.entropy),
+            State::Resolving | State::Over => self.outputs.push_back(Output::Unspent(datagrams)),
+        }
+        self.drain_reach(now);
     }
 
     /// Takes in why QUIC did not become a link, and where it was answered.
@@ -308,17 +314,17 @@ impl Dial {
             State::Resolving => None,
             State::Reaching(reach) => Some(reach.poll_timeout()),
         };
-        [Some(self.give_up_at()), lookup, state].into_iter().flatten().min()
+        [Some(self.give_up_at()), lookup, state, self.hopeless_at()].into_iter().flatten().min()
     }
 
     /// Moves on as far as what is known allows.
     fn settle(&mut self, now: Instant) {
-        self.drain_reach();
+        self.drain_reach(now);
         if let State::Reaching(reach) = &self.state
             && reach.proved.is_none()
         {
             let peer = reach.peer;
-            let had_its_turn = reach.since + PEER_BUDGET <= now;
+            let had_its_turn = reach.since + PEER_BUDGET <= now || self.has_no_way(reach, now);
             // The first record to arrive may be an old one, of a server that is gone.
             let is_outdated = self.contenders.next() != Some(peer);
             if is_outdated || (had_its_turn && self.contenders.pass_over(peer)) {
@@ -340,11 +346,11 @@ impl Dial {
     }
 
     fn adopt(&mut self, found: Found, now: Instant) {
-        let peer = found.peer;
+        let (peer, unix) = (found.peer, self.unix_at(now));
         let found = self.contenders.with_nearby(found);
         if let State::Reaching(reach) = &mut self.state
             && reach.peer == peer
-            && reach.update(&found.candidates, &self.gathered, now)
+            && reach.update(&found, &self.gathered, (now, unix))
         {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });
@@ -363,7 +369,9 @@ impl Dial {
             return;
         };
         let first_attempt = self.gather_deadline().map_or(now, |deadline| deadline.max(now));
-        let reach = Reach::new(found, (now, first_attempt), &mut self.entropy);
+        let witnesses = self.dialler.witnesses(found, &self.target);
+        let reach = Reach::new(found, witnesses, (now, first_attempt), &mut self.entropy);
+        self.offer_stored_at = None;
         let candidates = reach.candidates(&self.gathered);
         self.state = State::Reaching(Box::new(reach));
         self.outputs.push_back(Output::Reach { peer, candidates });
@@ -388,8 +396,10 @@ impl Dial {
         };
         let peer = reach.peer;
         reach.next_attempt = now + ATTEMPT_INTERVAL;
-        let offer = reach.offer(&self.dialler, &self.gathered, made_at, &mut self.entropy);
-        if reach.probe(&self.dialler, &self.gathered, (now, self.deadline)) {
+        let nat = NatBehaviour { counter: self.counter, ..self.gathered.nat };
+        let gathered = Gathered { nat, ..self.gathered.clone() };
+        let offer = reach.offer(&self.dialler, &gathered, made_at, &mut self.entropy);
+        if reach.probe(&self.dialler, &self.gathered, (now, self.deadline), made_at) {
             let addresses = reach.candidates(&self.gathered).len();
             self.outputs.push_back(Output::Converse { keys: offer.keys });
             self.stage(Some(peer), Stage::Punch, format!("probing {addresses} addresses"));
@@ -397,19 +407,28 @@ impl Dial {
             self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
         }
         self.outputs.push_back(Output::Offer { sealed: offer.bytes });
-        self.drain_reach();
+        self.drain_reach(now);
     }
 
-    fn drain_reach(&mut self) {
+    fn drain_reach(&mut self, now: Instant) {
         if let State::Reaching(reach) = &mut self.state {
-            self.outputs.extend(reach.drain());
+            let may_fire = self.contenders.all_had_a_turn();
+            for output in reach.drain() {
+                if matches!(output, Output::AskLeave { .. }) && !may_fire {
+                    // Another server may need no volley. This one asks again in a second.
+                    reach.handle_leave(0, now, &mut self.entropy);
+                } else {
+                    self.outputs.push_back(output);
+                }
+            }
             self.facts.path_open |= reach.proved.is_some();
         }
     }
 
     /// Until when the first offer waits for the STUN servers' answers.
     fn gather_deadline(&self) -> Option<Instant> {
-        (!self.gathered.complete).then_some(self.started + GATHER_WAIT)
+        let gathering = (!self.gathered.complete).then_some(self.started + GATHER_WAIT);
+        self.counting_until.or(gathering)
     }
 
     /// Records age while a dial lasts: a peer that restarts publishes a new one.

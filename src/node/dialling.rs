@@ -1,6 +1,8 @@
 //! We reach somebody: starts dials, performs what they decide, and answers whoever waits for them.
 
+mod answers;
 mod connecting;
+mod finding;
 
 use std::{
     collections::BTreeMap,
@@ -11,21 +13,22 @@ use tokio::task::AbortHandle;
 
 use self::connecting::Unproved;
 use super::{
-    dial::{self, Dial, Dialler, Found},
+    dial::{self, Dial, Dialler, Found, Gathered},
     driver::{DialId, Driver, Outcome, Owner},
     event::{Connection, Event, Receipt, Target},
-    explain, found,
+    explain,
+    extra::Holder,
     handle::Answer as AnswerTo,
     outbox::Kept,
 };
 use crate::{
-    dht::{inbox, location::Name, rendezvous::PutError},
+    dht::{self, inbox, item::Item, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
+    nat::sampler::SAMPLE_WAIT,
     probe::ConversationId,
     proto::Message,
     sealing::Key,
-    service::Service,
 };
 
 /// All dials under way.
@@ -33,6 +36,8 @@ use crate::{
 pub(super) struct Dialling {
     last: u64,
     dials: BTreeMap<DialId, Entry>,
+    /// What our own record says, if a dial has published it.
+    vouched_for: Option<Gathered>,
 }
 
 #[derive(Debug)]
@@ -43,6 +48,8 @@ struct Entry {
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
     quic: Option<AbortHandle>,
+    /// Looks for the peer's answer, in this place.
+    answer: Option<(dht::location::Target, AbortHandle)>,
     unproved: Option<Unproved>,
     purpose: Purpose,
     conversation: Option<ConversationId>,
@@ -202,6 +209,7 @@ impl Driver {
             has_dht: self.rendezvous.is_some(),
             has_lan: self.lan.is_some(),
         };
+        let is_counting = self.look_at_ports();
         let times = (self.clock.now(), self.clock.unix());
         if self.addresses.discovery.is_silent() && self.addresses.may_hurry(times.0) {
             self.look_for_ourselves();
@@ -209,6 +217,9 @@ impl Driver {
         let gathered = self.addresses.gathered();
         let mut dial =
             Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
+        if is_counting {
+            dial.await_count(times.0 + SAMPLE_WAIT);
+        }
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
@@ -224,6 +235,7 @@ impl Driver {
             admission,
             peer: None,
             quic: None,
+            answer: None,
             unproved: None,
             purpose,
             conversation: None,
@@ -235,38 +247,6 @@ impl Driver {
         self.begin_listening();
         self.tell_of_neighbours(id, &name);
         id
-    }
-
-    /// Where `target` is to be looked up, and the key that admits us there.
-    pub(super) fn name_of(&self, target: &Target) -> (Name, Option<Key>) {
-        match target {
-            Target::Service(name) => {
-                let service = self.config.service.clone().filter(|service| service.name == *name);
-                let service = service.unwrap_or_else(|| Service::open(name.clone()));
-                let admission = service.admission_key();
-                (Name::Service(service), admission)
-            }
-            Target::Peer(peer) => {
-                let admission = self.config.service.as_ref().and_then(Service::admission_key);
-                (Name::Peer(*peer), admission)
-            }
-            Target::Ticket(ticket) => (
-                Name::Ticket(ticket.peer, ticket.secret.clone()),
-                Some(ticket.secret.admission_key()),
-            ),
-        }
-    }
-
-    /// Takes in that a lookup has found somebody.
-    pub(super) fn handle_found(&mut self, id: DialId, found: Found) {
-        let purpose = self.dialling.dials.get(&id).map(|entry| entry.purpose);
-        if let Some(Purpose::Rescue(peer)) = purpose
-            && peer != found.peer
-        {
-            return;
-        }
-        self.helping.remember(&found);
-        self.tell_dial(id, |dial, now| dial.handle_found(found, now));
     }
 
     /// Passes something to a dial and performs what it decides.
@@ -338,18 +318,25 @@ impl Driver {
                 self.converse(Owner::Dial(id), keys, before);
             }
             dial::Output::Offer { sealed } => {
+                self.vouch(id);
                 let entry = self.dialling.dials.get(&id);
                 let helpers = entry.map(|entry| entry.dial.helpers().to_vec());
                 self.forward_offer(id, &helpers.unwrap_or_default(), &sealed);
                 self.leave_offer(id, sealed);
             }
-            dial::Output::Transmit { path, probe } => {
+            dial::Output::Transmit { path, probe, hops } => {
                 let conversation =
                     self.dialling.dials.get(&id).and_then(|entry| entry.conversation);
                 if let Some(conversation) = conversation {
-                    self.send_probe(conversation, path, probe);
+                    self.send_probe_within(conversation, (path, hops), probe);
                 }
             }
+            dial::Output::OpenSocket { family } => self.open_for_dial(id, family),
+            dial::Output::CloseSocket(socket) => self.close_extra(socket),
+            dial::Output::AskLeave { datagrams, crowd } => {
+                self.give_leave(id, (datagrams, crowd));
+            }
+            dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
@@ -376,29 +363,6 @@ impl Driver {
         }
     }
 
-    fn look_up(&mut self, id: DialId) {
-        let name = self.dialling.dials.get(&id).map(|entry| entry.name.clone());
-        let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
-            return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
-        };
-        let (clock, outcomes) = (self.clock, self.outcomes());
-        self.spawn(async move {
-            // The nodes around the inbox are found while the record is: the offer then takes one round trip.
-            for slot in name.inbox() {
-                rendezvous.prepare(slot);
-            }
-            let mut lookup = rendezvous.get(name.record());
-            while let Some(item) = lookup.next().await {
-                for found in found::peers_in(&item, &name, clock.unix()) {
-                    // A driver that is gone needs no answer, here and below.
-                    let _ = outcomes.send(Outcome::Found(id, found)).await;
-                }
-            }
-            let answered = lookup.end().await.answered;
-            let _ = outcomes.send(Outcome::LookupEnded(id, answered)).await;
-        });
-    }
-
     fn leave_offer(&mut self, id: DialId, sealed: Vec<u8>) {
         let Some(entry) = self.dialling.dials.get(&id) else {
             return;
@@ -410,15 +374,17 @@ impl Driver {
         let (now, outcomes) = (self.clock.unix(), self.outcomes());
         self.spawn(async move {
             let stored = inbox::leave(&*rendezvous, &name, &sealed, ours, now).await;
-            let _ = outcomes.send(Outcome::OfferStored(id, stored.map(|item| item.seq()))).await;
+            let _ = outcomes.send(Outcome::OfferStored(id, stored)).await;
         });
     }
 
     /// Takes in that an offer lies in the inbox under this number, or why it does not.
-    pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<i64, PutError>) {
-        tracing::debug!(dial = id.0, ?stored, "an offer was left");
-        if let (Some(entry), Ok(seq)) = (self.dialling.dials.get_mut(&id), &stored) {
-            entry.offer_seq = Some(*seq);
+    pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<Item, PutError>) {
+        let seq = stored.as_ref().map(Item::seq);
+        tracing::debug!(dial = id.0, ?seq, "an offer was left");
+        if let (Some(entry), Ok(item)) = (self.dialling.dials.get_mut(&id), &stored) {
+            entry.offer_seq = Some(item.seq());
+            self.await_answer(id, item);
         }
         let stored = stored.map(|_| ()).map_err(|error| error.to_string());
         self.tell_dial(id, |dial, now| dial.handle_offer_stored(stored, now));
@@ -477,6 +443,10 @@ impl Driver {
     fn remove_dial(&mut self, id: DialId) -> Option<Entry> {
         let entry = self.dialling.dials.remove(&id)?;
         self.end_errands(id);
+        self.hand_over(Holder::Dial(id), entry.peer);
+        if let Some((_, look)) = &entry.answer {
+            look.abort();
+        }
         let unproved = entry.unproved.as_ref();
         let unproved = unproved.map(|unproved| unproved.conversation());
         for conversation in entry.conversation.into_iter().chain(unproved) {

@@ -23,13 +23,14 @@ use tokio::{
 
 use super::{
     addresses::Addresses,
-    answering::Answering,
+    answering::{Answering, Carrier, Slot},
     clock::Clock,
     config::Config,
     dial::Found,
     dialling::{Dialling, Wish},
     event::Status,
     events::Events,
+    extra::Extra,
     handle::{Answer, Request},
     helping::Helping,
     lan::{Heard, Lan, Neighbourhood},
@@ -39,6 +40,7 @@ use super::{
     publishing::{Published, Publishing},
     received::Deliveries,
     roaming::{Wakefulness, changed},
+    sampling::Sampling,
     sessions::Sessions,
     standing::Standing,
     switchboard::Switchboard,
@@ -46,6 +48,7 @@ use super::{
 use crate::{
     datagram::{BoundSocket, Datagram, Path},
     dht::{
+        item::Item,
         location::Name,
         rendezvous::{PutError, Rendezvous},
     },
@@ -53,7 +56,7 @@ use crate::{
     forwarding,
     identity::PeerId,
     nat::{stun, stun_server::StunServer},
-    probe::{self, ConversationId, Probe, ProbeKeys},
+    probe::{self, ConversationId, ProbeKeys},
     transport::{
         link::{Link, LinkError},
         quic::{Arrival, Endpoint},
@@ -87,10 +90,14 @@ pub(super) enum Outcome {
     Found(DialId, Found),
     /// A lookup has ended, with so many DHT nodes' answers.
     LookupEnded(DialId, usize),
-    /// An offer was stored under this number, or not.
-    OfferStored(DialId, Result<i64, PutError>),
-    /// Something lies in our inbox.
-    Inbox(Vec<u8>),
+    /// An offer was stored, or not.
+    OfferStored(DialId, Result<Item, PutError>),
+    /// Something lies in our inbox, in this slot.
+    Inbox(Vec<u8>, Slot),
+    /// Something else lies where the offer of a dial lay, under this number.
+    Answered(DialId, i64, Vec<u8>),
+    /// The record of an offer's maker was found.
+    Vouched(PeerId, Found),
     /// QUIC that we dialled has become a link, or not.
     Dialled(DialId, PeerId, Result<Link, LinkError>),
     /// QUIC that was dialled to us at this moment has become a link, or not.
@@ -125,6 +132,8 @@ pub(super) struct Driver {
     pub(super) wakefulness: Wakefulness,
     /// Nobody out there answers.
     pub(super) is_cut_off: bool,
+    pub(super) extra: Extra,
+    pub(super) sampling: Sampling,
     pub(super) publishing: Publishing,
     pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
@@ -137,7 +146,7 @@ pub(super) struct Driver {
     pub(super) outbox: Option<Outbox>,
     pub(super) events: Events,
     pub(super) deliveries: Deliveries,
-    conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
+    pub(super) conversations: BTreeMap<ConversationId, (Owner, ProbeKeys)>,
     stun_server: StunServer,
     tasks: JoinSet<()>,
     outcomes: mpsc::Sender<Outcome>,
@@ -166,6 +175,7 @@ pub(super) struct Parts {
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
     pub(super) lan: Option<Arc<dyn Lan>>,
     pub(super) addresses: Addresses,
+    pub(super) extra: Extra,
     pub(super) events: Events,
     pub(super) deliveries: Deliveries,
     pub(super) switchboard: Switchboard,
@@ -191,7 +201,7 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, mut entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, lan, addresses, events, deliveries, .. } = parts;
+        let Parts { endpoint, rendezvous, lan, addresses, extra, events, deliveries, .. } = parts;
         let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, (clock.now(), clock.unix()));
@@ -210,6 +220,8 @@ impl Driver {
             addresses,
             wakefulness: Wakefulness::new(clock.now(), clock.unix()),
             is_cut_off: false,
+            extra,
+            sampling: Sampling::default(),
             publishing: Publishing::default(),
             neighbourhood: Neighbourhood::default(),
             standing: Standing::default(),
@@ -277,6 +289,8 @@ impl Driver {
         let due = [
             self.addresses.poll_timeout(),
             Some(self.wakefulness.poll_timeout()),
+            self.extra.poll_timeout(),
+            self.sampling.poll_timeout(),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
             self.helping.poll_timeout(),
@@ -293,6 +307,8 @@ impl Driver {
         let now = self.clock.now();
         self.wake_roaming(now);
         self.wake_addresses(now);
+        self.wake_extra(now);
+        self.wake_sampling(now);
         self.wake_publishing(now);
         self.wake_standing(now);
         self.wake_helping(now);
@@ -345,6 +361,9 @@ impl Driver {
             return;
         }
         match stun::decode(bytes) {
+            Ok(stun::Message::Response(response)) if self.extra.is_samplers(*socket) => {
+                self.handle_sampled((*socket, *remote), &response);
+            }
             Ok(stun::Message::Response(response)) => {
                 self.handle_stun_response((*socket, *remote), &response);
             }
@@ -358,28 +377,6 @@ impl Driver {
         }
     }
 
-    fn handle_probe(&mut self, conversation: ConversationId, path: Path, bytes: &[u8]) {
-        let Some((owner, keys)) = self.conversations.get(&conversation) else {
-            return;
-        };
-        let Some(probe) = keys.decode(bytes) else {
-            return;
-        };
-        tracing::trace!(%path, ?probe, ?owner, "probe heard");
-        match *owner {
-            // Only what the dial chooses is admitted: an answer from elsewhere would be a crossed path.
-            Owner::Dial(id) => {
-                self.tell_dial(id, |dial, now| dial.handle_probe(path, probe, now));
-            }
-            Owner::Unproved(id) => self.handle_proof_probe(id, path, probe),
-            Owner::Answer(peer) => {
-                self.admit(peer, path);
-                self.handle_answer_probe(peer, path, probe);
-            }
-            Owner::Link(peer) => self.handle_link_probe(peer, path, probe),
-        }
-    }
-
     fn handle_outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Found(id, found) => {
@@ -389,9 +386,11 @@ impl Driver {
                 self.tell_dial(id, |dial, now| dial.handle_lookup_ended(answered, now));
             }
             Outcome::OfferStored(id, stored) => self.handle_offer_stored(id, stored),
-            Outcome::Inbox(sealed) => {
-                self.handle_offer(&sealed, None);
+            Outcome::Inbox(sealed, slot) => {
+                self.handle_offer(&sealed, Carrier::Inbox(slot), None);
             }
+            Outcome::Answered(id, seq, sealed) => self.handle_answered(id, seq, &sealed),
+            Outcome::Vouched(peer, found) => self.handle_vouched(peer, &found),
             Outcome::Dialled(id, peer, result) => self.handle_dialled(id, peer, result),
             Outcome::Accepted(route, began, result) => self.handle_accepted(route, began, result),
             Outcome::LinkEnded(end) => self.handle_link_ended(end),
@@ -400,34 +399,6 @@ impl Driver {
             Outcome::Neighbour(heard) => self.handle_neighbour(heard),
             Outcome::HelpersFound(name, found) => self.handle_helpers_found(&name, found),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
-        }
-    }
-
-    /// Takes probes of a conversation for `owner` from here on, and those of `before` no more.
-    pub(super) fn converse(
-        &mut self,
-        owner: Owner,
-        keys: ProbeKeys,
-        before: Option<ConversationId>,
-    ) {
-        if let Some(before) = before {
-            self.conversations.remove(&before);
-        }
-        self.conversations.insert(keys.conversation, (owner, keys));
-    }
-
-    /// Takes no probes of this conversation any more.
-    pub(super) fn forget_conversation(&mut self, conversation: ConversationId) {
-        self.conversations.remove(&conversation);
-    }
-
-    /// Sends `probe` of `conversation` over `path`.
-    pub(super) fn send_probe(&mut self, conversation: ConversationId, path: Path, probe: Probe) {
-        if let Some((_, keys)) = self.conversations.get(&conversation) {
-            let datagram = keys.encode(probe, &mut self.entropy);
-            tracing::trace!(%path, ?probe, "probe sent");
-            self.helping.reachability.handle_sent(path.remote.ip(), self.clock.now());
-            self.sockets.send(path, &datagram);
         }
     }
 

@@ -16,11 +16,12 @@ use std::{
 use self::{
     desk::Desk,
     errands::Errands,
-    links::{HelperLinks, Output},
+    links::{HelperLinks, Output, WayBack},
     reachability::{Reachability, is_public},
     recruiting::{Lists, Recruiting},
 };
 use super::{
+    answering::Carrier,
     config::{HelperMode, Role},
     dial::Found,
     driver::{DialId, Driver, Outcome},
@@ -156,7 +157,8 @@ impl Driver {
                 if let Some(forwarded) = forwarded {
                     let seen = forwarded.delivered.seen;
                     tracing::debug!(helper = %path.remote, %seen, "an offer was forwarded to us");
-                    if self.handle_offer(&forwarded.delivered.offer, Some(seen)) {
+                    let carrier = Carrier::Helper(forwarded.way_back.clone());
+                    if self.handle_offer(&forwarded.delivered.offer, carrier, Some(seen)) {
                         self.helping.links.answer(&forwarded.way_back, &[]);
                     }
                 }
@@ -164,13 +166,24 @@ impl Driver {
             }
             Some(Packet::Reply { transaction, seen, answer }) => {
                 tracing::debug!(helper = %path.remote, %seen, size = answer.len(), "an offer was answered");
-                let dial = self.helping.errands.handle_reply(path, transaction, now);
-                if let Some(id) = dial {
-                    self.tell_dial(id, |dial, now| dial.handle_offer_forwarded(now));
+                let reply = self.helping.errands.handle_reply(path, transaction, now);
+                if let Some((id, is_news)) = reply {
+                    if is_news {
+                        self.tell_dial(id, |dial, now| dial.handle_offer_forwarded(now));
+                    }
+                    if !answer.is_empty() {
+                        self.tell_dial(id, |dial, now| dial.handle_answer(answer, now));
+                    }
                 }
             }
             None => tracing::trace!(remote = %path.remote, "nothing that helpers say"),
         }
+    }
+
+    /// Tells the maker of an offer, by the helper that brought it, how our NAT gives out ports now.
+    pub(super) fn answer_by_helper(&mut self, way: &WayBack, sealed: &[u8]) {
+        self.helping.links.answer(way, sealed);
+        self.drain_helping();
     }
 
     /// Sends the offer of a dial by the helpers that the peer names.

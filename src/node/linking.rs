@@ -113,6 +113,11 @@ impl Links {
         upkeep.chain(self.poll_rescue()).min()
     }
 
+    /// Whether there is a live link to `peer`.
+    pub(super) fn is_live(&self, peer: PeerId) -> bool {
+        self.neighbours.get(&peer).is_some_and(|neighbour| neighbour.live.is_some())
+    }
+
     /// The live link to `peer`.
     pub(super) fn live(&mut self, peer: PeerId) -> Option<&mut Live> {
         self.neighbours.get_mut(&peer).and_then(|neighbour| neighbour.live.as_mut())
@@ -138,10 +143,12 @@ impl Driver {
         let Some(neighbour) = self.links.neighbours.get(&peer) else {
             return;
         };
-        let Some(path) = self.sockets.best(neighbour.route) else {
+        let route = neighbour.route;
+        let Some(path) = self.settled_path(route, direction) else {
             return self.close_link(Arc::new(link), "no path");
         };
-        let candidates = self.paths_to(&neighbour.candidates);
+        let candidates = self.links.neighbours.get(&peer).map(|n| n.candidates.clone());
+        let candidates = self.paths_to(&candidates.unwrap_or_default());
         self.replace_link(peer);
         self.converse(Owner::Link(peer), link.probe_keys().clone(), None);
         let mut upkeep = Upkeep::new(path, link.rtt(), self.entropy.fork(), now);

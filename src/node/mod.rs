@@ -3,7 +3,7 @@
 //!
 //! Inside, one task, the `driver`, owns every machine. `dial` decides how a peer is reached; the files
 //! that are named for an activity (`dialling`, `answering`, `linking`, `routing`, `addresses`,
-//! `publishing`, `standing`, `helping`) perform what machines decide.
+//! `extra`, `publishing`, `standing`, `helping`) perform what machines decide.
 
 pub mod clock;
 pub mod config;
@@ -15,11 +15,14 @@ pub mod stun_service;
 mod addresses;
 mod answering;
 mod arriving;
+mod attempt;
+mod conversing;
 mod dial;
 mod dialling;
 mod driver;
 mod events;
 mod explain;
+mod extra;
 mod found;
 mod handle;
 mod helping;
@@ -31,6 +34,7 @@ mod received;
 mod rescue;
 mod roaming;
 mod routing;
+mod sampling;
 mod sessions;
 mod standing;
 mod start;

@@ -9,6 +9,7 @@ use std::{
 use tokio::task::AbortHandle;
 
 use super::{
+    answering::Slot,
     config::Role,
     driver::{Driver, Outcome},
     event::Event,
@@ -126,12 +127,16 @@ impl Driver {
         rendezvous: &Arc<dyn Rendezvous>,
         name: &Name,
     ) -> AbortHandle {
-        let mut watch = rendezvous.watch(name.inbox());
-        let outcomes = self.outcomes();
+        let slots = name.inbox();
+        let mut watch = rendezvous.watch(slots.clone());
+        let (outcomes, name) = (self.outcomes(), name.clone());
         self.spawn(async move {
-            while let Some((_, item)) = watch.next().await {
+            while let Some((location, item)) = watch.next().await {
+                let index = (0_u8..).zip(&slots).find(|(_, slot)| **slot == location);
+                let Some((index, _)) = index else { continue };
+                let slot = Slot { name: name.clone(), index, seq: item.seq() };
                 // A driver that is gone needs no offers.
-                let _ = outcomes.send(Outcome::Inbox(item.value().to_vec())).await;
+                let _ = outcomes.send(Outcome::Inbox(item.value().to_vec(), slot)).await;
             }
         })
     }
@@ -298,6 +303,13 @@ impl Driver {
             let written = Published::Written { record: index, seq, result };
             let _ = outcomes.send(Outcome::Published(written)).await;
         });
+    }
+}
+
+impl Driver {
+    /// Whether a record of ours is where everybody who knows our peer id can find it.
+    pub(super) fn is_published(&self) -> bool {
+        self.publishing.records.iter().any(|record| matches!(record.name, Name::Peer(_)))
     }
 }
 

@@ -122,8 +122,7 @@ impl Driver {
 
     /// `path` as users see it.
     pub(super) fn path_report(&self, path: Path) -> PathReport {
-        let socket = self.bound_sockets.iter().find(|socket| socket.index == path.socket);
-        let bound = socket.map_or(path.remote, |socket| socket.local);
+        let bound = self.bound_to(path.socket).unwrap_or(path.remote);
         let local = self.addresses.source(bound, path.remote);
         PathReport { kind: kind_of(path.remote, local), local, remote: path.remote }
     }

@@ -11,6 +11,7 @@ use super::{
     environment::Environment,
     event::Event,
     events::Events,
+    extra::Extra,
     handle::{self, Node, Way},
     outbox::{Contents, Outbox, Store},
     received::Inbox,
@@ -35,7 +36,7 @@ impl Node {
         environment: Environment,
     ) -> Result<(Self, mpsc::Receiver<Event>, Inbox), Failure> {
         let Environment { sockets, interfaces, changes, rendezvous, lan, .. } = environment;
-        let Environment { clock, mut entropy, crypto, outbox, .. } = environment;
+        let Environment { clock, mut entropy, crypto, outbox, extra_sockets, .. } = environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
         let bound_sockets: Vec<BoundSocket> = sockets
             .local_addresses()
@@ -77,6 +78,7 @@ impl Node {
             rendezvous,
             lan,
             addresses,
+            extra: Extra::new(extra_sockets),
             events: Events::new(event_sender),
             deliveries,
             switchboard,

@@ -176,7 +176,7 @@ async fn a_connection_survives_its_acceptor_moving_to_another_socket_and_family(
     ours.transfer(&theirs, 100_000).await;
     // Bob's old socket is gone; what upkeep would find out by probes is told here.
     let moved = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    bob.set.rebind(V4, Arc::new(moved)).unwrap();
+    bob.set.rebind(V4, moved.into()).unwrap();
     alice.set.set_best(ours.route, Path { socket: V4, remote: bob.address(V4) });
     ours.transfer(&theirs, 100_000).await;
     theirs.transfer(&ours, 100_000).await;

@@ -11,6 +11,7 @@ mod quic_header;
 pub mod route;
 mod routes;
 mod slot;
+pub mod socket;
 pub mod socket_set;
 pub mod stray;
 pub mod traffic;

@@ -147,6 +147,11 @@ impl PathTable {
         self.routes.get(route)?.best()
     }
 
+    /// The path by which the last datagram of QUIC came.
+    pub fn heard_on(&self, route: RouteId) -> Option<Path> {
+        self.routes.get(route)?.heard_on
+    }
+
     /// Where the peer's datagrams may come from, longest known first.
     pub fn paths(&self, route: RouteId) -> &[Path] {
         self.routes.get(route).map_or(&[], |route| &route.paths)
@@ -324,9 +329,10 @@ impl PathTable {
         let Some(owner) = known.or_else(|| self.welcome(path, datagram, now)) else {
             return Source::Refused;
         };
-        let Some(route) = self.routes.get(owner) else {
+        let Some(route) = self.routes.get_mut(owner) else {
             return Source::Refused;
         };
+        route.heard_on = Some(path);
         match route.addresses.len() {
             1 => Source::Path(route.primary().to_socket_addr()),
             _ => Source::Datagram(route.receiver(datagram).to_socket_addr()),

@@ -46,6 +46,8 @@ pub(super) struct Route {
     /// Where the peer may be reached.
     pub(super) candidates: Vec<SocketAddr>,
     pub(super) outlet: Outlet,
+    /// The path by which the last datagram came.
+    pub(super) heard_on: Option<Path>,
     pub(super) traffic: Traffic,
     pub(super) watch: Watch,
 }
@@ -140,6 +142,7 @@ impl Route {
             paths: Vec::new(),
             candidates: Vec::new(),
             outlet,
+            heard_on: None,
             traffic: Traffic::default(),
             watch: Watch::Off,
         }

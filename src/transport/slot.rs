@@ -12,28 +12,68 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Wake, Waker, ready},
     time::Duration,
 };
 
 use quinn::{
-    AsyncUdpSocket, UdpPoller,
+    UdpPoller,
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 use tokio::time::Sleep;
 
+use super::socket::Socket;
 use crate::datagram::SocketIndex;
 
 /// A socket with its index in the set.
 pub(super) struct Slot {
     pub(super) index: SocketIndex,
-    pub(super) socket: Arc<dyn AsyncUdpSocket>,
+    pub(super) socket: Socket,
     full: AtomicBool,
     has_unsent: AtomicBool,
     unsent: Mutex<Unsent>,
     /// Set while the socket only fails, so that failing does not become a busy loop.
     rest: Mutex<Option<Pin<Box<Sleep>>>>,
     failures: Failures,
+    attention: Option<Arc<Attention>>,
+}
+
+/// Says that a socket wants to be polled, and wakes whoever polls.
+struct Attention {
+    is_wanted: AtomicBool,
+    receiver: Arc<Receiver>,
+}
+
+/// The task that polls all sockets of a set.
+#[derive(Default)]
+pub(super) struct Receiver(Mutex<Option<Waker>>);
+
+impl Receiver {
+    /// It is this task from now on.
+    pub(super) fn set(&self, waker: &Waker) {
+        let mut task = lock(&self.0);
+        if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
+            *task = Some(waker.clone());
+        }
+    }
+
+    /// Has it poll.
+    pub(super) fn wake(&self) {
+        if let Some(task) = &*lock(&self.0) {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl Wake for Attention {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_wanted.store(true, Ordering::Release);
+        self.receiver.wake();
+    }
 }
 
 /// The socket has no room for a datagram now.
@@ -62,7 +102,7 @@ struct UnsentDatagram {
 }
 
 impl Slot {
-    pub(super) fn new(index: SocketIndex, socket: Arc<dyn AsyncUdpSocket>) -> Self {
+    pub(super) fn new(index: SocketIndex, socket: Socket) -> Self {
         Self {
             index,
             socket,
@@ -71,7 +111,15 @@ impl Slot {
             unsent: Mutex::default(),
             rest: Mutex::default(),
             failures: Failures::default(),
+            attention: None,
         }
+    }
+
+    /// One of many sockets, most of which have nothing to say: it is polled only when it has called.
+    pub(super) fn quiet(index: SocketIndex, socket: Socket, receiver: &Arc<Receiver>) -> Self {
+        let attention =
+            Attention { is_wanted: AtomicBool::new(true), receiver: Arc::clone(receiver) };
+        Self { attention: Some(Arc::new(attention)), ..Self::new(index, socket) }
     }
 
     pub(super) fn failures(&self) -> &Failures {
@@ -88,7 +136,7 @@ impl Slot {
 
     /// Sends now. An error is counted and the datagram is gone, as any datagram may be.
     pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> Result<(), Full> {
-        match self.socket.try_send(transmit) {
+        match self.socket.quic.try_send(transmit) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.full.store(true, Ordering::Release);
@@ -98,6 +146,13 @@ impl Slot {
                 self.failures.send.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
+        }
+    }
+
+    /// Sends one datagram that crosses a few routers only, now or never.
+    pub(super) fn send_within(&self, remote: SocketAddr, bytes: &[u8], hops: u8) {
+        if self.socket.send_within(remote, bytes, hops).is_err() {
+            self.failures.send.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -138,7 +193,7 @@ impl Slot {
                 unsent.datagrams.pop_front();
                 continue;
             }
-            let socket = Arc::clone(&self.socket);
+            let socket = Arc::clone(&self.socket.quic);
             let room = unsent.room.get_or_insert_with(|| socket.create_io_poller());
             if room.as_mut().poll_writable(cx).is_pending() {
                 return;
@@ -154,13 +209,34 @@ impl Slot {
         buffers: &mut [io::IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<usize> {
+        let Some(attention) = &self.attention else {
+            return self.poll_recv_now(cx, buffers, metas);
+        };
+        if !attention.is_wanted.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(Arc::clone(attention));
+        let received = self.poll_recv_now(&mut Context::from_waker(&waker), buffers, metas);
+        if received.is_ready() {
+            // There may be more.
+            attention.is_wanted.store(true, Ordering::Release);
+        }
+        received
+    }
+
+    fn poll_recv_now(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [io::IoSliceMut<'_>],
+        metas: &mut [RecvMeta],
+    ) -> Poll<usize> {
         let mut rest = lock(&self.rest);
         if let Some(sleep) = rest.as_mut() {
             ready!(sleep.as_mut().poll(cx));
             *rest = None;
         }
         for _ in 0..ERRORS_IN_A_ROW_MAX {
-            match ready!(self.socket.poll_recv(cx, buffers, metas)) {
+            match ready!(self.socket.quic.poll_recv(cx, buffers, metas)) {
                 Ok(count) if count > 0 => return Poll::Ready(count),
                 Ok(_) | Err(_) => self.failures.receive.fetch_add(1, Ordering::Relaxed),
             };

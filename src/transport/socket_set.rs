@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Instant,
 };
 
@@ -40,7 +40,8 @@ use super::{
     demux::{Fate, Kind, sift},
     path_table::{Destinations, PathTable, Refusals, Source, WaitingDatagram, normal},
     route::VirtualAddress,
-    slot::{Full, Slot, lock},
+    slot::{Full, Receiver, Slot, lock},
+    socket::Socket,
     stray,
     traffic::Volume,
 };
@@ -50,7 +51,7 @@ use crate::datagram::{Datagram, Path, SocketIndex};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AddSocketError {
     /// All indexes are taken.
-    #[error("the set has 256 sockets already")]
+    #[error("the set has {SOCKETS_MAX} sockets already")]
     TooMany,
     /// The endpoint made its buffers when it began, for less than the socket may deliver at once.
     #[error("the socket receives {wanted} datagrams at once, the buffers hold {room}")]
@@ -105,8 +106,10 @@ struct State {
     slots: Arc<Slots>,
     /// The socket that was received from last; the next one comes first.
     served: SocketIndex,
+    /// The index of the socket that was added last.
+    added: SocketIndex,
     /// The endpoint's task.
-    receiver: Option<Waker>,
+    receiver: Arc<Receiver>,
     /// What shared a buffer with another connection's datagrams and is received next, oldest first.
     apart: VecDeque<Apart>,
     /// When a packet that belongs to nobody was given on.
@@ -117,19 +120,17 @@ impl SocketSet {
     /// A set of `sockets`, numbered from 0, and the channel of STUN messages and probes they receive.
     ///
     /// What does not fit into the channel is dropped and counted.
-    pub fn new(
-        sockets: Vec<Arc<dyn AsyncUdpSocket>>,
-        table: PathTable,
-    ) -> (Arc<Self>, mpsc::Receiver<Datagram>) {
+    pub fn new(sockets: Vec<Socket>, table: PathTable) -> (Arc<Self>, mpsc::Receiver<Datagram>) {
         let (side, side_receiver) = mpsc::channel(SIDE_QUEUE_MAX);
-        let receive_segments = sockets.iter().map(|socket| socket.max_receive_segments());
+        let receive_segments = sockets.iter().map(|socket| socket.quic.max_receive_segments());
         let set = Self {
             receive_segments: receive_segments.max().unwrap_or(1),
             state: Mutex::new(State {
                 table,
                 slots: Arc::default(),
                 served: SocketIndex(u16::MAX),
-                receiver: None,
+                added: SocketIndex(ADDED_FROM - 1),
+                receiver: Arc::default(),
                 apart: VecDeque::new(),
                 stray_at: None,
             }),
@@ -147,19 +148,22 @@ impl SocketSet {
         (Arc::new(set), side_receiver)
     }
 
-    /// Adds a socket under the lowest free index.
+    /// Adds a socket beside those that the set began with, under an index that was not given out for as
+    /// long as possible: what arrived on a socket that is closed is not taken for another one's.
     ///
     /// # Errors
     /// When the set is full, or the endpoint's buffers are too small for the socket.
-    pub fn add_socket(
-        &self,
-        socket: Arc<dyn AsyncUdpSocket>,
-    ) -> Result<SocketIndex, AddSocketError> {
-        self.check_buffers(&*socket)?;
+    pub fn add_socket(&self, socket: Socket) -> Result<SocketIndex, AddSocketError> {
+        self.check_buffers(&*socket.quic)?;
         let mut state = lock(&self.state);
-        let mut indexes = (0..=u16::MAX).map(SocketIndex);
+        if state.slots.len() >= SOCKETS_MAX {
+            return Err(AddSocketError::TooMany);
+        }
+        let begin = state.added.0.checked_add(1).unwrap_or(ADDED_FROM);
+        let mut indexes = (begin..=u16::MAX).chain(ADDED_FROM..begin).map(SocketIndex);
         let free = indexes.find(|index| !state.slots.contains_key(index));
         let free = free.ok_or(AddSocketError::TooMany)?;
+        state.added = free;
         state.put(free, socket);
         Ok(free)
     }
@@ -175,12 +179,8 @@ impl SocketSet {
     ///
     /// # Errors
     /// When the endpoint's buffers are too small for the socket.
-    pub fn rebind(
-        &self,
-        index: SocketIndex,
-        socket: Arc<dyn AsyncUdpSocket>,
-    ) -> Result<(), AddSocketError> {
-        self.check_buffers(&*socket)?;
+    pub fn rebind(&self, index: SocketIndex, socket: Socket) -> Result<(), AddSocketError> {
+        self.check_buffers(&*socket.quic)?;
         lock(&self.state).put(index, socket);
         Ok(())
     }
@@ -197,6 +197,14 @@ impl SocketSet {
     /// A socket without room keeps the datagram for a moment.
     pub fn send(&self, path: Path, bytes: &[u8]) {
         self.send_single(&self.slots(), path, bytes, None);
+    }
+
+    /// Sends one probe that crosses at most `hops - 1` routers; best effort.
+    pub fn send_within(&self, path: Path, bytes: &[u8], hops: u8) {
+        match self.slots().get(&path.socket) {
+            Some(slot) => slot.send_within(path.remote, bytes, hops),
+            None => drop(self.sent_nowhere.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     /// What was lost or refused so far.
@@ -396,9 +404,7 @@ impl AsyncUdpSocket for SocketSet {
             {
                 return Poll::Ready(Ok(1));
             }
-            if !state.receiver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                state.receiver = Some(cx.waker().clone());
-            }
+            state.receiver.set(cx.waker());
             (Arc::clone(&state.slots), state.served)
         };
         let later = slots.range((Bound::Excluded(served), Bound::Unbounded));
@@ -422,7 +428,7 @@ impl AsyncUdpSocket for SocketSet {
     /// The least that any socket can: quinn asks before it says where to.
     fn max_transmit_segments(&self) -> usize {
         let state = lock(&self.state);
-        let segments = state.slots.values().map(|slot| slot.socket.max_transmit_segments());
+        let segments = state.slots.values().map(|slot| slot.socket.quic.max_transmit_segments());
         segments.min().unwrap_or(1)
     }
 
@@ -431,7 +437,7 @@ impl AsyncUdpSocket for SocketSet {
     }
 
     fn may_fragment(&self) -> bool {
-        self.slots().values().any(|slot| slot.socket.may_fragment())
+        self.slots().values().any(|slot| slot.socket.quic.may_fragment())
     }
 }
 
@@ -445,19 +451,21 @@ impl fmt::Debug for SocketSet {
 }
 
 impl State {
-    fn put(&mut self, index: SocketIndex, socket: Arc<dyn AsyncUdpSocket>) {
+    fn put(&mut self, index: SocketIndex, socket: Socket) {
         if let Ok(local) = socket.local_addr() {
             self.table.add_socket(index, local);
         }
-        Arc::make_mut(&mut self.slots).insert(index, Arc::new(Slot::new(index, socket)));
+        let slot = match index.0 < ADDED_FROM {
+            true => Slot::new(index, socket),
+            false => Slot::quiet(index, socket, &self.receiver),
+        };
+        Arc::make_mut(&mut self.slots).insert(index, Arc::new(slot));
         // The endpoint must poll the new socket once to be woken by it.
         self.wake_receiver();
     }
 
     fn wake_receiver(&self) {
-        if let Some(receiver) = &self.receiver {
-            receiver.wake_by_ref();
-        }
+        self.receiver.wake();
     }
 }
 
@@ -470,6 +478,13 @@ fn count(counter: &AtomicU64) -> Fate {
     counter.fetch_add(1, Ordering::Relaxed);
     Fate::Remove
 }
+
+/// Sockets of one set: the node's own, a crowd of 1,024 that make mappings in a NAT with random ports, and
+/// those that became paths of a few peers.
+pub const SOCKETS_MAX: usize = 1_280;
+
+/// The lowest index of a socket that was added.
+const ADDED_FROM: u16 = 256;
 
 /// STUN messages and probes that wait to be handled: those of a birthday attack's widest volley.
 const SIDE_QUEUE_MAX: usize = 1024;

@@ -19,10 +19,12 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit, UdpSocketState},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use thiserror::Error;
 use tokio::io::Interest;
 use tracing::debug;
+
+use super::socket::Socket;
 
 /// Why a socket could not be opened.
 #[derive(Debug, Error)]
@@ -63,10 +65,7 @@ pub enum BindError {
 ///
 /// # Errors
 /// When any of the addresses cannot be bound.
-pub fn bind_all(
-    addresses: &[IpAddr],
-    port: Option<NonZeroU16>,
-) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
+pub fn bind_all(addresses: &[IpAddr], port: Option<NonZeroU16>) -> Result<Vec<Socket>, BindError> {
     if let Some(port) = port {
         return bind_same_port(addresses, port.get());
     }
@@ -79,6 +78,14 @@ pub fn bind_all(
     }
     debug!("no port is free at all addresses; each gets its own");
     bind_each(addresses, |_| 0)
+}
+
+/// Opens one more socket at `ip`, on any port.
+///
+/// # Errors
+/// When the address cannot be bound, or the process may open no more files.
+pub fn bind_any_port(ip: IpAddr) -> Result<Socket, BindError> {
+    UdpSocket::bind(SocketAddr::new(ip, 0)).map(Socket::from)
 }
 
 /// Opens a socket without any of the above: for servers that answer each datagram by itself.
@@ -115,6 +122,37 @@ impl UdpSocket {
             })
         };
         open(address).and_then(wrap).map_err(|source| BindError::new(address, source))
+    }
+}
+
+impl UdpSocket {
+    /// Sends a datagram that crosses at most `hops - 1` routers.
+    ///
+    /// The time to live belongs to the socket, so a datagram that another thread sends in the same moment
+    /// may share it. Such a one is lost, as any may be.
+    fn send_within(&self, to: SocketAddr, bytes: &[u8], hops: u8) -> io::Result<()> {
+        let socket = SockRef::from(&self.io);
+        if to.is_ipv4() {
+            let usual = socket.ttl_v4()?;
+            socket.set_ttl_v4(hops.into())?;
+            let sent = self.io.try_send_to(bytes, to);
+            socket.set_ttl_v4(usual)?;
+            return sent.map(|_| ());
+        }
+        let usual = socket.unicast_hops_v6()?;
+        socket.set_unicast_hops_v6(hops.into())?;
+        let sent = self.io.try_send_to(bytes, to);
+        socket.set_unicast_hops_v6(usual)?;
+        sent.map(|_| ())
+    }
+}
+
+impl From<UdpSocket> for Socket {
+    fn from(socket: UdpSocket) -> Self {
+        let socket = Arc::new(socket);
+        let sender = socket.clone();
+        let within = move |to: SocketAddr, bytes: &[u8], hops| sender.send_within(to, bytes, hops);
+        Self::new(socket, Arc::new(within))
     }
 }
 
@@ -215,10 +253,7 @@ impl BindError {
 }
 
 /// Opens all sockets on one port: `port`, or the one that the first socket is given if it is 0.
-fn bind_same_port(
-    addresses: &[IpAddr],
-    port: u16,
-) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
+fn bind_same_port(addresses: &[IpAddr], port: u16) -> Result<Vec<Socket>, BindError> {
     bind_each(addresses, |first_port| match port {
         0 => first_port,
         port => port,
@@ -226,16 +261,13 @@ fn bind_same_port(
 }
 
 /// Opens a socket per address; `port` gets the first socket's port, 0 while there is none.
-fn bind_each(
-    addresses: &[IpAddr],
-    port: impl Fn(u16) -> u16,
-) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
+fn bind_each(addresses: &[IpAddr], port: impl Fn(u16) -> u16) -> Result<Vec<Socket>, BindError> {
     let everywhere = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let (wanted, may_lack_a_family) = match addresses {
         [] => (everywhere.as_slice(), true),
         addresses => (addresses, false),
     };
-    let mut sockets: Vec<Arc<dyn AsyncUdpSocket>> = Vec::new();
+    let mut sockets: Vec<Socket> = Vec::new();
     let mut lacking = None;
     for &ip in wanted {
         let first_port = sockets
@@ -243,7 +275,7 @@ fn bind_each(
             .and_then(|socket| socket.local_addr().ok())
             .map_or(0, |local| local.port());
         match UdpSocket::bind(SocketAddr::new(ip, port(first_port))) {
-            Ok(socket) => sockets.push(Arc::new(socket)),
+            Ok(socket) => sockets.push(socket.into()),
             // Which error says that a family is compiled out or switched off differs by platform.
             Err(error @ (BindError::NotOurs { .. } | BindError::Other { .. }))
                 if may_lack_a_family =>
@@ -264,7 +296,8 @@ fn bind_each(
 }
 
 fn open(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    let socket =
+        socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -298,21 +331,34 @@ mod tests {
     const LOOPBACK: [IpAddr; 2] =
         [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-    fn port_of(socket: &dyn AsyncUdpSocket) -> u16 {
+    fn port_of(socket: &Socket) -> u16 {
         socket.local_addr().unwrap().port()
     }
 
     #[tokio::test]
     async fn both_families_get_the_same_port() {
         let sockets = bind_all(&LOOPBACK, None).unwrap();
-        let ports: Vec<u16> = sockets.iter().map(|socket| port_of(&**socket)).collect();
+        let ports: Vec<u16> = sockets.iter().map(port_of).collect();
         assert_eq!(ports, [ports[0]; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_probe_with_few_hops_arrives_next_door_and_changes_no_other_datagram() {
+        let [ours, theirs] =
+            [0; 2].map(|port| UdpSocket::bind(SocketAddr::new(LOOPBACK[0], port)).unwrap());
+        let usual = SockRef::from(&ours.io).ttl_v4().unwrap();
+        ours.io.writable().await.unwrap();
+        ours.send_within(theirs.local_addr().unwrap(), b"hello", 5).unwrap();
+        let mut buffer = [0; 8];
+        let (size, _) = theirs.io.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..size], b"hello");
+        assert_eq!(SockRef::from(&ours.io).ttl_v4().unwrap(), usual);
     }
 
     #[tokio::test]
     async fn a_port_in_use_is_named() {
         let taken = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let port = NonZeroU16::new(port_of(&taken));
+        let port = NonZeroU16::new(taken.local_addr().unwrap().port());
         match bind_all(&LOOPBACK, port) {
             Err(BindError::AddressInUse { address }) => {
                 assert_eq!(address, taken.local_addr().unwrap());

@@ -24,4 +24,5 @@ mod roaming;
 mod sessions;
 mod stories;
 mod swarm;
+mod volleys;
 mod world;

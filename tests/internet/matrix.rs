@@ -1,6 +1,6 @@
-//! Every pair of NATs against the oracle: the link comes up exactly when plain probes can open a path,
-//! soon after the server has read the offer; otherwise the dial ends in time and says why. Few
-//! datagrams are sent, and none to strangers.
+//! Every pair of NATs against the oracle: the link comes up whenever plain probes can open a path, soon after
+//! the server has read the offer, and never where the oracle knows no way; a dial that fails ends in time and
+//! says why. Few datagrams are sent, and none to strangers.
 //!
 //! The tables that the tests print (`--no-capture`) are in milliseconds and in round trips of 64 ms.
 
@@ -51,17 +51,29 @@ pub(crate) struct Trial {
     /// the link did not need the offer.
     pub(crate) path: Option<Duration>,
     pub(crate) link: Option<Duration>,
+    /// From then to the end of the dial; zero if it was over before.
+    pub(crate) told: Duration,
     /// Datagrams that client and server sent from the dial's begin until a second after its end.
-    datagrams: [u64; 2],
+    pub(crate) datagrams: [u64; 2],
 }
 
 /// A server at one home, a client at the other: dials once.
 pub(crate) async fn dial(world: &mut World, client: &Home, server: &Home) -> Trial {
+    dial_after(world, client, server, secs(1)).await
+}
+
+/// The same, so long after the server is online.
+pub(crate) async fn dial_after(
+    world: &mut World,
+    client: &Home,
+    server: &Home,
+    pause: Duration,
+) -> Trial {
     let mut listener = world.server(server);
     listener.online().await;
     let dialler = world.client(client);
     // Both know their addresses, as nodes do that have run for a while.
-    sleep(secs(1)).await;
+    sleep(pause).await;
     let sent = || [client, server].map(|home| home.host.counters().sent);
     let (before, began) = (sent(), Instant::now());
     let result = dialler.connect().await;
@@ -79,6 +91,7 @@ pub(crate) async fn dial(world: &mut World, client: &Home, server: &Home) -> Tri
         took,
         path: since_read(dialler.stage(Stage::Path)),
         link: since_read(dialler.stage(Stage::Link)),
+        told: since_read(Some(began + took)).unwrap_or_default(),
         datagrams: [after[0] - before[0], after[1] - before[1]],
     }
 }
@@ -87,7 +100,7 @@ impl Trial {
     /// Panics unless the dial kept every promise.
     fn check(&self, name: &str, datagrams_max: u64) {
         match &self.result {
-            Ok(_) => assert_eq!(self.verdict, Verdict::Plain, "{name}"),
+            Ok(_) => assert_ne!(self.verdict, Verdict::Impossible, "{name}"),
             Err(failure) => {
                 assert_ne!(self.verdict, Verdict::Plain, "{name}: {failure}");
                 let codes = [Code::NatIncompatible, Code::PunchTimeout];
@@ -139,9 +152,9 @@ fn try_all_with(mapping: Mapping) {
                 println!("{}", trial.row(&name));
                 let is_crossed = oracle::answers_between(&[*client], &[*server]);
                 let (datagrams_max, offers_knocked_for) = match (trial.verdict, is_crossed) {
-                    (Verdict::Plain, _) => (LINKED_DATAGRAMS_MAX, 1),
-                    (_, false) => (FAILED_DATAGRAMS_MAX, 2),
-                    (_, true) => (CROSSED_DATAGRAMS_MAX, 2),
+                    (Verdict::Plain, _) => (LINKED_DATAGRAMS_MAX + UNPROVED_MAX, 1),
+                    (_, false) => (FAILED_DATAGRAMS_MAX + VOLLEY_DATAGRAMS_MAX, 2),
+                    (_, true) => (CROSSED_DATAGRAMS_MAX + VOLLEY_DATAGRAMS_MAX, 2),
                 };
                 let knocks = match mapping {
                     Mapping::EndpointIndependent => 0,
@@ -202,6 +215,12 @@ const FAILED_DATAGRAMS_MAX: u64 = 450;
 /// The same where pings are heard but every answer comes from elsewhere: in each attempt, eight pings on
 /// each of eight learned paths, and as many pongs.
 const CROSSED_DATAGRAMS_MAX: u64 = 1_600;
+
+/// On top of these, of a volley that begins before the peer has read the offer.
+const UNPROVED_MAX: u64 = 40;
+
+/// On top of these, where ports have to be guessed: one volley.
+const VOLLEY_DATAGRAMS_MAX: u64 = 2_048;
 
 /// On top of these, behind a mapping that depends on the destination: for each offer that is knocked for, a
 /// ping in 20 ms to each of two addresses, for 1.2 s.

@@ -15,14 +15,17 @@ use p2p_node::{
     dht::memory::{Conditions, MemoryDht, Reach},
     entropy::Entropy,
     identity::Identity,
-    lab::{Host, Internet, Nat, Router, Seed},
-    node::{Clock, Config, Environment, Node, Role, Target, stun_service},
+    lab::{Host, Internet, LabSocket, Nat, Router, Seed},
+    node::{
+        Clock, Config, Environment, Node, Role, Target,
+        environment::{EXTRA_SOCKETS_MAX, ExtraSockets, OpenSocket},
+        stun_service,
+    },
     proto::Message,
     service::Service,
     time::UnixMillis,
-    transport::tls::Crypto,
+    transport::{socket::Socket, tls::Crypto},
 };
-use quinn::AsyncUdpSocket;
 use tokio::sync::watch;
 
 use crate::{multicast::Multicast, peer::Peer};
@@ -185,14 +188,14 @@ impl World {
     /// Starts a node with `config` at `home`, with a socket for each family of addresses that it has.
     pub(crate) fn start(&mut self, home: &Home, mut config: Config) -> Peer {
         let addresses = home.host.addresses();
-        let mut sockets: Vec<Arc<dyn AsyncUdpSocket>> = Vec::new();
+        let mut sockets: Vec<Socket> = Vec::new();
         for is_v4 in [true, false] {
             let mut of_family = addresses.iter().filter(|ip| ip.is_ipv4() == is_v4);
             if let Some(address) = of_family.next() {
                 // A socket of one family alone moves along when its host does.
                 sockets.push(match addresses.iter().all(|ip| ip.is_ipv4() == is_v4) {
-                    true => home.host.bind(0),
-                    false => home.host.bind_address(*address, 0),
+                    true => simulated(home.host.bind(0)),
+                    false => simulated(home.host.bind_address(*address, 0)),
                 });
                 let servers = STUN_SERVERS.map(|(v4, v6)| match is_v4 {
                     true => SocketAddr::from((v4, STUN_PORT)),
@@ -203,8 +206,11 @@ impl World {
             }
         }
         let interfaces = home.host.clone();
+        let host = home.host.clone();
+        let open: OpenSocket = Arc::new(move |_| Ok(simulated(host.bind(0))));
         let environment = Environment {
             sockets,
+            extra_sockets: ExtraSockets { open, count_max: EXTRA_SOCKETS_MAX },
             interfaces: Arc::new(move || interfaces.addresses()),
             changes: Some(home.system.changes.subscribe()),
             rendezvous: Some(self.dht.rendezvous()),
@@ -317,6 +323,16 @@ impl Home {
         let stun = STUN_SERVERS.into_iter().flat_map(|(v4, v6)| [IpAddr::V4(v4), IpAddr::V6(v6)]);
         self.host.strangers(&stun.chain(peers.iter().copied()).collect())
     }
+}
+
+/// A socket of the simulation, as a node needs it.
+fn simulated(socket: Arc<LabSocket>) -> Socket {
+    let sender = socket.clone();
+    let within = move |to: SocketAddr, bytes: &[u8], hops| {
+        sender.send_within(to, bytes, hops);
+        Ok(())
+    };
+    Socket::new(socket, Arc::new(within))
 }
 
 pub(crate) fn service() -> Service {

@@ -60,6 +60,20 @@ fn a_symmetric_home_is_reached_from_one_that_filters_by_address_only() {
 }
 
 #[test]
+fn a_symmetric_home_is_reached_from_a_usual_one() {
+    let Some(world) = World::new() else { return };
+    let (server, client) = (world.home(Nat::FullyRandom), world.home(Nat::Masquerade));
+    world.they_talk(&server.host(), &client.host());
+}
+
+#[test]
+fn a_usual_home_is_reached_from_a_symmetric_one() {
+    let Some(world) = World::new() else { return };
+    let (server, client) = (world.home(Nat::Masquerade), world.home(Nat::FullyRandom));
+    world.they_talk(&server.host(), &client.host());
+}
+
+#[test]
 fn a_public_server_is_reached_from_a_home() {
     let Some(world) = World::new() else { return };
     let server = world.lab.public_host(&["198.51.100.20"]);

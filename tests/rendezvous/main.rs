@@ -14,7 +14,7 @@ use p2p_node::{
     },
     entropy::Entropy,
     identity::Identity,
-    node::{Clock, Config, Environment, Node, Role, stun_service},
+    node::{Clock, Config, Environment, Node, Role, environment::ExtraSockets, stun_service},
     sealing::Key,
     service::Service,
     transport::{tls::Crypto, udp::UdpSocket},
@@ -213,7 +213,8 @@ async fn servers_that_register_together_all_end_up_in_the_list() {
         config.stun_servers = vec![stun_address.clone()];
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let environment = Environment {
-            sockets: vec![Arc::new(socket)],
+            sockets: vec![socket.into()],
+            extra_sockets: ExtraSockets::system(),
             interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
             changes: None,
             lan: None,

@@ -18,10 +18,14 @@ use p2p_node::{
     failure::{Code, Failure},
     identity::Identity,
     lab::{Host, Internet, Nat, Ports, Seed},
-    node::{Clock, Config, Environment, Event, Inbox, Node, Role, Target, stun_service},
+    node::{
+        Clock, Config, Environment, Event, Inbox, Node, Role, Target,
+        environment::{EXTRA_SOCKETS_MAX, ExtraSockets, OpenSocket},
+        stun_service,
+    },
     proto::Message,
     service::Service,
-    transport::tls::Crypto,
+    transport::{socket::Socket, tls::Crypto},
 };
 use tokio::{
     sync::mpsc,
@@ -201,8 +205,11 @@ impl Network {
             participation: Participation::Client,
         };
         let interfaces = host.clone();
+        let inside = host.clone();
+        let open: OpenSocket = Arc::new(move |_| Ok(Socket::plain(inside.bind(0))));
         let environment = Environment {
-            sockets: vec![host.bind(0)],
+            sockets: vec![Socket::plain(host.bind(0))],
+            extra_sockets: ExtraSockets { open, count_max: EXTRA_SOCKETS_MAX },
             interfaces: Arc::new(move || interfaces.addresses()),
             changes: None,
             lan: None,

@@ -4,6 +4,7 @@ mod args;
 mod defaults;
 mod demo;
 mod exit;
+mod files;
 mod generated;
 mod handoff;
 mod identity_file;

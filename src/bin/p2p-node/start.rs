@@ -16,14 +16,14 @@ use p2p_node::{
     failure::{Code, Failure},
     node::{Clock, Config, Environment, Event, Inbox, Node, lan::Lan},
     transport::{
+        socket::Socket,
         tls::Crypto,
         udp::{self, BindError, UdpSocket},
     },
 };
-use quinn::AsyncUdpSocket;
 use tokio::sync::mpsc;
 
-use crate::{mdns::Mdns, network_changes::watch_network};
+use crate::{files, mdns::Mdns, network_changes::watch_network};
 
 /// How the node gets into the network.
 #[derive(Clone, Debug)]
@@ -53,6 +53,7 @@ pub(crate) fn start(
     };
     let environment = Environment {
         sockets,
+        extra_sockets: files::extra_sockets(),
         interfaces: Arc::new(interface_addresses),
         changes: watch_network(),
         rendezvous,
@@ -65,13 +66,11 @@ pub(crate) fn start(
     Node::start(config, environment)
 }
 
-fn bind(addresses: &[SocketAddr]) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindError> {
+fn bind(addresses: &[SocketAddr]) -> Result<Vec<Socket>, BindError> {
     if addresses.is_empty() {
         return udp::bind_all(&[], None);
     }
-    let bind = |&address| {
-        UdpSocket::bind(address).map(|socket| -> Arc<dyn AsyncUdpSocket> { Arc::new(socket) })
-    };
+    let bind = |&address| UdpSocket::bind(address).map(Socket::from);
     addresses.iter().map(bind).collect()
 }
 

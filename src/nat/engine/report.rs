@@ -33,8 +33,6 @@ pub struct Setup {
     pub peer_begins: Instant,
     /// How our first probes leave.
     pub openers: Openers,
-    /// Datagrams that a volley may send, see [`Budget`](crate::nat::volley::Budget).
-    pub allowance: u32,
 }
 
 /// How the first probes of the side that made the offer leave.
@@ -58,6 +56,17 @@ pub enum Output {
         /// The time to live of this datagram, if it is not the usual one.
         hops: Option<u8>,
     },
+    /// A volley of so many datagrams is due, from so many sockets of its own:
+    /// [`handle_leave`](super::Engine::handle_leave) says how many it may send, out of what all volleys of
+    /// the node may ([`Budget`](crate::nat::volley::Budget)).
+    AskLeave {
+        /// Datagrams at the most.
+        datagrams: u32,
+        /// Sockets at the most.
+        crowd: u16,
+    },
+    /// So many datagrams of those that were granted will not be sent.
+    Unspent(u32),
     /// A socket of this family, bound to any port, is wanted:
     /// [`handle_socket_opened`](super::Engine::handle_socket_opened) or
     /// [`handle_socket_refused`](super::Engine::handle_socket_refused). Probes that come to it are the

@@ -90,7 +90,6 @@ fn engine(ours: Party, theirs: Party, side: Side) -> Engine {
         addresses: vec![Address::Claimed(peer.ip())],
         peer_begins: now,
         openers: Openers::Loud,
-        allowance: 2_048,
     };
     Engine::new(setup, now)
 }
@@ -104,6 +103,9 @@ fn run_alone(engine: &mut Engine) -> Vec<(u128, Output)> {
             if matches!(output, Output::OpenSocket { .. }) {
                 sockets += 1;
                 engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
+            }
+            if let Output::AskLeave { datagrams, .. } = output {
+                engine.handle_leave(datagrams, now, &mut entropy);
             }
             story.push(((now - start).as_millis(), output));
         }
@@ -162,6 +164,8 @@ fn the_plans_are_told_with_their_reasons_before_anything_is_sent() {
             Output::Transmit { .. }
             | Output::OpenSocket { .. }
             | Output::CloseSocket(_)
+            | Output::AskLeave { .. }
+            | Output::Unspent(_)
             | Output::Heard { .. }
             | Output::Open(_)
             | Output::Better(_)
@@ -212,7 +216,11 @@ fn news_begin_another_volley_and_there_are_never_two_crowds() {
                     engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
                 }
                 Output::CloseSocket(socket) => assert!(open.remove(&socket)),
-                Output::Transmit { .. }
+                Output::AskLeave { datagrams, .. } => {
+                    engine.handle_leave(datagrams, now, &mut entropy);
+                }
+                Output::Unspent(_)
+                | Output::Transmit { .. }
                 | Output::Heard { .. }
                 | Output::Open(_)
                 | Output::Better(_)
@@ -230,4 +238,31 @@ fn news_begin_another_volley_and_there_are_never_two_crowds() {
         }
     }
     assert_eq!((usize::from(sockets), most), (80, 40));
+}
+
+#[test]
+fn a_volley_waits_for_leave_and_gives_back_what_it_does_not_need() {
+    let random = || nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let home = nat(Dependence::EndpointIndependent, None);
+    let mut engine = engine(home, random(), Side::Responder);
+    let (mut now, mut entropy) = (moment(), Entropy::from_seed(1));
+    let mut asked = vec![];
+    while asked.len() < 2 {
+        while let Some(output) = engine.poll_output() {
+            assert!(!matches!(output, Output::OpenSocket { .. }));
+            if let Output::AskLeave { datagrams, crowd } = output {
+                asked.push((now, datagrams, crowd));
+                engine.handle_leave(if asked.len() == 1 { 0 } else { 30 }, now, &mut entropy);
+            }
+        }
+        now = engine.poll_timeout().unwrap().max(now);
+        engine.handle_timeout(now, &mut entropy);
+    }
+    assert!(asked.iter().all(|(_, datagrams, crowd)| (*datagrams, *crowd) == (2_048, 0)));
+    assert_eq!(asked[1].0 - asked[0].0, Duration::from_secs(1));
+    engine.handle_used(SocketIndex(0));
+    let outputs: Vec<Output> = std::iter::from_fn(|| engine.poll_output()).collect();
+    assert!(outputs.contains(&Output::Unspent(30)) || outputs.contains(&Output::Unspent(29)));
+    engine.handle_leave(5, now, &mut entropy);
+    assert_eq!(engine.poll_output(), Some(Output::Unspent(5)));
 }

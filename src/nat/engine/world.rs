@@ -299,6 +299,11 @@ impl World {
                     let engine = host.engine.as_mut().unwrap();
                     engine.handle_socket_opened(index, now, &mut self.entropy);
                 }
+                Output::AskLeave { datagrams, .. } => {
+                    let engine = host.engine.as_mut().unwrap();
+                    engine.handle_leave(datagrams, now, &mut self.entropy);
+                }
+                Output::Unspent(_) => {}
                 Output::CloseSocket(index) => {
                     let socket = host.sockets.remove(&index).unwrap();
                     self.internet.close(socket);
@@ -390,7 +395,6 @@ impl World {
             addresses,
             peer_begins: now + ONE_WAY,
             openers: if side == Side::Initiator { self.openers } else { Openers::Loud },
-            allowance: volley::DATAGRAMS_PER_ATTEMPT_MAX,
         };
         self.hosts[who].engine = Some(Engine::new(setup, now));
         self.drain(who);

@@ -27,6 +27,11 @@ impl Budget {
         }
         granted
     }
+
+    /// Takes back what was granted and not sent.
+    pub fn put_back(&mut self, unspent: u32) {
+        self.0.put_back(unspent, LIMIT);
+    }
 }
 
 #[cfg(test)]
@@ -40,6 +45,9 @@ mod tests {
         let grants = [0, 0, 0, 30, 60]
             .map(|seconds| budget.grant(2_048, start + Duration::from_secs(seconds)));
         assert_eq!(grants[..3], [2_048, 2_048, 0]);
+        budget.put_back(1_000);
+        let later = start + Duration::from_secs(60);
+        assert!((1_000..=1_010).contains(&budget.grant(2_048, later)));
         assert!(grants[3..].iter().all(|granted| (2_040..=2_048).contains(granted)), "{grants:?}");
     }
 }

@@ -76,11 +76,23 @@ impl Contenders {
 
     /// Lets others go first from now on, if there are any: `peer` stays silent.
     pub(super) fn pass_over(&mut self, peer: PeerId) -> bool {
-        let has_others = self.hopeful().any(|other| other.peer != peer);
+        let has_others = self.has_others(peer);
         if has_others {
             *self.silences.entry(peer).or_default() += 1;
         }
         has_others
+    }
+
+    /// Whether there is somebody else to turn to.
+    pub(super) fn has_others(&self, peer: PeerId) -> bool {
+        self.hopeful().any(|other| other.peer != peer)
+    }
+
+    /// Whether everybody has had a turn: what harms others who share our NAT has to wait for that.
+    pub(super) fn all_had_a_turn(&self) -> bool {
+        let mut hopeful = self.hopeful();
+        let is_alone = hopeful.clone().count() <= 1;
+        is_alone || hopeful.all(|found| self.silences.contains_key(&found.peer))
     }
 
     /// Whose turn it is: the one that was silent least often; of several one on the local network, else the
@@ -95,7 +107,7 @@ impl Contenders {
             .map(|found| found.peer)
     }
 
-    fn hopeful(&self) -> impl Iterator<Item = &Found> {
+    fn hopeful(&self) -> impl Iterator<Item = &Found> + Clone {
         let found = self.found.values();
         found.filter(|found| !self.given_up.contains(&found.peer))
     }

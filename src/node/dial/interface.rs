@@ -1,15 +1,16 @@
 //! What goes into a dial and comes out of it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     behaviour::{Dependence, NatBehaviour},
     candidate::{Candidate, CandidateKind},
-    datagram::{BoundSocket, Path},
+    datagram::{BoundSocket, Family, Path, SocketIndex},
     failure::Failure,
     forwarding::Helper,
     identity::{Identity, PeerId},
-    node::event::Stage,
+    nat::proved::Witness,
+    node::event::{Stage, Target},
     probe::{Probe, ProbeKeys},
     sealing::Key,
     time::UnixMillis,
@@ -67,6 +68,17 @@ pub(in crate::node) struct Dialler {
     pub(in crate::node) has_lan: bool,
 }
 
+impl Dialler {
+    /// Who says that the peer is where `found` says. Whom the user names by its key, or who shares a secret
+    /// with us, is taken at its word.
+    pub(super) fn witnesses(&self, found: &Found, target: &Target) -> BTreeSet<Witness> {
+        let is_recorded = found.made_at != UnixMillis::default();
+        let is_trusted = target.peer().is_some() || self.admission.is_some();
+        let recorded = is_recorded.then_some(Witness::Record);
+        recorded.into_iter().chain(is_trusted.then_some(Witness::Owner)).collect()
+    }
+}
+
 /// What a [`Dial`] asks its owner to do.
 #[derive(Debug)]
 pub(in crate::node) enum Output {
@@ -78,8 +90,16 @@ pub(in crate::node) enum Output {
     Converse { keys: ProbeKeys },
     /// Leave `sealed` in the peer's inbox.
     Offer { sealed: Vec<u8> },
-    /// Send a probe.
-    Transmit { path: Path, probe: Probe },
+    /// Send a probe, with a time to live of its own if one is given.
+    Transmit { path: Path, probe: Probe, hops: Option<u8> },
+    /// Open a socket of this family, on any port.
+    OpenSocket { family: Family },
+    /// Close this socket again.
+    CloseSocket(SocketIndex),
+    /// Say how many datagrams a volley may send: so many at the most, from so many sockets.
+    AskLeave { datagrams: u32, crowd: u16 },
+    /// So many of those that were granted will not be sent.
+    Unspent(u32),
     /// QUIC packets for `peer` go over this path from here on.
     UsePath { peer: PeerId, path: Path },
     /// Start QUIC to `peer`, anew if nothing has been heard over it yet.

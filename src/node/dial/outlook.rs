@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Dial, State};
+use super::{Dial, Reach, State};
 use crate::{failure::Code, node::explain::Facts, time::UnixMillis};
 
 impl Dial {
@@ -18,9 +18,16 @@ impl Dial {
             failure.is_some_and(|failure| failure.code == Code::PeerIdentityMismatch);
         // Somebody else is where a ticket leads, and the DHT knows nothing better.
         let is_replaced = stranger_answers && !has_record && self.facts.lookups > 0;
-        let both_change_ports = self.facts_at(now).both_change_ports();
+        let both_change_ports = self.facts_at(now).both_change_ports() && !reach.has_volley();
         let had_its_time = reach.since + HOPELESS_AFTER <= now && self.facts.offers_stored > 0;
-        reach.proved.is_none() && (is_replaced || (both_change_ports && had_its_time))
+        let is_known = self.has_no_way(reach, now) && !self.contenders.has_others(reach.peer);
+        reach.proved.is_none() && (is_replaced || is_known || (both_change_ports && had_its_time))
+    }
+
+    /// Whether it is known that nothing will open the way to this peer, and what costs nothing had its time.
+    pub(super) fn has_no_way(&self, reach: &Reach, now: Instant) -> bool {
+        let tried_until = self.tried_until(reach);
+        tried_until.is_some_and(|at| at <= now) && reach.has_no_way(&self.gathered)
     }
 
     pub(super) fn give_up_at(&self) -> Instant {
@@ -59,10 +66,38 @@ impl Dial {
             ..self.facts.clone()
         }
     }
+
+    /// When plain probes from both sides have had their time.
+    fn tried_until(&self, reach: &Reach) -> Option<Instant> {
+        let stored = self.offer_stored_at.map(|at| at + READ_WITHIN);
+        let answered = reach.answered_at.map(|at| at + CROSSED_WITHIN);
+        answered.into_iter().chain(stored).min()
+    }
+
+    /// When it will be known that nothing opens the way to the peer that is being reached.
+    pub(super) fn hopeless_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Reaching(reach)
+                if reach.has_no_way(&self.gathered) && reach.proved.is_none() =>
+            {
+                self.tried_until(reach)
+            }
+            State::Over | State::Resolving | State::Reaching(_) => None,
+        }
+    }
 }
 
 /// With nobody found, the dial ends here: five lookups.
 const NOT_FOUND_AFTER: Duration = Duration::from_secs(8);
 
-/// How long two NATs that both change ports are tried: what plain probes can open, they open at once.
+/// How long it takes an offer to be read, and plain probes to open what they can: inboxes are looked into
+/// twice a second.
+const READ_WITHIN: Duration = Duration::from_millis(700);
+
+/// How long it takes plain probes to open what they can once the peer has answered, which it does when it begins: two
+/// round trips of 125 ms.
+const CROSSED_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long two NATs that both change ports are tried if it is not known how: what plain probes can open,
+/// they open at once.
 const HOPELESS_AFTER: Duration = Duration::from_secs(4);

@@ -8,14 +8,24 @@ use std::{
 
 use super::{Dialler, Found, Gathered, Output};
 use crate::{
+    behaviour::NatBehaviour,
     candidate::Candidate,
-    datagram::Path,
+    datagram::{Path, SocketIndex},
     entropy::Entropy,
     identity::{Ephemeral, PeerId},
-    nat::punch::{self, Opened, Punch, Setup},
-    node::event::Stage,
-    offer::{Offer, SealedOffer},
-    probe::{ConversationId, Probe, Urgency},
+    nat::{
+        engine::{self, Engine},
+        proved::Witness,
+        punch::Opened,
+        strategy::{Method, Plan},
+        volley::Address,
+    },
+    node::{
+        attempt::{self, Peer},
+        event::Stage,
+    },
+    offer::{AnswerKey, Offer, OfferRejected, SealedOffer},
+    probe::{ConversationId, Probe, Side},
     time::UnixMillis,
 };
 
@@ -29,14 +39,24 @@ pub(super) struct Reach {
     pub(super) path: Option<Path>,
     /// A path that answered a probe.
     pub(super) proved: Option<Path>,
+    /// Why no direct way is known.
+    pub(super) incompatible: Option<Plan>,
     candidates: Vec<Candidate>,
+    nat: NatBehaviour,
+    /// Who says that the peer is there.
+    witnesses: BTreeSet<Witness>,
+    /// Whether a volley is planned, so that time may help.
+    has_volley: bool,
     /// Where somebody else answered in the peer's place: private networks are numbered alike, so an
     /// address out of a record may belong to a neighbour of ours.
     strangers: BTreeSet<SocketAddr>,
     ephemeral: Ephemeral,
     conversation: ConversationId,
-    punch: Option<Punch>,
+    engine: Option<Engine>,
     knocking: Option<Knocking>,
+    answer_key: Option<AnswerKey>,
+    /// When the peer's answer came.
+    pub(super) answered_at: Option<Instant>,
     /// Offers that were knocked for.
     knocks: u32,
     /// In all attempts but the current one.
@@ -58,6 +78,7 @@ impl Reach {
     /// Nothing was tried yet.
     pub(super) fn new(
         found: &Found,
+        witnesses: BTreeSet<Witness>,
         (now, first_attempt): (Instant, Instant),
         entropy: &mut Entropy,
     ) -> Self {
@@ -68,12 +89,18 @@ impl Reach {
             attempts: 0,
             path: None,
             proved: None,
+            incompatible: None,
             candidates: found.candidates.clone(),
+            nat: found.nat,
+            witnesses,
+            has_volley: false,
             strangers: BTreeSet::new(),
             ephemeral: Ephemeral::generate(entropy),
             conversation: ConversationId(entropy.bytes()),
-            punch: None,
+            engine: None,
             knocking: None,
+            answer_key: None,
+            answered_at: None,
             knocks: 0,
             pings_before: 0,
         }
@@ -88,18 +115,36 @@ impl Reach {
         self.candidates.iter().filter(is_hopeful).copied().collect()
     }
 
+    /// Takes in that we are elsewhere, or that our NAT is known better.
+    pub(super) fn handle_gathered(&mut self, ours: &Gathered, now: Instant) {
+        if let Some(engine) = &mut self.engine {
+            engine.handle_own_news(attempt::ours_as_party(ours), now);
+        }
+    }
+
     /// Takes in where the peer says that it is now; returns whether that is new.
     pub(super) fn update(
         &mut self,
-        candidates: &[Candidate],
+        found: &Found,
         ours: &Gathered,
-        now: Instant,
+        (now, unix): (Instant, UnixMillis),
     ) -> bool {
-        let is_new = self.candidates != candidates;
+        let candidates = &found.candidates;
+        if self.nat.without_counter() != found.nat && self.answered_at.is_none() {
+            self.nat = found.nat;
+            self.witnesses.insert(Witness::Record);
+            let candidates = candidates.clone();
+            let peer = Peer { nat: self.nat, candidates, witnesses: self.witnesses.clone() };
+            let (addresses, forecast) = (peer.addresses(), peer.forecast(now, unix));
+            if let Some(engine) = &mut self.engine {
+                engine.handle_news(peer.party(), forecast, addresses, now);
+            }
+        }
+        let is_new = self.candidates != *candidates;
         candidates.clone_into(&mut self.candidates);
         let hopeful = self.candidates(ours);
-        if let Some(punch) = self.punch.as_mut().filter(|_| is_new) {
-            punch.add_candidates(&hopeful, now);
+        if let Some(engine) = self.engine.as_mut().filter(|_| is_new) {
+            engine.add_candidates(&hopeful, now);
         }
         is_new
     }
@@ -113,7 +158,7 @@ impl Reach {
 
     /// What the peer is to be told.
     pub(super) fn offer(
-        &self,
+        &mut self,
         dialler: &Dialler,
         ours: &Gathered,
         made_at: UnixMillis,
@@ -129,7 +174,45 @@ impl Reach {
             nat: ours.nat,
             proof: dialler.admission.as_ref().map(prove),
         };
-        offer.seal(&dialler.identity, &self.peer, &self.ephemeral, entropy)
+        let sealed = offer.seal(&dialler.identity, &self.peer, &self.ephemeral, entropy);
+        self.answer_key = Some(sealed.answer.clone());
+        sealed
+    }
+
+    /// Takes in the peer's answer to our offer, if it is one.
+    pub(super) fn handle_answer(
+        &mut self,
+        sealed: &[u8],
+        (now, unix): (Instant, UnixMillis),
+    ) -> Result<(), OfferRejected> {
+        let key = self.answer_key.as_ref().ok_or(OfferRejected::NotForUs)?;
+        let answer = key.open(sealed, self.peer, unix)?;
+        self.answered_at.get_or_insert(now);
+        self.nat = answer.nat;
+        self.witnesses.insert(Witness::Peer);
+        let peer = Peer {
+            nat: self.nat,
+            candidates: answer.candidates,
+            witnesses: self.witnesses.clone(),
+        };
+        let addresses = self.addresses_of(&peer);
+        if let Some(engine) = &mut self.engine {
+            engine.add_candidates(&peer.candidates, now);
+            let forecast = peer.forecast(now, unix);
+            engine.handle_news(peer.party(), forecast, addresses, now);
+        }
+        Ok(())
+    }
+
+    /// Where a volley may go: the record's word holds for the addresses that it names, not for others.
+    fn addresses_of(&self, peer: &Peer) -> Vec<Address> {
+        let recorded = |ip| self.candidates.iter().any(|known| known.address.ip() == ip);
+        let addresses = peer.addresses().into_iter();
+        let addresses = addresses.map(|address| match recorded(address.ip()) {
+            true => address,
+            false => Address::Claimed(address.ip()),
+        });
+        addresses.collect()
     }
 
     /// Starts to probe, or starts anew; returns whether it was the first time.
@@ -138,20 +221,23 @@ impl Reach {
         dialler: &Dialler,
         ours: &Gathered,
         (now, deadline): (Instant, Instant),
+        unix: UnixMillis,
     ) -> bool {
         let candidates = self.candidates(ours);
         self.attempts += 1;
-        match &mut self.punch {
-            Some(punch) => {
-                self.pings_before += punch.facts().pings_sent;
-                punch.restart(&candidates, deadline, now);
+        match &mut self.engine {
+            Some(engine) => {
+                self.pings_before += pings(engine);
+                engine.restart(&candidates, deadline, now);
                 false
             }
             None => {
-                let sockets = dialler.sockets.clone();
-                let urgency = Urgency::Routine;
-                self.punch =
-                    Some(Punch::new(Setup { sockets, candidates, urgency, deadline }, now));
+                let times = (now, unix);
+                let witnesses = self.witnesses.clone();
+                let peer = Peer { nat: self.nat, candidates, witnesses };
+                let sockets = &dialler.sockets;
+                let setup = attempt::setup(Side::Initiator, sockets, ours, &peer, times, deadline);
+                self.engine = Some(Engine::new(setup, now));
                 true
             }
         }
@@ -165,8 +251,29 @@ impl Reach {
         now: Instant,
         entropy: &mut Entropy,
     ) {
-        if let Some(punch) = &mut self.punch {
-            punch.handle_probe(path.socket, path.remote, probe, now, entropy);
+        if let Some(engine) = &mut self.engine {
+            engine.handle_probe(path.socket, path.remote, probe, now, entropy);
+        }
+    }
+
+    /// Takes in a socket that was asked for, or that there is none.
+    pub(super) fn handle_socket(
+        &mut self,
+        socket: Option<SocketIndex>,
+        now: Instant,
+        entropy: &mut Entropy,
+    ) {
+        match (&mut self.engine, socket) {
+            (Some(engine), Some(socket)) => engine.handle_socket_opened(socket, now, entropy),
+            (Some(engine), None) => engine.handle_socket_refused(),
+            (None, _) => {}
+        }
+    }
+
+    /// Takes in how many datagrams a volley may send.
+    pub(super) fn handle_leave(&mut self, datagrams: u32, now: Instant, entropy: &mut Entropy) {
+        if let Some(engine) = &mut self.engine {
+            engine.handle_leave(datagrams, now, entropy);
         }
     }
 
@@ -187,8 +294,8 @@ impl Reach {
         entropy: &mut Entropy,
     ) {
         self.knock(ours, (now, deadline));
-        if let Some(punch) = &mut self.punch {
-            punch.handle_timeout(now, entropy);
+        if let Some(engine) = &mut self.engine {
+            engine.handle_timeout(now, entropy);
         }
     }
 
@@ -202,56 +309,96 @@ impl Reach {
             return;
         }
         let candidates = self.candidates(ours);
-        if let Some(punch) = &mut self.punch {
-            self.pings_before += punch.facts().pings_sent;
-            punch.restart(&candidates, deadline, now);
+        if let Some(engine) = &mut self.engine {
+            self.pings_before += pings(engine);
+            engine.restart(&candidates, deadline, now);
         }
+    }
+
+    /// Whether nothing will open this pair: neither a volley nor another family of addresses.
+    pub(super) fn has_no_way(&self, ours: &Gathered) -> bool {
+        let has_v6 = |all: &[Candidate]| all.iter().any(|known| known.address.is_ipv6());
+        let both_have_v6 = has_v6(&ours.candidates) && has_v6(&self.candidates(ours));
+        self.incompatible.is_some() && !both_have_v6
+    }
+
+    /// Whether the peer's answer would be of use: ports have to be guessed, or nothing helps.
+    pub(super) fn wants_answer(&self) -> bool {
+        self.has_volley || self.incompatible.is_some()
+    }
+
+    /// Whether a volley may open it still.
+    pub(super) fn has_volley(&self) -> bool {
+        self.has_volley
     }
 
     /// When the next attempt or probe is due.
     pub(super) fn poll_timeout(&self) -> Instant {
-        let punch = self.punch.as_ref().and_then(Punch::poll_timeout);
+        let engine = self.engine.as_ref().and_then(Engine::poll_timeout);
         let knock = self.knocking.as_ref().map(|knocking| knocking.next);
-        punch.into_iter().chain(knock).fold(self.next_attempt, Instant::min)
+        engine.into_iter().chain(knock).fold(self.next_attempt, Instant::min)
     }
 
     /// Pings sent in all attempts.
     pub(super) fn pings_sent(&self) -> u64 {
-        let current = self.punch.as_ref();
-        self.pings_before + current.map_or(0, |punch| punch.facts().pings_sent)
+        self.pings_before + self.engine.as_ref().map_or(0, pings)
     }
 
     /// What the probing came to so far, as the dial's own outputs.
     pub(super) fn drain(&mut self) -> Vec<Output> {
         let mut outputs = Vec::new();
-        while let Some(output) = self.punch.as_mut().and_then(Punch::poll_output) {
+        while let Some(output) = self.engine.as_mut().and_then(Engine::poll_output) {
             match output {
-                punch::Output::Transmit { path, probe } => {
-                    outputs.push(Output::Transmit { path, probe });
+                engine::Output::Transmit { path, probe, hops } => {
+                    outputs.push(Output::Transmit { path, probe, hops });
+                }
+                engine::Output::OpenSocket { family } => {
+                    outputs.push(Output::OpenSocket { family })
+                }
+                engine::Output::CloseSocket(socket) => outputs.push(Output::CloseSocket(socket)),
+                engine::Output::AskLeave { datagrams, crowd } => {
+                    outputs.push(Output::AskLeave { datagrams, crowd });
+                }
+                engine::Output::Unspent(datagrams) => outputs.push(Output::Unspent(datagrams)),
+                engine::Output::Trying(plan) => {
+                    self.incompatible = None;
+                    outputs.extend(self.trying(&plan));
+                }
+                engine::Output::Incompatible(plan) => {
+                    outputs.extend(self.trying(&plan));
+                    self.incompatible = Some(plan);
                 }
                 // Its packets come in, and those that it let out let ours in: the path is good enough for
                 // QUIC's first packet, and nothing better is known.
-                punch::Output::Heard { path } if self.path.is_none() => {
+                engine::Output::Heard { path } if self.path.is_none() => {
                     let detail = format!("probe heard from {}", path.remote);
                     outputs.extend(self.take_path(path, None, detail));
                 }
-                punch::Output::Open(Opened { path, rtt, .. })
-                | punch::Output::Better(Opened { path, rtt, .. }) => {
+                engine::Output::Open(Opened { path, rtt, .. })
+                | engine::Output::Better(Opened { path, rtt, .. }) => {
                     self.proved = Some(path);
                     if self.path != Some(path) {
                         let detail = format!("probe answered by {}", path.remote);
                         outputs.extend(self.take_path(path, Some(rtt), detail));
                     }
                 }
-                punch::Output::GaveUp(facts) => {
+                engine::Output::GaveUp(facts) => {
                     let detail = format!("{} probes, none answered", facts.pings_sent);
                     let peer = Some(self.peer);
                     outputs.push(Output::Stage { peer, stage: Stage::Punch, detail });
                 }
-                punch::Output::Heard { .. } => {}
+                engine::Output::Heard { .. } => {}
             }
         }
         outputs
+    }
+
+    fn trying(&mut self, plan: &Plan) -> Option<Output> {
+        self.has_volley |= matches!(plan.method, Method::Volley(_));
+        let detail = plan.to_string();
+        // What costs nothing needs no words.
+        let is_told = plan.method != Method::Direct;
+        is_told.then_some(Output::Stage { peer: Some(self.peer), stage: Stage::Punch, detail })
     }
 
     fn take_path(&mut self, path: Path, rtt: Option<Duration>, detail: String) -> [Output; 3] {
@@ -263,6 +410,11 @@ impl Reach {
             Output::Connect { peer, initial_rtt: rtt },
         ]
     }
+}
+
+/// Pings to named addresses and to guessed ones.
+fn pings(engine: &Engine) -> u64 {
+    engine.facts().pings_sent + engine.facts().guesses_sent
 }
 
 /// As often as one path is probed at all: the peer hears us 10 ms after it can, in the middle.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     candidate::{Candidate, CandidateKind},
-    datagram::Path,
+    datagram::{BoundSocket, Path},
     identity::PeerId,
     nat::punch::{self, Punch, Setup},
     node::{
@@ -116,8 +116,10 @@ impl Driver {
     fn begin_proof(&mut self, id: DialId, link: Link, path: Path) {
         let now = self.clock.now();
         let candidate = Candidate::new(CandidateKind::PeerReflexive, path.remote);
+        let local = self.bound_to(path.socket);
+        let socket = local.map(|local| BoundSocket { index: path.socket, local });
         let setup = Setup {
-            sockets: self.bound_sockets.clone(),
+            sockets: socket.into_iter().collect(),
             candidates: candidate.into_iter().collect(),
             urgency: Urgency::Routine,
             deadline: now + PROOF_TIME,

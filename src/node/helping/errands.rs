@@ -58,13 +58,13 @@ impl Errands {
         self.all.retain(|_, errand| errand.dial != dial);
     }
 
-    /// Takes in that the peer has read an offer, as a helper says; returns whose it was, if it is news.
+    /// Takes in that the peer has read an offer, as a helper says; returns whose it was, and whether it is news.
     pub(in crate::node) fn handle_reply(
         &mut self,
         path: Path,
         transaction: Transaction,
         now: Instant,
-    ) -> Option<DialId> {
+    ) -> Option<(DialId, bool)> {
         let errand = self.all.get(&transaction).filter(|errand| errand.path == path)?;
         let dial = errand.dial;
         let mut is_news = true;
@@ -72,7 +72,7 @@ impl Errands {
             is_news &= matches!(errand.state, State::Waiting { .. });
             errand.state = State::Read { until: now + ANSWER_TIME };
         }
-        is_news.then_some(dial)
+        Some((dial, is_news))
     }
 
     /// The next datagram that is due.
@@ -164,8 +164,8 @@ mod tests {
         let named = transaction(first);
         assert_eq!(errands.handle_reply(path(9), named, now), None, "from elsewhere");
         assert_eq!(errands.handle_reply(*at, [0; 8], now), None, "made up");
-        assert_eq!(errands.handle_reply(*at, named, now), Some(DialId(1)));
-        assert_eq!(errands.handle_reply(*at, named, now), None, "no news");
+        assert_eq!(errands.handle_reply(*at, named, now), Some((DialId(1), true)));
+        assert_eq!(errands.handle_reply(*at, named, now), Some((DialId(1), false)));
         let later = now + Duration::from_secs(1);
         assert_eq!(sent(&mut errands, later), []);
         assert_eq!(sent(&mut errands, now + ANSWER_TIME), []);

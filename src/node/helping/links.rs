@@ -9,6 +9,7 @@
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -49,11 +50,18 @@ pub(in crate::node) struct Forwarded {
 
 /// The way back to the maker of a forwarded offer. The helper lets two answers through, of which one is
 /// empty, within three seconds of the offer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::node) struct WayBack {
     path: Path,
     keys: LinkKeys,
     errand: Transaction,
+}
+
+impl WayBack {
+    /// Where the helper is.
+    pub(in crate::node) fn helper(&self) -> IpAddr {
+        self.path.remote.ip()
+    }
 }
 
 #[derive(Debug)]

@@ -42,7 +42,7 @@ impl UdpPoller for RoomPoller {
         });
         for slot in slots.values().filter(|slot| slot.is_full()) {
             if !waiting.iter().any(|(known, _)| Arc::ptr_eq(known, slot)) {
-                let poller = Arc::clone(&slot.socket).create_io_poller();
+                let poller = Arc::clone(&slot.socket.quic).create_io_poller();
                 waiting.push((Arc::clone(slot), poller));
             }
         }

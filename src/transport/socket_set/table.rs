@@ -45,6 +45,11 @@ impl SocketSet {
         lock(&self.state).table.best(route)
     }
 
+    /// See [`super::super::path_table::PathTable::heard_on`].
+    pub fn heard_on(&self, route: RouteId) -> Option<Path> {
+        lock(&self.state).table.heard_on(route)
+    }
+
     /// See [`super::super::path_table::PathTable::paths`].
     pub fn paths(&self, route: RouteId) -> Vec<Path> {
         lock(&self.state).table.paths(route).to_vec()

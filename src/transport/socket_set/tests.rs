@@ -2,6 +2,8 @@
 
 use std::{collections::VecDeque, io::IoSliceMut};
 
+use std::task::Waker;
+
 use super::*;
 use crate::{
     probe::FIRST_BYTE,
@@ -72,6 +74,10 @@ impl UdpPoller for PuppetPoller {
     }
 }
 
+fn socket(puppet: &Arc<Puppet>) -> Socket {
+    Socket::plain(puppet.clone())
+}
+
 impl AsyncUdpSocket for Puppet {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Box::pin(PuppetPoller(self))
@@ -132,7 +138,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let (v4, v6) = (Puppet::new("192.0.2.9:1"), Puppet::new("[2001:db8::9]:1"));
-        let (set, side) = SocketSet::new(vec![v4.clone(), v6.clone()], PathTable::new());
+        let (set, side) = SocketSet::new(vec![socket(&v4), socket(&v6)], PathTable::new());
         Self { v4, v6, set, side }
     }
 
@@ -262,7 +268,7 @@ async fn quic_waits_for_room_on_the_full_socket_of_its_only_path() {
     world.v4.set_full(true);
     world.quic(address, b"packet").unwrap_err();
     assert!(poller.as_mut().poll_writable(&mut cx).is_pending());
-    world.set.rebind(SocketIndex(0), Puppet::new("192.0.2.9:2")).unwrap();
+    world.set.rebind(SocketIndex(0), socket(&Puppet::new("192.0.2.9:2"))).unwrap();
     assert!(poller.as_mut().poll_writable(&mut cx).is_ready());
     world.quic(address, b"packet").unwrap();
 }
@@ -325,17 +331,32 @@ async fn sockets_come_and_go() {
     let reader = world.receive();
     let adder = async {
         tokio::task::yield_now().await;
-        assert_eq!(world.set.add_socket(third.clone()), Ok(SocketIndex(2)));
+        assert_eq!(world.set.add_socket(socket(&third)), Ok(SocketIndex(256)));
         third.receives("192.0.2.1:1", &initial([1; 8], [2; 8]), 1200);
     };
     let ((address, _), ()) = tokio::join!(reader, adder);
     world.quic(address, b"answer").unwrap();
     assert_eq!(third.take_sent().len(), 1);
-    world.set.remove_socket(SocketIndex(2));
+    world.set.remove_socket(SocketIndex(256));
     world.quic(address, b"lost").unwrap();
     assert_eq!(third.take_sent(), []);
     assert_eq!(world.set.local_addresses().len(), 2);
-    assert_eq!(world.set.add_socket(third), Ok(SocketIndex(2)));
+    // What was on its way to the one that is gone is not taken for the new one's.
+    assert_eq!(world.set.add_socket(socket(&third)), Ok(SocketIndex(257)));
+}
+
+#[tokio::test]
+async fn a_full_set_takes_no_more_sockets_until_one_is_closed() {
+    let (world, more) = (World::new(), Puppet::new("192.0.2.9:3"));
+    for _ in 2..SOCKETS_MAX {
+        world.set.add_socket(socket(&more)).unwrap();
+    }
+    assert_eq!(world.set.add_socket(socket(&more)), Err(AddSocketError::TooMany));
+    world.set.remove_socket(SocketIndex(300));
+    assert!(world.set.add_socket(socket(&more)).is_ok());
+    // A socket that cannot say how far a datagram gets sends none.
+    world.set.send_within(path(0, "192.0.2.1:1"), b"hello", 5);
+    assert_eq!(world.set.counters().send_errors, 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,73 @@
+//! What becomes of an offer: whether it was left or read, and what the peer answers.
+
+use std::time::Instant;
+
+use super::{Dial, OFFER_RETRY, State};
+use crate::{forwarding::Helper, node::event::Stage};
+
+impl Dial {
+    /// Takes in that the offer lies in the peer's inbox, or why it does not.
+    pub(in crate::node) fn handle_offer_stored(
+        &mut self,
+        stored: Result<(), String>,
+        now: Instant,
+    ) {
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let peer = Some(reach.peer);
+        match stored {
+            Ok(()) => {
+                reach.handle_offer_stored(&self.gathered, now);
+                self.facts.offers_stored += 1;
+                self.offer_stored_at.get_or_insert(now);
+                self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
+            }
+            Err(why) => {
+                reach.next_attempt = reach.next_attempt.min(now + OFFER_RETRY);
+                self.stage(peer, Stage::Offer, format!("could not be left in the inbox: {why}"));
+            }
+        }
+    }
+
+    /// Takes in that the peer has read the offer, as a helper says.
+    pub(in crate::node) fn handle_offer_forwarded(&mut self, now: Instant) {
+        if let State::Reaching(reach) = &mut self.state {
+            let peer = Some(reach.peer);
+            reach.handle_offer_stored(&self.gathered, now);
+            self.facts.offers_stored += 1;
+            self.stage(peer, Stage::Offer, "read by the peer, which had it from a helper".into());
+        }
+    }
+
+    /// By whom offers reach the peer that is being reached.
+    pub(in crate::node) fn helpers(&self) -> &[Helper] {
+        let found = match &self.state {
+            State::Reaching(reach) => self.contenders.get(reach.peer),
+            State::Resolving | State::Over => None,
+        };
+        found.map_or(&[], |found| &found.helpers)
+    }
+
+    /// Whether the peer's answer to our offer is worth waiting for.
+    pub(in crate::node) fn wants_answer(&self) -> bool {
+        match &self.state {
+            State::Reaching(reach) => reach.wants_answer() && reach.path.is_none(),
+            State::Resolving | State::Over => false,
+        }
+    }
+
+    /// Takes in what lies where our offer lay.
+    pub(in crate::node) fn handle_answer(&mut self, sealed: &[u8], now: Instant) {
+        let unix = self.unix_at(now);
+        let State::Reaching(reach) = &mut self.state else {
+            return;
+        };
+        let peer = reach.peer;
+        match reach.handle_answer(sealed, (now, unix)) {
+            Ok(()) => self.stage(Some(peer), Stage::Offer, "answered by the peer".to_owned()),
+            Err(reason) => tracing::debug!(%reason, "no answer to our offer"),
+        }
+        self.settle(now);
+    }
+}
