@@ -21,6 +21,8 @@
 
 mod dial;
 // The harness of the tests: stories use more of it than figures do.
+#[path = "../../tests/internet/multicast.rs"]
+mod multicast;
 #[allow(dead_code)]
 #[path = "../../tests/internet/peer.rs"]
 mod peer;

@@ -121,6 +121,8 @@ async fn client(ticket: &Ticket) -> Node {
     let environment = Environment {
         sockets: vec![Arc::new(socket)],
         interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
+        changes: None,
+        lan: None,
         rendezvous: None,
         clock: Clock::system(),
         entropy: entropy.fork(),
@@ -151,7 +153,7 @@ impl Server {
     fn start() -> (Self, Ticket) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_p2p-node"))
             .args(["--mode", "server", "--ephemeral", "--bind", "127.0.0.1:0"])
-            .args(["--dht-bootstrap", "none", "--stun", "none"])
+            .args(["--dht-bootstrap", "none", "--stun", "none", "--no-lan"])
             .env_clear()
             .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
             .stdin(Stdio::piped())

@@ -8,113 +8,125 @@ use crate::{
     raw::{Raw, median},
 };
 
-/// Prints the table of `rounds` rounds of each comparison.
-pub(crate) fn print(rounds: usize) {
+/// Prints the table of `rounds` rounds of each comparison whose name contains `filter`.
+pub(crate) fn print(rounds: usize, filter: &str) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let rows = runtime.block_on(async {
-        [socket_rows(rounds).await, link_rows(rounds).await, node_rows(rounds).await].concat()
-    });
     println!("# Over the shared socket and over quinn alone, medians of {rounds} rounds\n");
     println!("| what | quinn alone | ours | ratio of speeds, median (least – most) |");
     println!("|---|---|---|---|");
-    for row in rows {
-        println!("{row}");
-    }
+    let table = Table { rounds, filter };
+    runtime.block_on(async {
+        table.socket_rows().await;
+        table.link_rows().await;
+        table.node_rows().await;
+    });
     println!();
 }
 
+/// What is measured how often. Each row is printed as soon as it is known.
+///
 /// Every measurement has a connection of its own: which of the two threads a task stays on is settled
 /// when it begins, and decides more than anything else how long a wake-up takes.
-async fn socket_rows(rounds: usize) -> Vec<String> {
-    let raw = Raw::over_quinns_sockets;
-    let shared = Raw::over_the_shared_socket;
-    vec![
-        Comparison::new(
-            rounds,
-            async || raw().await.bulk(BULK_SIZE).await,
-            async || shared().await.bulk(BULK_SIZE).await,
-        )
-        .await
-        .row("shared socket: 256 MiB one way", mebibytes),
-        Comparison::new(
-            rounds,
-            async || on_one_thread(async || per_ping(raw().await.ping_pong(PINGS).await)),
-            async || on_one_thread(async || per_ping(shared().await.ping_pong(PINGS).await)),
-        )
-        .await
-        .row("shared socket: 100 bytes and back, p50", microseconds),
-    ]
+struct Table<'a> {
+    rounds: usize,
+    filter: &'a str,
 }
 
-async fn link_rows(rounds: usize) -> Vec<String> {
-    let raw = Raw::over_quinns_sockets;
-    vec![
-        Comparison::new(
-            rounds,
-            async || raw().await.bulk(BULK_SIZE).await,
+impl Table<'_> {
+    async fn socket_rows(&self) {
+        let shared = Raw::over_the_shared_socket;
+        self.against_stream("shared socket: 256 MiB one way", async || {
+            shared().await.bulk(BULK_SIZE).await
+        })
+        .await;
+        self.against_echo("shared socket: 100 bytes and back, p50", async || {
+            shared().await.ping_pong(PINGS).await
+        })
+        .await;
+    }
+
+    async fn link_rows(&self) {
+        self.against_stream(
+            "link: 256 messages of 1 MiB with receipts, against a stream",
             async || {
                 let linked = Linked::new().await;
                 linked.messages(BULK_SIZE >> 20, 1 << 20).await * f64::from(1 << 20)
             },
         )
-        .await
-        .row("link: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
-        Comparison::new(
-            rounds,
-            async || raw().await.bulk(BULK_SIZE).await,
+        .await;
+        self.against_stream(
+            "link: 4,096 messages of 64 KiB with receipts, against a stream",
             async || {
                 let linked = Linked::new().await;
                 linked.messages(BULK_SIZE >> 16, 64 << 10).await * f64::from(64 << 10)
             },
         )
-        .await
-        .row("link: 4,096 messages of 64 KiB with receipts, against a stream", mebibytes),
-        Comparison::new(
-            rounds,
-            async || raw().await.writes(MESSAGES).await,
+        .await;
+        self.against_writes(
+            "link: messages of 100 bytes with receipts, against writes of 100 bytes",
             async || Linked::new().await.messages(MESSAGES, 100).await,
         )
-        .await
-        .row("link: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
-        Comparison::new(
-            rounds,
-            async || on_one_thread(async || per_ping(raw().await.ping_pong(PINGS).await)),
-            async || on_one_thread(async || per_ping(Linked::new().await.ping_pong(PINGS).await)),
-        )
-        .await
-        .row("link: 100 bytes to receipt, p50, against an echo", microseconds),
-    ]
-}
+        .await;
+        self.against_echo("link: 100 bytes to receipt, p50, against an echo", async || {
+            Linked::new().await.ping_pong(PINGS).await
+        })
+        .await;
+    }
 
-async fn node_rows(rounds: usize) -> Vec<String> {
-    let raw = Raw::over_quinns_sockets;
-    vec![
-        Comparison::new(
-            rounds,
-            async || raw().await.bulk(BULK_SIZE).await,
+    async fn node_rows(&self) {
+        self.against_stream(
+            "node: 256 messages of 1 MiB with receipts, against a stream",
             async || {
-                let speed = Nodes::new().await.messages(BULK_SIZE >> 20, 1 << 20).await;
-                speed * f64::from(1 << 20)
+                let nodes = Nodes::new().await;
+                nodes.messages(BULK_SIZE >> 20, 1 << 20).await * f64::from(1 << 20)
             },
         )
-        .await
-        .row("node: 256 messages of 1 MiB with receipts, against a stream", mebibytes),
-        Comparison::new(
-            rounds,
-            async || raw().await.writes(MESSAGES).await,
+        .await;
+        self.against_writes(
+            "node: messages of 100 bytes with receipts, against writes of 100 bytes",
             async || Nodes::new().await.messages(MESSAGES, 100).await,
         )
-        .await
-        .row("node: messages of 100 bytes with receipts, against writes of 100 bytes", thousands),
-        Comparison::new(
-            rounds,
-            async || on_one_thread(async || per_ping(raw().await.ping_pong(PINGS).await)),
-            async || on_one_thread(async || per_ping(Nodes::new().await.requests(PINGS).await)),
+        .await;
+        self.against_echo(
+            "node: request of 100 bytes and its reply, p50, against an echo",
+            async || Nodes::new().await.requests(PINGS).await,
         )
-        .await
-        .row("node: request of 100 bytes and its reply, p50, against an echo", microseconds),
-    ]
+        .await;
+    }
+
+    /// Bytes a second of `ours`, and of a stream over quinn alone.
+    async fn against_stream(&self, what: &str, ours: impl AsyncFn() -> f64) {
+        let alone = async || Raw::over_quinns_sockets().await.bulk(BULK_SIZE).await;
+        self.row(what, mebibytes, alone, ours).await;
+    }
+
+    /// Messages a second of `ours`, and writes over quinn alone.
+    async fn against_writes(&self, what: &str, ours: impl AsyncFn() -> f64) {
+        let alone = async || Raw::over_quinns_sockets().await.writes(MESSAGES).await;
+        self.row(what, thousands, alone, ours).await;
+    }
+
+    /// The time that `ours` takes, and an echo over quinn alone, both on one thread.
+    async fn against_echo(&self, what: &str, ours: impl AsyncFn() -> Duration + Sync) {
+        let echo = async || Raw::over_quinns_sockets().await.ping_pong(PINGS).await;
+        let alone = async || on_one_thread(async || per_ping(echo().await));
+        let ours = async || on_one_thread(async || per_ping(ours().await));
+        self.row(what, microseconds, alone, ours).await;
+    }
+
+    async fn row(
+        &self,
+        what: &str,
+        show: fn(f64) -> String,
+        alone: impl AsyncFn() -> f64,
+        ours: impl AsyncFn() -> f64,
+    ) {
+        if what.contains(self.filter) {
+            let comparison = Comparison::new(self.rounds, alone, ours).await;
+            println!("{}", comparison.row(what, show));
+        }
+    }
 }
 
 fn mebibytes(speed: f64) -> String {
@@ -126,14 +138,14 @@ fn thousands(speed: f64) -> String {
 }
 
 fn microseconds(speed: f64) -> String {
-    format!("{:.0} µs", 1e6 / speed)
+    format!("{:.1} µs", 1e6 / speed)
 }
 
 /// Does `work` on a thread of its own, without others to wake: how long the system takes to wake a thread
 /// is another figure, five times as large, and up to luck.
-fn on_one_thread(work: impl AsyncFn() -> f64 + Send) -> f64 {
+fn on_one_thread(work: impl AsyncFn() -> f64 + Sync) -> f64 {
     std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
+        let thread = scope.spawn(|| {
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -171,7 +183,7 @@ impl Comparison {
         comparison
     }
 
-    fn row(mut self, what: &str, show: impl Fn(f64) -> String) -> String {
+    fn row(mut self, what: &str, show: fn(f64) -> String) -> String {
         let pairs = self.ours.iter().zip(&self.alone);
         let mut ratios: Vec<f64> = pairs.map(|(ours, alone)| ours / alone).collect();
         let ratio = median(&mut ratios);

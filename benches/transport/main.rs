@@ -4,6 +4,7 @@
 //! ```text
 //! cargo bench --bench transport
 //! P2P_NODE_BENCH_ROUNDS=3 cargo bench --bench transport -- 'probe'
+//! P2P_NODE_BENCH_ROWS='node: request' cargo bench --bench transport -- 'probe'
 //! ```
 //!
 //! Everything runs on loopback. Both ends of each connection are in this process, on two threads.
@@ -40,7 +41,8 @@ fn main() {
     if is_measured && !env::args().any(|argument| argument == "--list") {
         let rounds = env::var("P2P_NODE_BENCH_ROUNDS")
             .map_or(ROUNDS, |rounds| rounds.parse().expect("P2P_NODE_BENCH_ROUNDS is a number"));
-        compare::print(rounds);
+        let filter = env::var("P2P_NODE_BENCH_ROWS").unwrap_or_default();
+        compare::print(rounds, &filter);
     }
     codecs::measure(&mut criterion);
     criterion.final_summary();

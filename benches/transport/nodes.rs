@@ -152,6 +152,8 @@ fn start(identity: &Identity, role: Role) -> (Node, mpsc::Receiver<Event>, Inbox
     let environment = Environment {
         sockets: vec![Arc::new(socket)],
         interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
+        changes: None,
+        lan: None,
         rendezvous: None,
         clock: Clock::system(),
         entropy: Entropy::from_system(),

@@ -51,6 +51,7 @@ class Testnet:
             "P2P_NODE_DHT_BOOTSTRAP": ",".join(servers["bootstrap"]),
             "P2P_NODE_STUN": ",".join(servers["stun"]),
             "P2P_NODE_BIND": "127.0.0.1",
+            "P2P_NODE_NO_LAN": "1",
         }
         """What makes nodes use it, and nothing else."""
 

@@ -34,17 +34,17 @@ pub(super) struct Task<H> {
 
 /// Where names of peers lead.
 pub(super) struct Names<'a> {
-    pub(super) directory: &'a Directory,
+    pub(super) directory: &'a mut Directory,
     pub(super) nearby: &'a dyn Fn() -> Option<Ticket>,
 }
 
 impl Names<'_> {
-    fn target(&self, recipient: &Recipient) -> Result<Target, Failure> {
+    fn target(&mut self, recipient: &Recipient) -> Result<Target, Failure> {
         self.directory.resolve(recipient, self.nearby)
     }
 
     /// Whom `recipient` means, if that is one peer.
-    fn peer(&self, recipient: &Recipient, usage: &str) -> Result<PeerId, Failure> {
+    fn peer(&mut self, recipient: &Recipient, usage: &str) -> Result<PeerId, Failure> {
         self.target(recipient)?.peer().ok_or_else(|| {
             Failure::new(Code::InvalidArgument, "a service may have several servers")
                 .hint(format!("{usage}; list shows the connected peers"))
@@ -58,7 +58,7 @@ impl Names<'_> {
 /// When it is for nobody.
 pub(super) fn task<N: Driven>(
     node: &Arc<N>,
-    names: &Names<'_>,
+    names: &mut Names<'_>,
     verb: Verb,
     timeout: Option<Duration>,
 ) -> Result<Option<Task<N::Handover>>, Failure> {

@@ -103,6 +103,8 @@ pub struct Directory {
     service: Option<ServiceName>,
     unnamed: Option<Recipient>,
     connected: BTreeSet<PeerId>,
+    /// The server on this machine that commands for the service went to last.
+    nearby: Option<PeerId>,
     last_sender: Option<PeerId>,
 }
 
@@ -112,7 +114,7 @@ const CONNECTED_MAX: usize = 2_048;
 impl Directory {
     /// For a node of `service`; `unnamed` is who is meant where nobody is named.
     pub fn new(service: Option<ServiceName>, unnamed: Option<Recipient>) -> Self {
-        Self { service, unnamed, connected: BTreeSet::new(), last_sender: None }
+        Self { service, unnamed, connected: BTreeSet::new(), nearby: None, last_sender: None }
     }
 
     /// Follows what the node tells.
@@ -149,14 +151,14 @@ impl Directory {
     /// # Errors
     /// [`Code::InvalidArgument`] if that is nobody or several, [`Code::NotReady`] if nobody has sent yet.
     pub fn resolve(
-        &self,
+        &mut self,
         recipient: &Recipient,
         nearby: impl FnOnce() -> Option<Ticket>,
     ) -> Result<Target, Failure> {
         match recipient {
-            Recipient::Unnamed => match &self.unnamed {
-                Some(recipient) if *recipient != Recipient::Unnamed => {
-                    self.resolve(recipient, nearby)
+            Recipient::Unnamed => match self.unnamed.clone() {
+                Some(recipient) if recipient != Recipient::Unnamed => {
+                    self.resolve(&recipient, nearby)
                 }
                 Some(_) | None => self.server(nearby),
             },
@@ -179,9 +181,14 @@ impl Directory {
         }
     }
 
-    fn server(&self, nearby: impl FnOnce() -> Option<Ticket>) -> Result<Target, Failure> {
+    fn server(&mut self, nearby: impl FnOnce() -> Option<Ticket>) -> Result<Target, Failure> {
         if let Some(ticket) = nearby() {
+            self.nearby = Some(ticket.peer);
             return Ok(Target::Ticket(ticket));
+        }
+        // It may have died without its link's knowing yet: what is in flight waits for it, and so does the rest.
+        if let Some(server) = self.nearby.filter(|server| self.connected.contains(server)) {
+            return Ok(Target::Peer(server));
         }
         let service = self.service.clone().map(Target::Service);
         service.ok_or_else(|| {
@@ -259,14 +266,14 @@ mod tests {
         directory
     }
 
-    fn resolve(directory: &Directory, text: &str) -> Result<Target, Code> {
+    fn resolve(directory: &mut Directory, text: &str) -> Result<Target, Code> {
         let recipient = Recipient::parse(text).map_err(|failure| failure.code)?;
         directory.resolve(&recipient, || None).map_err(|failure| failure.code)
     }
 
     #[test]
     fn every_way_to_name_a_peer_leads_to_it() {
-        let directory = directory();
+        let mut directory = directory();
         let service = Target::Service("myapi:v1".parse().unwrap());
         let ticket = Ticket::of(&identity(3), Vec::new());
         let id = peer(1).to_string();
@@ -279,7 +286,7 @@ mod tests {
             ("service:myapi:v1", service.clone()),
             ("myapi:v1", service),
         ] {
-            assert_eq!(resolve(&directory, text), Ok(target), "{text}");
+            assert_eq!(resolve(&mut directory, text), Ok(target), "{text}");
         }
     }
 
@@ -314,10 +321,10 @@ mod tests {
             ("p2p1broken", Code::InvalidTicket),
             ("@last", Code::NotReady),
         ] {
-            assert_eq!(resolve(&directory, text), Err(code), "{text}");
+            assert_eq!(resolve(&mut directory, text), Err(code), "{text}");
         }
         directory.service = None;
-        assert_eq!(resolve(&directory, "service"), Err(Code::InvalidArgument));
+        assert_eq!(resolve(&mut directory, "service"), Err(Code::InvalidArgument));
     }
 
     #[test]
@@ -326,7 +333,7 @@ mod tests {
         for sender in [peer(1), peer(2)] {
             directory.handle_message(sender);
         }
-        assert_eq!(resolve(&directory, "@last"), Ok(Target::Peer(peer(2))));
+        assert_eq!(resolve(&mut directory, "@last"), Ok(Target::Peer(peer(2))));
     }
 
     #[test]
@@ -338,7 +345,7 @@ mod tests {
             will_retry: false,
         });
         let prefix = &peer(1).to_string()[..6];
-        assert_eq!(resolve(&directory, prefix), Err(Code::InvalidArgument));
+        assert_eq!(resolve(&mut directory, prefix), Err(Code::InvalidArgument));
     }
 
     #[test]
@@ -349,8 +356,24 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_was_on_this_machine_is_meant_until_its_link_is_gone() {
+        let mut directory = directory();
+        let ticket = Ticket::of(&identity(1), Vec::new());
+        directory.resolve(&Recipient::Service, || Some(ticket)).unwrap();
+        let target = directory.resolve(&Recipient::Service, || None);
+        assert_eq!(target, Ok(Target::Peer(peer(1))));
+        directory.handle_event(&Event::Disconnected {
+            peer: peer(1),
+            failure: Failure::new(Code::ConnectionLost, "lost"),
+            will_retry: false,
+        });
+        let target = directory.resolve(&Recipient::Service, || None);
+        assert_eq!(target, Ok(Target::Service("myapi:v1".parse().unwrap())));
+    }
+
+    #[test]
     fn nobody_named_means_the_peer_that_the_node_was_started_for() {
-        let directory = Directory::new(None, Some(Recipient::Peer(peer(7))));
+        let mut directory = Directory::new(None, Some(Recipient::Peer(peer(7))));
         let target = directory.resolve(&Recipient::Unnamed, || None);
         assert_eq!(target, Ok(Target::Peer(peer(7))));
     }

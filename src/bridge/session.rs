@@ -389,8 +389,8 @@ impl<N: Driven> Session<N> {
         {
             self.complete(message);
         }
-        let names = Names { directory: &self.directory, nearby: &self.options.nearby };
-        let task = match perform::task(&self.node, &names, verb, timeout) {
+        let mut names = Names { directory: &mut self.directory, nearby: &self.options.nearby };
+        let task = match perform::task(&self.node, &mut names, verb, timeout) {
             Ok(task) => task.expect("the session itself does the others"),
             Err(failure) => return self.answer(&asked, Err(failure)),
         };

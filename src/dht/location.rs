@@ -89,6 +89,11 @@ impl Name {
         self.key("seal")
     }
 
+    /// The key that seals what is said under this name on the local network.
+    pub fn lan_key(&self) -> Key {
+        self.key("lan")
+    }
+
     /// Where offers are left; [`SLOTS`] places, the preferred one first.
     pub fn inbox(&self) -> Vec<Location> {
         (0..SLOTS).map(|index| self.slot(index)).collect()

@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,8 @@ pub struct MemoryDht {
     state: Arc<Mutex<State>>,
     /// Of one handle.
     pace: Arc<Mutex<Pace>>,
+    /// Watches of this node, which share its polls.
+    watches: Arc<AtomicU32>,
 }
 
 /// How a [`MemoryDht`] behaves.
@@ -36,7 +41,8 @@ pub struct MemoryDht {
 pub struct Conditions {
     /// One way between a node and the DHT.
     pub latency: Duration,
-    /// Between two looks at a watched location.
+    /// Between two looks at a watched location, by a node that watches three inboxes, as servers do; one
+    /// that watches fewer looks more often.
     pub poll_interval: Duration,
     /// Whether it answers at all.
     pub reach: Reach,
@@ -71,12 +77,13 @@ impl MemoryDht {
             counters: Counters::default(),
             last_answer: None,
         };
-        Self { state: Arc::new(Mutex::new(state)), pace: Arc::default() }
+        Self { state: Arc::new(Mutex::new(state)), pace: Arc::default(), watches: Arc::default() }
     }
 
     /// A way to reach it for one node.
     pub fn rendezvous(&self) -> Arc<dyn Rendezvous> {
-        Arc::new(Self { pace: Arc::default(), ..self.clone() })
+        let state = self.state.clone();
+        Arc::new(Self { state, pace: Arc::default(), watches: Arc::default() })
     }
 
     /// Makes it behave otherwise from now on.
@@ -101,6 +108,12 @@ impl MemoryDht {
 
     fn pace(&self) -> Pace {
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Between two looks of this node at a location, now.
+    fn poll_interval(&self) -> Duration {
+        let watches = self.watches.load(Ordering::Relaxed).min(SERVER_WATCHES);
+        self.pace().factor() * self.conditions().poll_interval * watches / SERVER_WATCHES
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -185,11 +198,12 @@ impl Rendezvous for MemoryDht {
     fn watch(&self, at: Vec<Location>) -> Watch {
         let (sender, items) = mpsc::channel(at.len().max(1));
         let dht = self.clone();
+        let counted = Counted::new(&self.watches);
         let task = Task::spawn(async move {
+            let _counted = counted;
             let mut seen: BTreeMap<Target, i64> = BTreeMap::new();
             loop {
-                let factor = dht.pace().factor();
-                let next = Instant::now() + factor * dht.conditions().poll_interval;
+                let next = Instant::now() + dht.poll_interval();
                 for (location, item) in dht.ask_all(&at).await {
                     let news = seen.get(&location.target).is_none_or(|seq| *seq < item.seq());
                     if news {
@@ -229,6 +243,25 @@ impl Rendezvous for MemoryDht {
         }
     }
 }
+
+/// Counts a watch as long as it lasts.
+struct Counted(Arc<AtomicU32>);
+
+impl Counted {
+    fn new(watches: &Arc<AtomicU32>) -> Self {
+        watches.fetch_add(1, Ordering::Relaxed);
+        Self(watches.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A server watches the inboxes of its service, its id and its ticket.
+const SERVER_WATCHES: u32 = 3;
 
 #[derive(Debug)]
 struct State {

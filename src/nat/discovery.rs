@@ -172,9 +172,18 @@ impl Discovery {
         self.report();
     }
 
-    /// Has a look at our mappings now: a peer that was connected is not heard any more.
+    /// Has a look at our mappings now: a peer that was connected is not heard any more, or the network may
+    /// be back.
     pub fn hurry(&mut self, now: Instant) {
         self.timers.keepalive = self.timers.keepalive.map(|due| due.min(now));
+        if self.is_silent() {
+            self.timers.retry = self.timers.retry.map(|due| due.min(now));
+        }
+    }
+
+    /// Whether there is nobody to ask, or nobody answers.
+    pub fn is_silent(&self) -> bool {
+        self.observations.is_empty()
     }
 
     /// Takes in a response that came from `remote` to `socket`.

@@ -13,6 +13,7 @@ use super::{
     environment::Interfaces,
     event::Event,
     netcheck::Seen,
+    roaming::LOOK_INTERVAL,
 };
 use crate::{
     behaviour::NatBehaviour,
@@ -31,7 +32,10 @@ pub(super) struct Addresses {
     pub(super) discovery: Discovery,
     look: Interfaces,
     interfaces: Vec<IpAddr>,
+    look_interval: Duration,
     next_look: Instant,
+    /// When a STUN server may be asked again because somebody says that the network has changed.
+    next_hurry: Instant,
     servers: Vec<String>,
     gathered: Gathered,
     report: Option<Report>,
@@ -43,17 +47,60 @@ impl Addresses {
         look: Interfaces,
         sockets: &[BoundSocket],
         servers: Vec<String>,
-        now: Instant,
+        (now, news): (Instant, News),
     ) -> Self {
         let interfaces = look();
         let discovery = Discovery::new();
-        let next_look = now + LOOK_INTERVAL;
+        let look_interval = match news {
+            News::Told => LOOK_INTERVAL_IF_TOLD,
+            News::Polled => LOOK_INTERVAL,
+        };
+        let next_look = now + look_interval;
         let gathered = Gathered {
             candidates: gather(&interfaces, sockets, &[], Loopback::Skip),
             nat: NatBehaviour::default(),
             complete: servers.is_empty(),
+            is_unanswered: false,
         };
-        Self { discovery, look, interfaces, next_look, servers, gathered, report: None }
+        Self {
+            discovery,
+            look,
+            interfaces,
+            look_interval,
+            next_look,
+            next_hurry: now,
+            servers,
+            gathered,
+            report: None,
+        }
+    }
+
+    /// Whether it is time to look at the interfaces.
+    pub(super) fn look_is_due(&self, now: Instant) -> bool {
+        self.next_look <= now
+    }
+
+    /// Looks at the interfaces; says whether they have changed.
+    pub(super) fn look_again(&mut self, now: Instant) -> bool {
+        self.next_look = now + self.look_interval;
+        let interfaces = (self.look)();
+        let is_new = interfaces != self.interfaces;
+        self.interfaces = interfaces;
+        is_new
+    }
+
+    /// Whether enough time has passed since this was last asked to look for ourselves again.
+    pub(super) fn may_hurry(&mut self, now: Instant) -> bool {
+        let may = self.next_hurry <= now;
+        if may {
+            self.next_hurry = now + LOOK_INTERVAL;
+        }
+        may
+    }
+
+    /// The addresses of the interfaces when they were last looked at.
+    pub(super) fn interfaces(&self) -> &[IpAddr] {
+        &self.interfaces
     }
 
     /// Candidates to be told to peers.
@@ -122,7 +169,8 @@ impl Addresses {
         // A mapping that can be judged was seen by two servers: the others would only confirm it.
         let complete = report.stage == Stage::Complete || nat.mapping.is_some();
         self.report = Some(report);
-        let gathered = Gathered { candidates, nat, complete };
+        let mut gathered = Gathered { candidates, nat, complete, is_unanswered: false };
+        gathered.is_unanswered = self.gathered.is_unanswered && !gathered.has_public_address();
         let is_new = gathered != self.gathered;
         self.gathered = gathered;
         is_new
@@ -133,15 +181,16 @@ impl Driver {
     /// Begins to find out where we are.
     pub(super) fn begin_discovery(&mut self) {
         self.rediscover();
-        self.drain_discovery();
     }
 
-    fn rediscover(&mut self) {
+    /// Asks all STUN servers where we are: what was known is forgotten.
+    pub(super) fn rediscover(&mut self) {
         let now = self.clock.now();
         let interfaces = self.addresses.interfaces.clone();
         let (sockets, entropy) = (&self.bound_sockets, &mut self.entropy);
         self.addresses.discovery.set_network(sockets, &interfaces, now, entropy);
         self.resolve_stun_servers();
+        self.drain_discovery();
     }
 
     /// Asks a STUN server now whether our addresses have changed.
@@ -188,20 +237,8 @@ impl Driver {
         self.drain_discovery();
     }
 
-    /// Looks at the interfaces again, and does what the discovery has due.
+    /// Does what the discovery has due.
     pub(super) fn wake_addresses(&mut self, now: Instant) {
-        if self.addresses.next_look <= now {
-            self.addresses.next_look = now + LOOK_INTERVAL;
-            let interfaces = (self.addresses.look)();
-            if interfaces != self.addresses.interfaces {
-                tracing::info!(?interfaces, "the network has changed");
-                self.addresses.interfaces = interfaces;
-                self.rediscover();
-                if let Some(rendezvous) = &self.rendezvous {
-                    rendezvous.network_changed();
-                }
-            }
-        }
         if self.addresses.discovery.poll_timeout().is_some_and(|due| due <= now) {
             self.addresses.discovery.handle_timeout(now, &mut self.entropy);
         }
@@ -209,6 +246,7 @@ impl Driver {
     }
 
     fn drain_discovery(&mut self) {
+        let mut has_moved = false;
         while let Some(output) = self.addresses.discovery.poll_output() {
             match output {
                 discovery::Output::Transmit(datagram) => {
@@ -218,14 +256,22 @@ impl Driver {
                 discovery::Output::Report(report) => self.handle_report(*report),
                 discovery::Output::Changed { from, to, .. } => {
                     tracing::info!(%from, %to, "our public address has changed");
+                    has_moved = true;
                 }
                 discovery::Output::Unanswered { servers, waited } => {
+                    self.addresses.gathered.is_unanswered = true;
+                    let gathered = self.addresses.gathered();
+                    self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
                     let failure = Failure::new(Code::StunFailed, "no STUN server answered")
                         .because(format!("asked {} for {:.1} s", servers.join(", "), waited.as_secs_f64()))
                         .hint("peers on other networks may not reach this node; does UDP leave this network? --stun HOST:PORT names another server");
                     self.events.emit(Event::Warning(failure));
                 }
             }
+        }
+        // The new address is known by now, so it is what peers are told.
+        if has_moved {
+            self.handle_moved();
         }
     }
 
@@ -247,5 +293,14 @@ fn common_prefix(one: IpAddr, other: IpAddr) -> u32 {
     }
 }
 
-/// How often the interfaces are looked at: a few system calls.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Where news of the machine's network come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The system tells.
+    Told,
+    /// It has to be asked.
+    Polled,
+}
+
+/// How often the interfaces are looked at although the system tells: it may lose what it has to say.
+const LOOK_INTERVAL_IF_TOLD: Duration = Duration::from_secs(30);

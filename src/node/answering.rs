@@ -91,6 +91,7 @@ impl Driver {
         if from == self.us || !self.answering.is_new(&opened.offer, unix) {
             return from != self.us;
         }
+        tracing::debug!(peer = ?from, candidates = ?opened.offer.candidates, "an offer was read");
         if self.links.came_from(from, opened.offer.conversation) {
             tracing::debug!(peer = ?from, "an offer whose link is up already");
             return true;

@@ -14,6 +14,7 @@
 
 mod contenders;
 mod interface;
+mod offers;
 mod reach;
 
 use std::{
@@ -29,10 +30,10 @@ use super::{
     explain::{self, Facts},
 };
 use crate::{
+    candidate::Candidate,
     datagram::Path,
     entropy::Entropy,
     failure::{Code, Failure},
-    forwarding::Helper,
     identity::PeerId,
     probe::Probe,
     time::UnixMillis,
@@ -151,6 +152,18 @@ impl Dial {
         self.settle(now);
     }
 
+    /// Takes in that `peer` was heard on the local network: it is tried there, too, and first.
+    pub(super) fn handle_nearby(&mut self, peer: PeerId, candidates: Vec<Candidate>, now: Instant) {
+        if peer == self.dialler.identity.peer_id() {
+            return;
+        }
+        let detail = format!("{} heard on the local network", peer.short());
+        self.stage(Some(peer), Stage::Resolve, detail);
+        let found = self.contenders.handle_nearby(peer, candidates);
+        self.adopt(found, now);
+        self.settle(now);
+    }
+
     /// Takes in that a lookup has ended, and how many DHT nodes had answered.
     pub(super) fn handle_lookup_ended(&mut self, nodes_answered: usize, now: Instant) {
         self.facts.lookups += 1;
@@ -161,10 +174,12 @@ impl Dial {
 
     /// Takes in our own addresses, now and whenever they change.
     pub(super) fn handle_gathered(&mut self, gathered: Gathered, now: Instant) {
-        if self.gathered == gathered {
+        let is_news = self.gathered
+            != Gathered { is_unanswered: self.gathered.is_unanswered, ..gathered.clone() };
+        self.gathered = gathered;
+        if !is_news {
             return;
         }
-        self.gathered = gathered;
         let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
@@ -172,44 +187,6 @@ impl Dial {
             reach.next_attempt = now;
         }
         self.settle(now);
-    }
-
-    /// Takes in that the offer lies in the peer's inbox, or why it does not.
-    pub(super) fn handle_offer_stored(&mut self, stored: Result<(), String>, now: Instant) {
-        let State::Reaching(reach) = &mut self.state else {
-            return;
-        };
-        let peer = Some(reach.peer);
-        match stored {
-            Ok(()) => {
-                reach.handle_offer_stored(&self.gathered, now);
-                self.facts.offers_stored += 1;
-                self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
-            }
-            Err(why) => {
-                reach.next_attempt = reach.next_attempt.min(now + OFFER_RETRY);
-                self.stage(peer, Stage::Offer, format!("could not be left in the inbox: {why}"));
-            }
-        }
-    }
-
-    /// Takes in that the peer has read the offer, as a helper says.
-    pub(super) fn handle_offer_forwarded(&mut self, now: Instant) {
-        if let State::Reaching(reach) = &mut self.state {
-            let peer = Some(reach.peer);
-            reach.handle_offer_stored(&self.gathered, now);
-            self.facts.offers_stored += 1;
-            self.stage(peer, Stage::Offer, "read by the peer, which had it from a helper".into());
-        }
-    }
-
-    /// By whom offers reach the peer that is being reached.
-    pub(super) fn helpers(&self) -> &[Helper] {
-        let found = match &self.state {
-            State::Reaching(reach) => self.contenders.get(reach.peer),
-            State::Resolving | State::Over => None,
-        };
-        found.map_or(&[], |found| &found.helpers)
     }
 
     /// Takes in a probe of this dial's conversation.
@@ -234,7 +211,10 @@ impl Dial {
         self.facts.link_failure = Some(failure.clone());
         let is_final = matches!(
             failure.code,
-            Code::PeerIdentityMismatch | Code::Refused | Code::PeerVersionMismatch
+            Code::PeerIdentityMismatch
+                | Code::Refused
+                | Code::TooManyPeers
+                | Code::PeerVersionMismatch
         );
         if failure.code == Code::PeerIdentityMismatch && reach.path.is_none() {
             // Whoever answered is not the peer, who may still be elsewhere.
@@ -339,6 +319,7 @@ impl Dial {
 
     fn adopt(&mut self, found: Found, now: Instant) {
         let peer = found.peer;
+        let found = self.contenders.with_nearby(found);
         if let State::Reaching(reach) = &mut self.state
             && reach.peer == peer
             && reach.update(&found.candidates, &self.gathered, now)
@@ -421,7 +402,7 @@ impl Dial {
     fn give_up_at(&self) -> Instant {
         match self.contenders.any() {
             // Without a DHT nothing will be found that is not known.
-            None if !self.dialler.has_dht => self.started,
+            None if !self.dialler.has_dht && !self.dialler.has_lan => self.started,
             None => self.deadline.min(self.started + NOT_FOUND_AFTER),
             Some(_) => self.deadline,
         }
@@ -453,6 +434,7 @@ impl Dial {
             probes_sent,
             dht_disabled: !self.dialler.has_dht,
             has_public_address: self.gathered.has_public_address(),
+            stun_silent: self.gathered.is_unanswered,
             our_nat: self.gathered.nat,
             our_addresses: self.gathered.candidates.len(),
             ..self.facts.clone()
@@ -481,9 +463,6 @@ const NOT_FOUND_AFTER: Duration = Duration::from_secs(8);
 
 /// While somebody waits there is a new attempt at least this often.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2_500);
-
-/// An offer that could not be stored is stored again so soon.
-const OFFER_RETRY: Duration = Duration::from_secs(1);
 
 /// QUIC that failed over a path is tried again so soon.
 const LINK_RETRY: Duration = Duration::from_millis(300);

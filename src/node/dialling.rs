@@ -14,7 +14,7 @@ use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
     event::{Connection, Event, Receipt, Target},
-    found,
+    explain, found,
     handle::Answer as AnswerTo,
     outbox::Kept,
 };
@@ -110,8 +110,14 @@ impl Dialling {
 
     /// What the dial that reaches `peer` was asked for.
     pub(super) fn target_reaching(&self, peer: PeerId) -> Option<Target> {
-        let entry = self.dials.values().find(|entry| entry.peer == Some(peer))?;
+        let wants = |entry: &&Entry| entry.peer == Some(peer) && entry.purpose == Purpose::Link;
+        let entry = self.dials.values().find(wants)?;
         Some(entry.dial.target().clone())
+    }
+
+    /// What the dials under way look for.
+    pub(super) fn names(&self) -> Vec<(DialId, Name)> {
+        self.dials.iter().map(|(id, entry)| (*id, entry.name.clone())).collect()
     }
 
     /// Whether a dial is reaching `peer` at the moment.
@@ -133,6 +139,9 @@ impl Driver {
         }
         if let Some(peer) = self.links.connected(&target) {
             return self.grant(peer, waiting);
+        }
+        if self.links.count() >= self.config.peers_max {
+            return self.fail(waiting, explain::too_many_peers(self.config.peers_max));
         }
         let id = match self.dialling.to(&target) {
             Some(id) => id,
@@ -169,7 +178,11 @@ impl Driver {
     ) -> Option<DialId> {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
-        self.drain_dial(id);
+        let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
+        let helpers = self.helping.known(peer);
+        let found = found::there_before(peer, &known.unwrap_or_default(), helpers);
+        // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
+        self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
     }
 
@@ -187,19 +200,23 @@ impl Driver {
             admission: admission.clone(),
             sockets: self.bound_sockets.clone(),
             has_dht: self.rendezvous.is_some(),
+            has_lan: self.lan.is_some(),
         };
         let times = (self.clock.now(), self.clock.unix());
+        if self.addresses.discovery.is_silent() && self.addresses.may_hurry(times.0) {
+            self.look_for_ourselves();
+        }
         let gathered = self.addresses.gathered();
         let mut dial =
             Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
-            dial.handle_found(Found::in_ticket(ticket.peer, &ticket.addresses), times.0);
+            dial.handle_found(found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
             let helpers = self.helping.known(peer);
-            dial.handle_found(Found::there_before(peer, candidates, helpers), times.0);
+            dial.handle_found(found::there_before(peer, candidates, helpers), times.0);
         }
         let entry = Entry {
             dial,
@@ -213,7 +230,10 @@ impl Driver {
             offer_seq: None,
             waiting: Vec::new(),
         };
+        let name = entry.name.clone();
         self.dialling.dials.insert(id, entry);
+        self.begin_listening();
+        self.tell_of_neighbours(id, &name);
         id
     }
 
@@ -302,11 +322,15 @@ impl Driver {
             dial::Output::Lookup => self.look_up(id),
             dial::Output::Reach { peer, candidates } => {
                 let entry = self.dialling.dials.get_mut(&id);
+                let purpose = entry.as_ref().map(|entry| entry.purpose);
                 let before = entry.and_then(|entry| entry.peer.replace(peer));
                 if let Some(before) = before.filter(|before| *before != peer) {
                     self.release_route(before);
                 }
-                self.open_route(peer, &candidates);
+                match self.links.live(peer).is_some() && purpose == Some(Purpose::Link) {
+                    true => self.join(id, peer),
+                    false => self.open_route(peer, &candidates),
+                }
             }
             dial::Output::Converse { keys } => {
                 let entry = self.dialling.dials.get_mut(&id);
@@ -339,6 +363,16 @@ impl Driver {
                 }
             }
             dial::Output::Failed(failure) => self.end_dial(id, &failure),
+        }
+    }
+
+    /// The dial has found a peer who is connected already, under another name.
+    fn join(&mut self, id: DialId, peer: PeerId) {
+        if let Some(entry) = self.dialling.dials.get(&id) {
+            self.retarget(peer, entry.dial.target().clone());
+        }
+        for waiting in self.complete_dials(peer) {
+            self.grant(peer, waiting);
         }
     }
 
@@ -382,6 +416,7 @@ impl Driver {
 
     /// Takes in that an offer lies in the inbox under this number, or why it does not.
     pub(super) fn handle_offer_stored(&mut self, id: DialId, stored: Result<i64, PutError>) {
+        tracing::debug!(dial = id.0, ?stored, "an offer was left");
         if let (Some(entry), Ok(seq)) = (self.dialling.dials.get_mut(&id), &stored) {
             entry.offer_seq = Some(*seq);
         }

@@ -4,8 +4,9 @@
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
 //! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
 //! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `rescue` (of links whose path is gone), `addresses` (where we are), `publishing` (how we are found),
-//! `standing` (a client's wish), `helping` (offers by helpers).
+//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are),
+//! `publishing` (how we are found), `lan` (on the local network), `standing` (a client's wish), `helping`
+//! (offers by helpers).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
     time::{sleep_until, timeout},
 };
@@ -31,11 +32,13 @@ use super::{
     events::Events,
     handle::{Answer, Request},
     helping::Helping,
+    lan::{Heard, Lan, Neighbourhood},
     linking::{LinkEnd, Links},
     netcheck::{Netcheck, Seen},
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
     received::Deliveries,
+    roaming::{Wakefulness, changed},
     sessions::Sessions,
     standing::Standing,
     switchboard::Switchboard,
@@ -100,6 +103,8 @@ pub(super) enum Outcome {
     Published(Published),
     /// A lookup for helpers under this name has ended.
     HelpersFound(Name, Vec<Found>),
+    /// Somebody is on the local network.
+    Neighbour(Heard),
     /// STUN servers' names were resolved.
     StunResolved(Vec<(String, Vec<SocketAddr>)>),
 }
@@ -115,8 +120,13 @@ pub(super) struct Driver {
     pub(super) bound_sockets: Vec<BoundSocket>,
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
+    pub(super) lan: Option<Arc<dyn Lan>>,
     pub(super) addresses: Addresses,
+    pub(super) wakefulness: Wakefulness,
+    /// Nobody out there answers.
+    pub(super) is_cut_off: bool,
     pub(super) publishing: Publishing,
+    pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
     pub(super) helping: Helping,
     pub(super) dialling: Dialling,
@@ -141,6 +151,8 @@ pub(super) struct Inputs {
     pub(super) datagrams: mpsc::Receiver<Datagram>,
     /// What tasks report.
     pub(super) outcomes: mpsc::Receiver<Outcome>,
+    /// The network may be another one.
+    pub(super) changes: Option<watch::Receiver<()>>,
 }
 
 /// What a driver starts with.
@@ -152,6 +164,7 @@ pub(super) struct Parts {
     pub(super) bound_sockets: Vec<BoundSocket>,
     pub(super) endpoint: Endpoint,
     pub(super) rendezvous: Option<Arc<dyn Rendezvous>>,
+    pub(super) lan: Option<Arc<dyn Lan>>,
     pub(super) addresses: Addresses,
     pub(super) events: Events,
     pub(super) deliveries: Deliveries,
@@ -170,6 +183,7 @@ enum Happened {
     Arrival(Arrival),
     Unanswered(BTreeSet<RouteId>),
     Room,
+    NetworkChanged,
     TaskEnded,
     TimePassed,
 }
@@ -177,7 +191,7 @@ enum Happened {
 impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { config, clock, mut entropy, sockets, bound_sockets, .. } = parts;
-        let Parts { endpoint, rendezvous, addresses, events, deliveries, .. } = parts;
+        let Parts { endpoint, rendezvous, lan, addresses, events, deliveries, .. } = parts;
         let Parts { switchboard, outbox, seen, outcomes, .. } = parts;
         let mut sessions = Sessions::default();
         sessions.remember(seen, (clock.now(), clock.unix()));
@@ -192,8 +206,12 @@ impl Driver {
             bound_sockets,
             endpoint,
             rendezvous,
+            lan,
             addresses,
+            wakefulness: Wakefulness::new(clock.now(), clock.unix()),
+            is_cut_off: false,
             publishing: Publishing::default(),
+            neighbourhood: Neighbourhood::default(),
             standing: Standing::default(),
             dialling: Dialling::default(),
             answering: Answering::default(),
@@ -213,6 +231,7 @@ impl Driver {
     /// Runs until the user asks for a shutdown, or is gone.
     pub(super) async fn run(mut self, mut inputs: Inputs) {
         self.begin_publishing();
+        self.begin_announcing();
         self.begin_discovery();
         self.begin_helping();
         self.begin_standing();
@@ -227,6 +246,7 @@ impl Driver {
                 Happened::Arrival(arrival) => self.handle_arrival(arrival),
                 Happened::Unanswered(routes) => self.handle_unanswered(&routes),
                 Happened::Room => self.events.flush(),
+                Happened::NetworkChanged => self.look_at_network(),
                 Happened::TaskEnded => {}
                 Happened::TimePassed => self.wake(),
             }
@@ -236,7 +256,7 @@ impl Driver {
 
     async fn next(&mut self, inputs: &mut Inputs) -> Happened {
         let now = self.clock.now();
-        // Without anything due there is still the look at the interfaces.
+        // Something is always due: the look at the clock.
         let due = self.poll_timeout().unwrap_or(now + Duration::from_secs(60));
         let Self { endpoint, sockets, events, tasks, .. } = self;
         tokio::select! {
@@ -247,6 +267,7 @@ impl Driver {
             Some(arrival) = endpoint.arrival() => Happened::Arrival(arrival),
             routes = sockets.next_unanswered() => Happened::Unanswered(routes),
             () = events.room() => Happened::Room,
+            () = changed(&mut inputs.changes) => Happened::NetworkChanged,
             Some(_) = tasks.join_next() => Happened::TaskEnded,
             () = sleep_until(due.into()) => Happened::TimePassed,
         }
@@ -255,6 +276,7 @@ impl Driver {
     fn poll_timeout(&self) -> Option<Instant> {
         let due = [
             self.addresses.poll_timeout(),
+            Some(self.wakefulness.poll_timeout()),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
             self.helping.poll_timeout(),
@@ -269,6 +291,7 @@ impl Driver {
 
     fn wake(&mut self) {
         let now = self.clock.now();
+        self.wake_roaming(now);
         self.wake_addresses(now);
         self.wake_publishing(now);
         self.wake_standing(now);
@@ -375,6 +398,7 @@ impl Driver {
             Outcome::Kept(kept) => self.handle_kept(kept),
             Outcome::Published(published) => self.handle_published(published),
             Outcome::HelpersFound(name, found) => self.handle_helpers_found(&name, found),
+            Outcome::Neighbour(heard) => self.handle_neighbour(heard),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
         }
     }

@@ -3,8 +3,9 @@
 use std::{fmt, fs::File, net::IpAddr, sync::Arc};
 
 use quinn::AsyncUdpSocket;
+use tokio::sync::watch;
 
-use super::clock::Clock;
+use super::{clock::Clock, lan::Lan};
 use crate::{dht::rendezvous::Rendezvous, entropy::Entropy, transport::tls::Crypto};
 
 /// Sockets, time, randomness and rendezvous.
@@ -13,8 +14,13 @@ pub struct Environment {
     pub sockets: Vec<Arc<dyn AsyncUdpSocket>>,
     /// The addresses of the host's interfaces.
     pub interfaces: Interfaces,
+    /// Tells when those addresses, or the ways out, may be others than before. Without it they are looked at
+    /// every few seconds.
+    pub changes: Option<watch::Receiver<()>>,
     /// Where records and offers are left; `None` for a node that uses no DHT.
     pub rendezvous: Option<Arc<dyn Rendezvous>>,
+    /// The local network; `None` for a node that does not speak on it.
+    pub lan: Option<Arc<dyn Lan>>,
     /// What time it is.
     pub clock: Clock,
     /// Where random bits come from.

@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub(super) our_addresses: usize,
     /// Whether a STUN server has told us a public address.
     pub(super) has_public_address: bool,
+    /// Whether STUN servers were asked, and none has answered in its time.
+    pub(super) stun_silent: bool,
     /// Offers that lie in the peer's inbox.
     pub(super) offers_stored: u32,
     /// Probes sent.
@@ -59,6 +61,7 @@ pub(super) fn unreached(target: &Target, facts: &Facts) -> Failure {
     match facts.peer {
         None if facts.dht_disabled => no_dht_configured(target),
         None if facts.lookups == 0 => too_soon(target, facts),
+        None if facts.dht_nodes_answered == 0 && facts.stun_silent => udp_blocked(facts),
         None if facts.dht_nodes_answered == 0 => dht_unreachable(facts),
         None => not_found(target, facts),
         Some(_) if facts.path_open => no_handshake(target, facts),
@@ -79,6 +82,16 @@ fn too_soon(target: &Target, facts: &Facts) -> Failure {
     Failure::new(Code::Timeout, format!("{target} was not found in time"))
         .because(format!("no lookup has ended within {}", seconds(facts.elapsed)))
         .hint("give it longer: a lookup takes a second or two")
+}
+
+fn udp_blocked(facts: &Facts) -> Failure {
+    Failure::new(Code::UdpBlocked, "UDP does not seem to leave this network")
+        .because(format!(
+            "no STUN server and no node of the DHT answered, {} lookups in {}",
+            facts.lookups,
+            seconds(facts.elapsed)
+        ))
+        .hint("is there a network at all? if a firewall blocks UDP, use another network")
 }
 
 fn dht_unreachable(facts: &Facts) -> Failure {
@@ -170,8 +183,18 @@ pub(super) fn link_failed(error: &LinkError, peer: PeerId) -> Failure {
         LinkError::Lost(_) | LinkError::TimedOut => {
             failure.hint("connect again; `status` shows how this node fares")
         }
+        LinkError::Full => failure.hint("try again later, or another server"),
         LinkError::ClosedByPeer { .. } | LinkError::Closed | LinkError::Replaced => failure,
     }
+}
+
+/// There is no room for another peer beside as many as these.
+pub(super) fn too_many_peers(peers_max: usize) -> Failure {
+    Failure::new(
+        Code::TooManyPeers,
+        format!("this node is connected to {peers_max} peers, as many as it may"),
+    )
+    .hint("`list` shows them; `disconnect` makes room")
 }
 
 /// Why a message of `size` bytes was not taken.
@@ -275,6 +298,7 @@ mod tests {
         let peer = Some(crate::identity::Identity::from_seed([1; 32]).peer_id());
         let hurried = Facts::default();
         let silent = Facts { lookups: 3, ..Facts::default() };
+        let blocked = Facts { stun_silent: true, ..silent.clone() };
         let answered = Facts { lookups: 3, dht_nodes_answered: 8, ..Facts::default() };
         let unreached_peer = Facts { peer, has_public_address: true, ..answered.clone() };
         let both_hard =
@@ -282,6 +306,7 @@ mod tests {
         let half_open = Facts { path_open: true, ..unreached_peer.clone() };
         for (facts, code) in [
             (hurried, Code::Timeout),
+            (blocked, Code::UdpBlocked),
             (silent, Code::DhtUnreachable),
             (answered, Code::PeerNotFound),
             (unreached_peer, Code::PunchTimeout),

@@ -1,4 +1,4 @@
-//! What a dial learns: the peers that a record speaks of, and those that it knows of without one.
+//! Where a dial may find its peer: what records, tickets and earlier links say.
 
 use std::net::SocketAddr;
 
@@ -32,6 +32,24 @@ pub(super) fn peers_in(item: &Item, name: &Name, now: UnixMillis) -> Vec<Found> 
     }
 }
 
+/// The peer of a ticket, where the ticket says.
+pub(super) fn in_ticket(peer: PeerId, addresses: &[SocketAddr]) -> Found {
+    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
+    Found {
+        peer,
+        made_at: UnixMillis::default(),
+        candidates: addresses.iter().filter_map(candidate).collect(),
+        nat: NatBehaviour::default(),
+        helpers: Vec::new(),
+    }
+}
+
+/// A peer where it was when it was last connected.
+pub(super) fn there_before(peer: PeerId, candidates: &[Candidate], helpers: Vec<Helper>) -> Found {
+    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
+    Found { peer, made_at, candidates: candidates.to_vec(), nat, helpers }
+}
+
 impl From<PeerRecord> for Found {
     fn from(record: PeerRecord) -> Self {
         let PeerRecord { peer, made_at, candidates, nat, helpers } = record;
@@ -43,24 +61,5 @@ impl From<ServiceEntry> for Found {
     fn from(entry: ServiceEntry) -> Self {
         let ServiceEntry { peer, made_at, candidates, nat, helpers, .. } = entry;
         Self { peer, made_at, candidates, nat, helpers }
-    }
-}
-
-impl Found {
-    /// A peer at the addresses in its ticket.
-    pub(super) fn in_ticket(peer: PeerId, addresses: &[SocketAddr]) -> Self {
-        let candidate = |&address| Candidate::new(CandidateKind::Host, address);
-        let candidates: Vec<Candidate> = addresses.iter().filter_map(candidate).collect();
-        Self::there_before(peer, &candidates, Vec::new())
-    }
-
-    /// A peer where it was when it was last connected.
-    pub(super) fn there_before(
-        peer: PeerId,
-        candidates: &[Candidate],
-        helpers: Vec<Helper>,
-    ) -> Self {
-        let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
-        Self { peer, made_at, candidates: candidates.to_vec(), nat, helpers }
     }
 }

@@ -123,7 +123,7 @@ impl Driver {
         self.helping.recruiting.begin(named, lists, now);
         for target in helpers {
             if let Target::Ticket(ticket) = target {
-                let found = Found::in_ticket(ticket.peer, &ticket.addresses);
+                let found = found::in_ticket(ticket.peer, &ticket.addresses);
                 let name = Name::Ticket(ticket.peer, ticket.secret);
                 self.handle_helpers_found(&name, vec![found]);
             }
@@ -254,7 +254,7 @@ impl Driver {
     }
 
     /// Our addresses are others than before, or known for the first time.
-    pub(super) fn handle_moved(&mut self) {
+    pub(super) fn handle_elsewhere(&mut self) {
         let now = self.clock.now();
         let candidates = self.addresses.gathered().candidates;
         let addresses = candidates.into_iter().map(|candidate| candidate.address);

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::AbortHandle;
+
 use super::{
     dialling::{Waiting, Wish},
     driver::{Driver, Outcome, Owner},
@@ -22,12 +24,8 @@ use crate::{
     identity::PeerId,
     probe::ConversationId,
     proto::Message,
-    service::Service,
-    ticket::Ticket,
     transport::{
-        admission::Admission,
-        link::{Caller, Link, LinkError},
-        quic::Arrival,
+        link::{Link, LinkError},
         route::RouteId,
         session::Durability,
         upkeep::Upkeep,
@@ -54,7 +52,7 @@ pub(super) struct Neighbour {
 /// A link that is up.
 #[derive(Debug)]
 pub(super) struct Live {
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     pub(super) upkeep: Upkeep,
     generation: u64,
     pub(super) direction: Direction,
@@ -64,6 +62,8 @@ pub(super) struct Live {
     /// What was dialled, if it was us.
     pub(super) target: Option<Target>,
     pub(super) rescue: Rescue,
+    /// The look at where the peer leaves word.
+    pub(super) watch: Option<AbortHandle>,
     since: Instant,
     took: Duration,
 }
@@ -91,7 +91,13 @@ impl Links {
 
     /// Connected peers.
     pub(super) fn count(&self) -> usize {
-        self.neighbours.values().filter(|neighbour| neighbour.live.is_some()).count()
+        self.peers().count()
+    }
+
+    /// Their ids, in order.
+    pub(super) fn peers(&self) -> impl Iterator<Item = PeerId> {
+        let live = self.neighbours.iter().filter(|(_, neighbour)| neighbour.live.is_some());
+        live.map(|(peer, _)| *peer)
     }
 
     /// Whether the live link to `peer` came of the offer with this conversation.
@@ -114,90 +120,17 @@ impl Links {
 }
 
 impl Driver {
-    /// Lets somebody in who dialled us, as far as it gets.
-    pub(super) fn handle_arrival(&mut self, arrival: Arrival) {
-        let Some(route) = self.sockets.route_of(arrival.address()) else {
-            return;
-        };
-        self.note_arrival(route);
-        let caller = self.caller(route);
-        let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
-        let began = self.clock.now();
-        self.spawn(async move {
-            let result = Link::accept(&endpoint, arrival, caller).await;
-            // A driver that is gone needs no answer.
-            let _ = outcomes.send(Outcome::Accepted(route, began, result)).await;
-        });
-    }
-
-    /// What is known of whoever comes in by `route`.
-    fn caller(&self, route: RouteId) -> Caller {
-        let peer = self.links.by_route.get(&route).copied();
-        let announced = peer.filter(|&peer| self.admits_offer_of(peer));
-        announced.map_or_else(|| Caller::Unknown(self.admission()), Caller::Announced)
-    }
-
-    fn admits_offer_of(&self, peer: PeerId) -> bool {
-        let Some(offer) = self.answering.offer_of(peer) else {
-            return false;
-        };
-        match self.admission() {
-            Admission::Anyone => true,
-            Admission::Only { peers, keys } => {
-                peers.contains(&peer) || keys.iter().any(|key| offer.proves(key, &self.us))
-            }
-        }
-    }
-
-    /// Who may be linked to this node.
-    fn admission(&self) -> Admission {
-        let secret = self.config.service.as_ref().and_then(Service::admission_key);
-        if self.config.allow.is_empty() && secret.is_none() {
-            return Admission::Anyone;
-        }
-        let ticket = Ticket::of(&self.config.identity, Vec::new()).secret.admission_key();
-        let keys = secret.into_iter().chain([ticket]).collect();
-        Admission::Only { peers: self.config.allow.clone(), keys }
-    }
-
-    /// Takes in that QUIC which somebody dialled to us has become a link, or not.
-    pub(super) fn handle_accepted(
-        &mut self,
-        route: RouteId,
-        began: Instant,
-        result: Result<Link, LinkError>,
-    ) {
-        self.note_accepted(route, result.as_ref().ok().map(Link::peer_id));
-        let link = match result {
-            Ok(link) => link,
-            Err(error) => {
-                tracing::debug!(%error, "somebody who dialled us did not become a link");
-                return;
-            }
-        };
-        let peer = link.peer_id();
-        match self.links.neighbours.get(&peer).map(|neighbour| neighbour.route) {
-            Some(own) if own == route => {}
-            Some(own) => self.sockets.adopt_stranger(route, own),
-            None => {
-                self.sockets.keep(route);
-                self.adopt_route(peer, route, &[]);
-            }
-        }
-        let began = self.answering.since(peer).unwrap_or(began);
-        self.link_up(link, Direction::Incoming, began);
-    }
-
     /// A link is up; it is announced unless there is a better one, or no room for it.
     pub(super) fn link_up(&mut self, link: Link, direction: Direction, began: Instant) {
         let (peer, now) = (link.peer_id(), self.clock.now());
         if self.links.count() >= self.config.peers_max && self.links.live(peer).is_none() {
-            return self.close_link(Arc::new(link), "this node has as many peers as it may");
+            return link.refuse();
         }
         // Both sides dialled at once: the link that the lower id dialled stays, on both sides.
         let winner = if self.us < peer { Direction::Outgoing } else { Direction::Incoming };
         if let Some(before) = self.links.live(peer) {
-            let is_glare = before.direction != direction && now < before.since + GLARE_TIME;
+            let crossing = (before.link.rtt() * 3).max(GLARE_TIME_MIN);
+            let is_glare = before.direction != direction && now < before.since + crossing;
             if is_glare && before.direction == winner {
                 return link.give_way();
             }
@@ -223,6 +156,7 @@ impl Driver {
             direction,
             target: self.target_of(peer, self.dialling.target_reaching(peer)),
             rescue: Rescue::default(),
+            watch: None,
             since: now,
             took: now.saturating_duration_since(began),
         };
@@ -315,6 +249,7 @@ impl Driver {
             | LinkError::IdentityMismatch { .. }
             | LinkError::NotExpected
             | LinkError::Refused { .. }
+            | LinkError::Full
             | LinkError::VersionMismatch { .. } => self.unlink_session(peer, known),
         };
         let stands = self.standing.handle_link_down(self.links.count(), self.clock.now());
@@ -335,6 +270,16 @@ impl Driver {
         };
         self.forget_conversation(live.conversation);
         live.link.give_way();
+    }
+
+    /// Takes in that `target` leads to `peer`, who has a link already.
+    pub(super) fn retarget(&mut self, peer: PeerId, target: Target) {
+        let target = self.target_of(peer, Some(target));
+        if let Some(live) = self.links.live(peer) {
+            live.target.clone_from(&target);
+        }
+        self.switchboard.set_target(peer, target.clone());
+        self.sessions.set_target(peer, target);
     }
 
     /// Ends the link to `peer` because the user wants it; answers when it has ended.
@@ -362,6 +307,15 @@ impl Driver {
             let pong = rtt.map(|rtt| Pong { peer, rtt, path });
             let _ = answer.send(pong.map_err(|error| explain::link_failed(&error, peer)));
         });
+    }
+
+    /// Lets the link to `peer` send something at once.
+    pub(super) fn poke(&mut self, peer: PeerId) {
+        if let Some(live) = self.links.live(peer) {
+            let link = live.link.clone();
+            // What matters is what becomes of the link, and that is told elsewhere.
+            self.spawn(async move { drop(link.ping().await) });
+        }
     }
 
     fn close_link(&mut self, link: Arc<Link>, reason: &'static str) {
@@ -471,8 +425,9 @@ fn not_connected(peer: PeerId) -> Failure {
         .hint("`list` shows who is")
 }
 
-/// Two dials that cross are no further apart than their links take to come up.
-const GLARE_TIME: Duration = Duration::from_secs(5);
+/// Two dials that cross are no further apart than their links take to come up: three round trips, and this at
+/// least. A peer whose dial ends later has never heard of the link that we have.
+const GLARE_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// How long a message of the outbox has once it is with its session; then it is tried anew.
 const POST_TIME: Duration = Duration::from_secs(600);

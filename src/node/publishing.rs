@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::task::AbortHandle;
+
 use super::{
     config::Role,
     driver::{Driver, Outcome},
@@ -70,6 +72,14 @@ impl Publishing {
         self.records.iter().filter_map(|record| record.publication.poll_timeout()).min()
     }
 
+    /// The network is another one: what could not be written may be written now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        let failing = self.records.iter_mut().filter(|record| !record.publication.is_published());
+        for record in failing {
+            record.publication.handle_network_change(now);
+        }
+    }
+
     /// Whether every record is in the DHT.
     pub(super) fn is_online(&self) -> bool {
         let mut own = self.records.iter().filter(|record| record.purpose == Purpose::Peers);
@@ -110,7 +120,12 @@ impl Driver {
         self.publishing.records.pop_if(|record| record.purpose == Purpose::Helping);
     }
 
-    fn watch_inbox(&mut self, rendezvous: &Arc<dyn Rendezvous>, name: &Name) {
+    /// Takes in whatever offers lie in the inbox of `name`, until that is aborted.
+    pub(super) fn watch_inbox(
+        &mut self,
+        rendezvous: &Arc<dyn Rendezvous>,
+        name: &Name,
+    ) -> AbortHandle {
         let mut watch = rendezvous.watch(name.inbox());
         let outcomes = self.outcomes();
         self.spawn(async move {
@@ -118,11 +133,11 @@ impl Driver {
                 // A driver that is gone needs no offers.
                 let _ = outcomes.send(Outcome::Inbox(item.value().to_vec())).await;
             }
-        });
+        })
     }
 
     /// The names under which this node is found. With a secret, the bare peer id is none of them.
-    fn own_names(&self) -> Vec<Name> {
+    pub(super) fn own_names(&self) -> Vec<Name> {
         let service = self.config.service.clone();
         let is_private = service.as_ref().is_some_and(|service| service.secret.is_some());
         let secret = Ticket::of(&self.config.identity, Vec::new()).secret;
@@ -133,7 +148,7 @@ impl Driver {
 
     /// Our addresses are others than before, or known for the first time.
     pub(super) fn handle_presence_changed(&mut self) {
-        self.handle_moved();
+        self.handle_elsewhere();
         self.renew_records();
     }
 

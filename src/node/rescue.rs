@@ -3,17 +3,19 @@
 //!
 //! When a NAT gives a node another port or address, the node's probes show its peer where it is now; but a
 //! NAT in front of the peer that looks at ports does not let them in. Then both sides ask where they are
-//! themselves, and the one that dialled leaves an offer in the other's inbox, looks its record up, and
-//! probes, all as at the first time, except that a path that opens is given to the link that is there.
+//! themselves, leave an offer for each other, and probe, all as at the first time, except that a path that
+//! opens is given to the link that is there. Who dialled leaves its offer in the other's inbox; who was
+//! dialled may be the only one that knows where it is now, so it leaves one, too, at a place that both have
+//! drawn from the link's own secret, and the dialler looks there while it hears nothing.
 
 use std::time::{Duration, Instant};
 
 use super::{
     driver::{DialId, Driver},
     event::{Direction, Target},
-    linking::Links,
+    linking::{Links, Live},
 };
-use crate::identity::PeerId;
+use crate::{dht::location::Name, identity::PeerId, ticket::Ticket};
 
 /// How far the rescue of one link is.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,9 @@ pub(super) enum Rescue {
     Waiting { due: Instant },
     /// We dial, or wait for the other side to do so.
     Running { dial: Option<DialId> },
+    /// The machine slept for longer than a silent connection lasts: if the peer is not heard until `due`, it
+    /// has given this link up, and so do we.
+    Doomed { due: Instant },
 }
 
 impl Links {
@@ -32,7 +37,7 @@ impl Links {
     pub(super) fn poll_rescue(&self) -> Option<Instant> {
         let live = self.neighbours.values().filter_map(|n| n.live.as_ref());
         live.filter_map(|live| match live.rescue {
-            Rescue::Waiting { due } => Some(due),
+            Rescue::Waiting { due } | Rescue::Doomed { due } => Some(due),
             Rescue::Idle | Rescue::Running { .. } => None,
         })
         .min()
@@ -50,11 +55,20 @@ impl Driver {
             (Rescue::Idle, true) => {
                 let due = now + RESCUE_AFTER;
                 live.rescue = Rescue::Waiting { due };
+                self.open_meeting(peer);
                 self.look_for_ourselves();
             }
             (Rescue::Waiting { due }, true) if *due <= now => self.begin_rescue(peer),
-            (Rescue::Waiting { .. } | Rescue::Running { .. }, false) => self.end_rescue(peer),
-            (Rescue::Idle, false) | (Rescue::Waiting { .. } | Rescue::Running { .. }, true) => {}
+            (Rescue::Doomed { due }, true) if *due <= now => {
+                tracing::info!(?peer, "the peer has given the link up meanwhile");
+                live.rescue = Rescue::Running { dial: None };
+                live.link.give_up();
+            }
+            (Rescue::Idle, false) => {}
+            (Rescue::Waiting { .. } | Rescue::Running { .. } | Rescue::Doomed { .. }, true) => {}
+            (Rescue::Waiting { .. } | Rescue::Running { .. } | Rescue::Doomed { .. }, false) => {
+                self.end_rescue(peer);
+            }
         }
     }
 
@@ -64,8 +78,12 @@ impl Driver {
             return;
         };
         live.rescue = Rescue::Running { dial: None };
-        let target = live.target.clone().unwrap_or(Target::Peer(peer));
-        if live.direction == Direction::Incoming || self.rendezvous.is_none() {
+        let target = match live.direction {
+            Direction::Outgoing => live.target.clone().unwrap_or(Target::Peer(peer)),
+            // Who dialled is in no list, and looks where only the two ends of this link do.
+            Direction::Incoming => Target::Ticket(meeting(live, peer)),
+        };
+        if self.rendezvous.is_none() {
             return;
         }
         tracing::info!(?peer, "the link has no path: leaving an offer");
@@ -75,18 +93,50 @@ impl Driver {
         }
     }
 
+    /// Looks for an offer of the peer where only the two ends of this link do, if it was us who dialled.
+    fn open_meeting(&mut self, peer: PeerId) {
+        let meetings = self.links.neighbours.values().filter_map(|n| n.live.as_ref());
+        let has_room = meetings.filter(|live| live.watch.is_some()).count() < MEETINGS_MAX;
+        let us = self.us;
+        let (Some(rendezvous), Some(live)) = (self.rendezvous.clone(), self.links.live(peer))
+        else {
+            return;
+        };
+        if live.direction == Direction::Incoming || live.watch.is_some() || !has_room {
+            return;
+        }
+        let name = Name::Ticket(us, live.link.meeting().clone());
+        let watch = self.watch_inbox(&rendezvous, &name);
+        if let Some(live) = self.links.live(peer) {
+            live.watch = Some(watch);
+        }
+    }
+
     /// The link to `peer` does not need to be rescued any more, or cannot.
     pub(super) fn end_rescue(&mut self, peer: PeerId) {
         let live = self.links.live(peer);
-        let before = live.map(|live| std::mem::take(&mut live.rescue));
+        let before = live.map(|live| {
+            if let Some(watch) = live.watch.take() {
+                watch.abort();
+            }
+            std::mem::take(&mut live.rescue)
+        });
         if let Some(Rescue::Running { dial: Some(dial) }) = before {
             self.drop_dial(dial);
         }
     }
 }
 
+/// Where the two ends of this link leave word for `recipient`, one of them.
+fn meeting(live: &Live, recipient: PeerId) -> Ticket {
+    Ticket { peer: recipient, secret: live.link.meeting().clone(), addresses: Vec::new() }
+}
+
 /// How long a search among the known paths has: most NATs that rebind are found by it in two round trips.
 const RESCUE_AFTER: Duration = Duration::from_millis(500);
+
+/// Meetings of links that are looked for at a time: all share the polls of this node.
+const MEETINGS_MAX: usize = 8;
 
 /// QUIC gives a silent connection up before this has passed.
 const RESCUE_TIME: Duration = Duration::from_secs(45);

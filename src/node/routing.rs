@@ -73,9 +73,22 @@ impl Driver {
             // A live link asks on the path itself, and takes it if it has nothing better.
             Some(live) => {
                 live.upkeep.suggest(path, self.clock.now());
+                if live.upkeep.is_searching() {
+                    self.knock_with_link(peer, path);
+                }
                 self.drain_upkeep(peer);
             }
         }
+    }
+
+    /// Sends something of the link that hears nothing to where the peer was heard in another conversation: if it has
+    /// been restarted, it knows the link's keys no longer, and says so with a reset.
+    fn knock_with_link(&mut self, peer: PeerId, path: Path) {
+        let Some(neighbour) = self.links.neighbours.get(&peer) else {
+            return;
+        };
+        self.sockets.set_best(neighbour.route, path);
+        self.poke(peer);
     }
 
     /// The address that QUIC dials to reach `peer`.
@@ -188,6 +201,7 @@ impl Driver {
                 upkeep::Output::Revoke(path) => self.sockets.revoke(route, path),
                 upkeep::Output::UseBest { path, rtt } => {
                     self.sockets.set_best(route, path);
+                    live.link.nudge();
                     tracing::info!(?peer, %path, "the path changes");
                     let path = self.path_report(path);
                     self.events.emit(Event::PathChanged { peer, path, rtt });
@@ -198,6 +212,7 @@ impl Driver {
                     self.switchboard.set_hearing(peer, Hearing::Silent);
                 }
                 upkeep::Output::Recovered => {
+                    live.link.nudge();
                     tracing::info!(?peer, "a path answers again");
                     self.switchboard.set_hearing(peer, Hearing::Heard);
                 }

@@ -2,7 +2,7 @@
 //!
 //! A session begins with the first link to a peer and stays when the link is lost. While
 //! somebody waits for what becomes of a message, the peer is dialled again, first where it was last, with
-//! growing pauses of at most five seconds.
+//! growing pauses of at most three seconds.
 
 use std::{
     collections::BTreeMap,
@@ -127,6 +127,23 @@ impl Sessions {
         }
         for (_, ids) in self.remembered.values_mut() {
             ids.sort_by_key(|(_, age)| std::cmp::Reverse(*age));
+        }
+    }
+
+    /// Notes as what `peer` was dialled.
+    pub(super) fn set_target(&mut self, peer: PeerId, target: Option<Target>) {
+        if let Some(entry) = self.all.get_mut(&peer) {
+            entry.target = target;
+        }
+    }
+
+    /// The network is another one: dials that wait for their time do so no longer.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for entry in self.all.values_mut() {
+            if let State::Unlinked { failures, redial, .. } = &mut entry.state {
+                *failures = 0;
+                *redial = redial.map(|due| due.min(now));
+            }
         }
     }
 
@@ -329,7 +346,7 @@ const REDIAL_AFTER: Duration = Duration::from_millis(250);
 const REPLACED_TIME: Duration = Duration::from_secs(2);
 
 /// The longest pause between two dials for messages that wait.
-const REDIAL_AFTER_MAX: Duration = Duration::from_secs(5);
+const REDIAL_AFTER_MAX: Duration = Duration::from_secs(3);
 
 /// How long a session without a link is kept: a laptop's lunch.
 const UNLINKED_TIME: Duration = Duration::from_secs(3_600);

@@ -33,6 +33,12 @@ impl Standing {
         self.failures = 0;
     }
 
+    /// The network is another one: what waits for its time does so no longer.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.failures = 0;
+        self.next = self.next.map(|next| next.min(now));
+    }
+
     /// Takes in that a link is gone and `left` are up; says whether the node dials again by itself.
     pub(super) fn handle_link_down(&mut self, left: usize, now: Instant) -> bool {
         let wants = self.target.is_some() && left == 0 && !self.is_paused;
@@ -96,4 +102,4 @@ impl Driver {
 const REDIAL_AFTER: Duration = Duration::from_millis(500);
 
 /// A server that comes back is connected after this long at the most.
-const REDIAL_AFTER_MAX: Duration = Duration::from_secs(5);
+const REDIAL_AFTER_MAX: Duration = Duration::from_secs(3);

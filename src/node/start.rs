@@ -5,7 +5,7 @@ use std::io;
 use tokio::sync::mpsc;
 
 use super::{
-    addresses::Addresses,
+    addresses::{Addresses, News},
     config::Config,
     driver::{Driver, Inputs, Parts},
     environment::Environment,
@@ -34,8 +34,8 @@ impl Node {
         config: Config,
         environment: Environment,
     ) -> Result<(Self, mpsc::Receiver<Event>, Inbox), Failure> {
-        let Environment { sockets, interfaces, rendezvous, clock, mut entropy, crypto, outbox } =
-            environment;
+        let Environment { sockets, interfaces, changes, rendezvous, lan, .. } = environment;
+        let Environment { clock, mut entropy, crypto, outbox, .. } = environment;
         let (sockets, datagrams) = SocketSet::new(sockets, PathTable::new());
         let bound_sockets: Vec<BoundSocket> = sockets
             .local_addresses()
@@ -64,8 +64,9 @@ impl Node {
             clock,
             patience: config.connect_timeout,
         });
-        let addresses =
-            Addresses::new(interfaces, &bound_sockets, config.stun_servers.clone(), clock.now());
+        let news = if changes.is_some() { News::Told } else { News::Polled };
+        let servers = config.stun_servers.clone();
+        let addresses = Addresses::new(interfaces, &bound_sockets, servers, (clock.now(), news));
         let driver = Driver::new(Parts {
             config,
             clock,
@@ -74,6 +75,7 @@ impl Node {
             bound_sockets,
             endpoint,
             rendezvous,
+            lan,
             addresses,
             events: Events::new(event_sender),
             deliveries,
@@ -83,7 +85,7 @@ impl Node {
             outcomes: outcome_sender,
         });
         // Ends by itself when the last handle is dropped.
-        tokio::spawn(driver.run(Inputs { requests, datagrams, outcomes }));
+        tokio::spawn(driver.run(Inputs { requests, datagrams, outcomes, changes }));
         Ok((node, events, inbox))
     }
 }

@@ -85,6 +85,13 @@ impl Switchboard {
         self.lock().remove(&peer);
     }
 
+    /// Notes as what `peer` was dialled.
+    pub(super) fn set_target(&self, peer: PeerId, target: Option<Target>) {
+        if let Some(line) = self.lock().get_mut(&peer) {
+            line.target = target;
+        }
+    }
+
     /// Notes whether `peer` answers.
     pub(super) fn set_hearing(&self, peer: PeerId, hearing: Hearing) {
         if let Some(line) = self.lock().get_mut(&peer) {

@@ -29,6 +29,8 @@ pub enum Admission {
         /// Admission keys of services and tickets.
         keys: Vec<Key>,
     },
+    /// Those who are linked already: there is no room for others.
+    Linked(BTreeSet<PeerId>),
 }
 
 /// What became of a dialler's wish.
@@ -49,13 +51,18 @@ pub enum Refusal {
     NoProof,
     /// The dialler's proofs are for other secrets.
     WrongProof,
+    /// As many peers are linked as may be.
+    NoRoom,
 }
 
 impl Admission {
     /// Judges `peer`, whose identity TLS has proved.
     pub fn judge(&self, peer: PeerId, proofs: &[Bytes], binding: &ChannelBinding) -> Verdict {
-        let Self::Only { peers, keys } = self else {
-            return Verdict::Welcome;
+        let (peers, keys) = match self {
+            Self::Anyone => return Verdict::Welcome,
+            Self::Linked(peers) if peers.contains(&peer) => return Verdict::Welcome,
+            Self::Linked(_) => return Verdict::Refused(Refusal::NoRoom),
+            Self::Only { peers, keys } => (peers, keys),
         };
         let proofs = proofs.iter().take(PROOFS_MAX);
         let mut pairs = proofs.clone().flat_map(|proof| keys.iter().map(move |key| (key, proof)));
@@ -82,6 +89,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::NotListed => "this peer id is not on the list of allowed peers",
             Self::NoProof => "a secret is needed to connect",
+            Self::NoRoom => "there is no room for another peer",
             Self::WrongProof => "the secret is not the one that is needed",
         })
     }

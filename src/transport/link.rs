@@ -1,8 +1,8 @@
 //! A link: one QUIC connection between two peers who have proved who they are and agreed to talk.
 //!
 //! It carries a [`Session`], which has the messages; without one it answers pings, and notices its end. Pure
-//! parts decide (the session's machine, `control`, `carrying`); one task moves bytes between them
-//! and the two streams of each direction (`tasks`). Resumes, acks and pings have a stream of their own, which
+//! parts decide (the session's machine, `control`, `carrying`); two tasks move bytes between them
+//! and the two streams of each direction, one that reads and one that writes (`tasks`). Resumes, acks and pings have a stream of their own, which
 //! goes before the other, so neither a consumer that stands still nor a large message delays them:
 //!
 //! ```text
@@ -10,7 +10,7 @@
 //!  session ◀─ read_control ◀══ control stream ══ write_control ◀─ session
 //! ```
 //!
-//! The task belongs to the [`Link`]: dropping it ends everything but the session.
+//! The tasks belong to the [`Link`]: dropping it ends everything but the session.
 
 mod carrying;
 mod control;
@@ -43,6 +43,7 @@ pub use handshake::{Caller, Dial};
 use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
+    ticket::TicketSecret,
     transport::{
         quic::{Arrival, Endpoint},
         session::Session,
@@ -124,6 +125,11 @@ impl Link {
         &self.shared.probe_keys
     }
 
+    /// Names a place in the DHT that only the two ends of this link know, the same at both.
+    pub fn meeting(&self) -> &TicketSecret {
+        &self.shared.meeting
+    }
+
     /// QUIC's current estimate of the round trip.
     pub fn rtt(&self) -> Duration {
         self.shared.connection.rtt()
@@ -152,6 +158,14 @@ impl Link {
             Ok(rtt) = pong => Ok(rtt),
             end = self.closed() => Err(end),
         }
+    }
+
+    /// Says something to the peer now: after an outage QUIC waits for longer and longer before it writes again
+    /// what was lost, but it sends what is new, and the answer shows it what is missing.
+    pub fn nudge(&self) {
+        let (ticket, _) = oneshot::channel();
+        lock(&self.shared.conversation).ping(Instant::now(), ticket);
+        self.shared.line.to_say.notify_one();
     }
 
     /// Waits until the link has ended, and says how.
@@ -187,6 +201,18 @@ impl Link {
         }
         shared.declare_end(LinkError::Closed);
         CloseCode::Bye.close(&shared.connection, reason);
+    }
+
+    /// Ends the link at once, because there is no room for its peer.
+    pub fn refuse(&self) {
+        self.shared.declare_end(LinkError::Full);
+        CloseCode::Full.close(&self.shared.connection, "");
+    }
+
+    /// Ends the link at once, because its peer has given it up by now: the machine slept for longer than a
+    /// silent connection lasts. The session goes on.
+    pub fn give_up(&self) {
+        self.shared.fail(LinkError::Lost(Loss::Silence));
     }
 
     /// Ends the link at once, because another one to the same peer takes its place. The session goes on.

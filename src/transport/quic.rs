@@ -313,7 +313,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// An outage of 20 s may start 10 s after the last packet, and the retransmission that ends it may
 /// come 15 s late, because its timer doubles: 0.3 s, 0.6 s … 19.2 s.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Bytes of messages that a peer may send before we read them: 80 MiB/s at a round trip of 100 ms.
 const STREAM_WINDOW: u32 = 8 << 20;

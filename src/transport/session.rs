@@ -60,7 +60,7 @@ use crate::proto::Message;
 pub use replies::{AwaitedReply, IN_REPLY_TO, REPLIES_MAX};
 
 use machine::{Fate, Machine};
-use message::{Outgoing, check_size};
+use message::Outgoing;
 use replies::Asked;
 
 /// A handle on the session with one peer. The session ends when its last handle is dropped.
@@ -187,9 +187,8 @@ impl Session {
     /// [`SendError::TooLarge`], [`SendError::QueueFull`], or [`SendError::Ended`]; then nothing of it
     /// was sent.
     pub fn send(&self, message: Message, durability: Durability) -> Result<Receipt, SendError> {
-        check_size(&message)?;
         let (shared, (ticket, outcome)) = (&self.0.0, oneshot::channel());
-        let message = Outgoing::new(message, durability);
+        let message = Outgoing::new(message, durability)?;
         let mut state = shared.lock();
         let number = state.machine.send(message, ticket)?;
         let line = state.line.as_ref().filter(|_| state.is_written).cloned();

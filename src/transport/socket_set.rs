@@ -421,8 +421,8 @@ impl AsyncUdpSocket for SocketSet {
 
     /// The least that any socket can: quinn asks before it says where to.
     fn max_transmit_segments(&self) -> usize {
-        let slots = self.slots();
-        let segments = slots.values().map(|slot| slot.socket.max_transmit_segments());
+        let state = lock(&self.state);
+        let segments = state.slots.values().map(|slot| slot.socket.max_transmit_segments());
         segments.min().unwrap_or(1)
     }
 

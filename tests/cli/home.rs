@@ -34,6 +34,7 @@ impl Home {
             .env("XDG_RUNTIME_DIR", self.path.join("run"))
             .env("P2P_NODE_DHT_BOOTSTRAP", "none")
             .env("P2P_NODE_STUN", "none")
+            .env("P2P_NODE_NO_LAN", "1")
             .env("P2P_NODE_BIND", "127.0.0.1")
             .stdin(Stdio::null())
             .args(args);

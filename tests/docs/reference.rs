@@ -66,7 +66,7 @@ fn every_flag_and_variable_that_is_documented_exists() {
         .collect();
     let known = words(&help);
     let of_cargo = ["--release", "--bin", "--bench"];
-    let of_benches = ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS"];
+    let of_benches = ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS", "P2P_NODE_BENCH_ROWS"];
     let of_python = ["P2P_NODE_BIN"];
     assert!(of_python.iter().all(|name| text("python/p2p_node/_binary.py").contains(name)));
     for document in Document::all() {
@@ -114,6 +114,7 @@ fn help(args: &[&str]) -> String {
         .args(args)
         .env("P2P_NODE_DHT_BOOTSTRAP", "none")
         .env("P2P_NODE_STUN", "none")
+        .env("P2P_NODE_NO_LAN", "1")
         .output();
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
@@ -156,7 +157,7 @@ fn no_test_starts_the_program_with_the_public_network() {
             };
             if source.contains(program) {
                 checked += 1;
-                for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN"] {
+                for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN", "P2P_NODE_NO_LAN"] {
                     assert!(source.contains(variable), "{}: {variable}", file.display());
                 }
             }

@@ -110,6 +110,7 @@ impl Home {
             .env("XDG_RUNTIME_DIR", own("run"))
             .env("P2P_NODE_BIN", env!("CARGO_BIN_EXE_p2p-node"))
             .env("P2P_NODE_BIND", "127.0.0.1")
+            .env("P2P_NODE_NO_LAN", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .envs(NETWORK_VARIABLES.into_iter().zip(&self.network.values))
             .process_group(0)

@@ -152,7 +152,9 @@ fn the_testnet_says_how_to_use_it() {
     let first = testnet.until("announcement", |line| Some(line.to_owned()));
     // Checks that it is on loopback.
     let _ = Network::announced(&first);
-    testnet.until("flags", |line| line.contains("--dht-bootstrap 127.0.0.1:").then_some(()));
+    testnet
+        .until("flags", |line| line.contains("--no-lan --dht-bootstrap 127.0.0.1:").then_some(()));
+    testnet.until("P2P_NODE_NO_LAN", |line| (line == "export P2P_NODE_NO_LAN=1").then_some(()));
     for variable in ["P2P_NODE_DHT_BOOTSTRAP", "P2P_NODE_STUN"] {
         let export = format!("export {variable}=127.0.0.1:");
         testnet.until(variable, |line| line.starts_with(&export).then_some(()));

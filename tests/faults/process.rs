@@ -68,6 +68,7 @@ fn command() -> Command {
         .env_clear()
         .env("P2P_NODE_DHT_BOOTSTRAP", "none")
         .env("P2P_NODE_STUN", "none")
+        .env("P2P_NODE_NO_LAN", "1")
         .stdin(Stdio::null());
     command
 }

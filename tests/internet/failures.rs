@@ -47,6 +47,47 @@ fn without_a_dht_that_answers_the_user_learns_that_it_is_the_dht() {
 }
 
 #[test]
+fn where_udp_gets_nowhere_the_user_learns_that_it_is_the_network() {
+    run(1, async |mut world| {
+        let home = world.behind(Nat::home());
+        home.unplug();
+        world.set_dht(Reach::Offline);
+        let client = world.client(&home);
+        let began = Instant::now();
+        let failure = client.connect().await.unwrap_err();
+        assert!(began.elapsed() <= secs(10), "{:?}", began.elapsed());
+        check(&failure, Code::UdpBlocked);
+    });
+}
+
+/// Whoever is connected stays, and may come back; there is room again when somebody goes.
+#[test]
+fn a_server_without_room_says_so_at_once() {
+    run(1, async |mut world| {
+        let home = world.behind(Nat::home());
+        let mut config = world.config(Role::Server);
+        config.peers_max = 1;
+        let mut server = world.start(&home, config);
+        server.online().await;
+        let (place, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
+        let first = world.client(&place);
+        first.connect().await.unwrap();
+        let second = world.client(&other);
+        let began = Instant::now();
+        let failure = second.connect().await.unwrap_err();
+        assert!(began.elapsed() <= secs(10), "{:?}", began.elapsed());
+        check(&failure, Code::TooManyPeers);
+        assert!(failure.code.is_retryable());
+        assert_eq!(server.node.peers().await.unwrap().len(), 1);
+        let stranger = Target::Peer(world.identity().peer_id());
+        let failure = server.node.connect(stranger, None).await.unwrap_err();
+        check(&failure, Code::TooManyPeers);
+        first.node.shutdown().await;
+        second.connect().await.unwrap();
+    });
+}
+
+#[test]
 fn nodes_that_start_while_the_dht_is_away_meet_when_it_is_back() {
     run(1, async |mut world| {
         let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));

@@ -14,8 +14,10 @@
 mod determinism;
 mod failures;
 mod helpers;
+mod lan;
 mod loss;
 mod matrix;
+mod multicast;
 mod peer;
 mod places;
 mod roaming;

@@ -72,7 +72,7 @@ fn neighbours_of_one_carrier(world: &mut World, carrier: Nat) -> (Home, Home) {
         let outside = std::net::IpAddr::from([100, 64, 0, number]);
         let router = carrier.router(Nat::home(), outside);
         let host = router.host(std::net::IpAddr::from([192, 168, number, 2]));
-        Home { host, routers: vec![router, carrier.clone()] }
+        Home::new(host, vec![router, carrier.clone()])
     };
     (home(1), home(2))
 }
@@ -162,7 +162,7 @@ fn hosts_with_ipv6_only_meet_through_their_firewalls() {
     run(1, async |mut world| {
         let home = |world: &mut World, address: &str| {
             let router = world.internet.firewall(Filtering::AddressAndPortDependent);
-            Home { host: router.host(address), routers: vec![router] }
+            Home::new(router.host(address), vec![router])
         };
         let client = home(&mut world, "2001:db8:a::2");
         let server = home(&mut world, "2001:db8:b::2");

@@ -5,6 +5,7 @@
 //! at ports, as most do, nobody hears anybody, and the two meet again through the DHT.
 
 use p2p_node::{
+    dht::memory::Reach,
     identity::PeerId,
     lab::Nat,
     node::{Event, Target},
@@ -31,11 +32,14 @@ enum Change {
     Mappings,
     /// The provider gives it another address.
     Address,
+    /// The machine leaves it: it is in another network, behind another NAT of the same kind.
+    Network,
 }
 
 /// Two linked nodes, 42 ms apart and back.
 struct Pair {
     world: World,
+    nat: Nat,
     dialler: Peer,
     acceptor: Peer,
 }
@@ -49,18 +53,19 @@ async fn pair(mut world: World, nat: Nat) -> Pair {
     let dialler = world.client(&homes[1]);
     let connection = dialler.connect().await.unwrap();
     assert_eq!(connection.rtt, ms(42));
-    Pair { world, dialler, acceptor }
+    Pair { world, nat, dialler, acceptor }
 }
 
 impl Pair {
     fn change(&mut self, side: Side, change: Change) {
-        let router = match side {
-            Side::Dialler => self.dialler.home.outermost(),
-            Side::Acceptor => self.acceptor.home.outermost(),
+        let home = match side {
+            Side::Dialler => &mut self.dialler.home,
+            Side::Acceptor => &mut self.acceptor.home,
         };
         match change {
-            Change::Mappings => router.forget_mappings(),
-            Change::Address => router.change_public_address(self.world.public_address()),
+            Change::Mappings => home.outermost().forget_mappings(),
+            Change::Address => home.outermost().change_public_address(self.world.public_address()),
+            Change::Network => home.move_to(&self.world.behind(self.nat).delay_ms(5)),
         }
     }
 
@@ -105,29 +110,27 @@ fn longest_gap(arrivals: &[(Instant, String)], since: Instant) -> Duration {
 }
 
 /// A change in the middle of two streams: how long each side hears nothing, the longer of both.
-async fn gap(world: World, nat: Nat, side: Side, change: Change) -> Duration {
+async fn gap(world: World, nat: Nat, sides: &[Side], change: Change, when: Duration) -> Duration {
     let mut pair = pair(world, nat).await;
     let (one, two) = (pair.dialler.id(), pair.acceptor.id());
-    sleep(secs(3)).await;
+    sleep(when).await;
     let changed_at = Instant::now();
-    pair.change(side, change);
+    for side in sides {
+        pair.change(*side, change);
+    }
     tokio::join!(stream(&pair.dialler, two), stream(&pair.acceptor, one));
     let mut longest = Duration::ZERO;
     for peer in [&pair.dialler, &pair.acceptor] {
         let arrivals = arrivals(peer);
         let ids: Vec<_> = arrivals.iter().map(|(_, id)| id.clone()).collect();
         let expected: Vec<_> = (0..STREAM_LENGTH).map(|number| number.to_string()).collect();
-        assert_eq!(ids, expected, "{side:?} {change:?}");
+        assert_eq!(ids, expected, "{sides:?} {change:?}");
         longest = longest.max(longest_gap(&arrivals, changed_at));
     }
     let told = |event: &Event| matches!(event, Event::PathChanged { .. });
-    let other = match side {
-        Side::Dialler => &pair.acceptor,
-        Side::Acceptor => &pair.dialler,
-    };
-    assert!(other.count(told) >= 1, "{side:?} {change:?}");
+    assert!(pair.dialler.count(told) + pair.acceptor.count(told) >= 1, "{sides:?} {change:?}");
     pair.check_survival();
-    println!("{change:?} of the {side:?}: {} ms", longest.as_millis());
+    println!("{change:?} of {sides:?}: {} ms", longest.as_millis());
     longest
 }
 
@@ -137,24 +140,33 @@ fn where_routers_let_probes_in_a_busy_link_has_a_gap_of_half_a_second_at_most() 
         for (nat, change) in [
             (Nat::full_cone(), Change::Mappings),
             (Nat::full_cone(), Change::Address),
+            (Nat::full_cone(), Change::Network),
             (Nat::address_restricted(), Change::Mappings),
         ] {
             run(1, async |world| {
-                let gap = gap(world, nat, side, change).await;
+                let gap = gap(world, nat, &[side], change, secs(3)).await;
                 assert!(gap <= ms(500), "{side:?} {change:?}: {gap:?}");
             });
         }
     }
 }
 
+/// A server looks into its inbox every half second, so how long word of a dialler takes depends on when the
+/// change comes: without that it would be 0.3 s. Word of an acceptor is looked for more often.
 #[test]
 fn between_two_homes_a_busy_link_goes_on_after_meeting_again_through_the_dht() {
-    for (side, longest) in [(Side::Dialler, ms(1_200)), (Side::Acceptor, ms(2_600))] {
-        for change in [Change::Mappings, Change::Address] {
-            run(1, async |world| {
-                let gap = gap(world, Nat::home(), side, change).await;
-                assert!(gap <= longest, "{side:?} {change:?}: {gap:?}");
-            });
+    for (sides, longest) in [
+        ([Side::Dialler].as_slice(), ms(850)),
+        ([Side::Acceptor].as_slice(), ms(600)),
+        ([Side::Dialler, Side::Acceptor].as_slice(), ms(900)),
+    ] {
+        for change in [Change::Mappings, Change::Address, Change::Network] {
+            for moment in [ms(0), ms(125), ms(250), ms(375)] {
+                run(1, async |world| {
+                    let gap = gap(world, Nat::home(), sides, change, secs(3) + moment).await;
+                    assert!(gap <= longest, "{sides:?} {change:?} {moment:?}: {gap:?}");
+                });
+            }
         }
     }
 }
@@ -162,7 +174,7 @@ fn between_two_homes_a_busy_link_goes_on_after_meeting_again_through_the_dht() {
 #[test]
 fn an_idle_link_survives_every_change_of_either_side() {
     for side in [Side::Dialler, Side::Acceptor] {
-        for change in [Change::Mappings, Change::Address] {
+        for change in [Change::Mappings, Change::Address, Change::Network] {
             run(1, async |world| {
                 let mut pair = pair(world, Nat::home()).await;
                 let (one, two) = (pair.dialler.id(), pair.acceptor.id());
@@ -185,7 +197,7 @@ fn an_idle_link_survives_every_change_of_either_side() {
 #[test]
 fn the_first_message_after_an_idle_change_arrives_soon_in_both_directions() {
     for side in [Side::Dialler, Side::Acceptor] {
-        for change in [Change::Mappings, Change::Address] {
+        for change in [Change::Mappings, Change::Address, Change::Network] {
             run(1, async |world| {
                 let mut pair = pair(world, Nat::home()).await;
                 let (one, two) = (pair.dialler.id(), pair.acceptor.id());
@@ -209,6 +221,142 @@ fn the_first_message_after_an_idle_change_arrives_soon_in_both_directions() {
             });
         }
     }
+}
+
+/// Both sides send a message a second while `disturb` runs, and for a minute at least; not one is lost or
+/// doubled. Returns when each side heard the first after `since` told.
+async fn talk_through(
+    pair: &mut Pair,
+    disturb: impl AsyncFnOnce(&mut World, &mut Home, &mut Home) -> Instant,
+) -> Vec<Duration> {
+    let (one, two) = (pair.dialler.id(), pair.acceptor.id());
+    let nodes = [(pair.dialler.node.clone(), two), (pair.acceptor.node.clone(), one)];
+    let talk = nodes.map(|(node, to)| async move {
+        let mut answers = tokio::task::JoinSet::new();
+        for number in 0..TALK_LENGTH {
+            let (node, message) = (node.clone(), numbered(number));
+            let send = async move { node.send(Target::Peer(to), message, Some(secs(1_200))).await };
+            answers.spawn(send);
+            sleep(secs(1)).await;
+        }
+        for answer in answers.join_all().await {
+            answer.unwrap();
+        }
+    });
+    let [first, second] = talk;
+    let Pair { world, dialler, acceptor, .. } = pair;
+    let disturb = disturb(world, &mut dialler.home, &mut acceptor.home);
+    let (back, (), ()) = tokio::join!(disturb, first, second);
+    let heard_after = |peer: &Peer| {
+        let arrivals = arrivals(peer);
+        let ids: Vec<_> = arrivals.iter().map(|(_, id)| id.clone()).collect();
+        let expected: Vec<_> = (0..TALK_LENGTH).map(|number| number.to_string()).collect();
+        assert_eq!(ids, expected);
+        arrivals.iter().find(|(at, _)| *at > back).unwrap().0 - back
+    };
+    vec![heard_after(&pair.dialler), heard_after(&pair.acceptor)]
+}
+
+/// Beyond the 45 s that QUIC keeps a silent connection: there is another link afterwards, and the same session.
+#[test]
+fn after_ten_minutes_without_a_network_messages_flow_within_five_seconds_of_its_return() {
+    for side in [Side::Dialler, Side::Acceptor] {
+        for moment in [ms(0), ms(1_900)] {
+            run(1, async |world| {
+                let mut pair = pair(world, Nat::home()).await;
+                let heard = talk_through(&mut pair, async |world, dialler, acceptor| {
+                    let home = match side {
+                        Side::Dialler => dialler,
+                        Side::Acceptor => acceptor,
+                    };
+                    sleep(secs(2)).await;
+                    home.unplug();
+                    world.set_dht(Reach::Offline);
+                    sleep(secs(600) + moment).await;
+                    // The router's link was down: no machine is told that it is up again.
+                    home.plug_in();
+                    world.set_dht(Reach::Online);
+                    Instant::now()
+                });
+                let heard = heard.await;
+                println!("{side:?} after ten minutes without a network: {heard:?}");
+                assert!(heard.iter().all(|time| *time <= secs(5)), "{side:?}: {heard:?}");
+            });
+        }
+    }
+}
+
+/// It forgets its mappings and gets another address from its provider.
+#[test]
+fn a_router_may_restart() {
+    for side in [Side::Dialler, Side::Acceptor] {
+        for (down, longest) in [(secs(5), secs(2)), (secs(30), secs(3)), (secs(90), secs(5))] {
+            run(1, async |world| {
+                let mut pair = pair(world, Nat::home()).await;
+                let heard = talk_through(&mut pair, async |world, dialler, acceptor| {
+                    let home = match side {
+                        Side::Dialler => dialler,
+                        Side::Acceptor => acceptor,
+                    };
+                    sleep(secs(2)).await;
+                    home.unplug();
+                    world.set_dht(Reach::Offline);
+                    sleep(down).await;
+                    world.set_dht(Reach::Online);
+                    home.outermost().forget_mappings();
+                    home.outermost().change_public_address(world.public_address());
+                    home.plug_in();
+                    Instant::now()
+                });
+                let heard = heard.await;
+                println!("router of the {side:?} down for {down:?}: {heard:?}");
+                assert!(heard.iter().all(|time| *time <= longest), "{side:?} {down:?}: {heard:?}");
+            });
+        }
+    }
+}
+
+/// While it slept, its router forgot its mappings, and nobody sends anything that would show it. It dialled, so
+/// the other side looks for word of it all the time.
+#[test]
+fn a_machine_that_wakes_up_finds_its_idle_link_again_before_anybody_needs_it() {
+    run(1, async |world| {
+        let mut pair = pair(world, Nat::home()).await;
+        let (one, two) = (pair.dialler.id(), pair.acceptor.id());
+        sleep(secs(31)).await;
+        pair.change(Side::Dialler, Change::Address);
+        pair.dialler.home.sleep_for(secs(40));
+        sleep(secs(5)).await;
+        for (from, to) in [(&pair.acceptor, one), (&pair.dialler, two)] {
+            let began = Instant::now();
+            from.say(Target::Peer(to), "good morning").await.unwrap();
+            assert!(began.elapsed() < ms(60), "{:?}", began.elapsed());
+        }
+        pair.check_survival();
+    });
+}
+
+/// Its peer gave the link up after 45 s. The sleeper's monotonic clock knows nothing of that time.
+#[test]
+fn a_machine_that_slept_for_long_does_not_wait_for_links_that_are_over() {
+    run(1, async |mut world| {
+        let homes = [5, 4].map(|delay_ms| world.behind(Nat::home()).delay_ms(delay_ms));
+        let mut server = world.server(&homes[0]);
+        server.online().await;
+        let mut client = world.standing_client(&homes[1]);
+        client.connected().await;
+        sleep(secs(10)).await;
+        homes[0].unplug();
+        client.home.sleep_for(secs(3_600));
+        let woken = Instant::now();
+        client.disconnected().await;
+        let given_up = woken.elapsed();
+        homes[0].plug_in();
+        client.connected().await;
+        println!("given up after {given_up:?}, linked again after {:?}", woken.elapsed());
+        assert!(given_up <= secs(4), "{given_up:?}");
+        assert!(woken.elapsed() <= secs(5), "{:?}", woken.elapsed());
+    });
 }
 
 #[test]
@@ -251,6 +399,9 @@ fn a_link_survives_twenty_seconds_without_a_network_and_nothing_is_lost() {
         });
     }
 }
+
+/// Seconds of a talk: longer than the longest outage.
+const TALK_LENGTH: u32 = 640;
 
 /// Messages in a stream: ten seconds of them.
 const STREAM_LENGTH: u32 = 500;

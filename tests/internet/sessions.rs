@@ -17,6 +17,9 @@ use crate::{
     world::{Home, World, message, ms, run, secs, service, to_service},
 };
 
+/// Of the first socket of a host.
+const SERVER_PORT: u16 = 49_152;
+
 /// A server and a client at homes of their own, linked.
 struct Pair {
     server: Peer,
@@ -96,6 +99,12 @@ fn a_lost_link_says_why_and_that_the_node_tries_again_while_messages_wait() {
 /// The dead server cannot say what it had: what was in flight is unknown, what comes after arrives.
 #[test]
 fn a_server_that_was_restarted_makes_what_was_in_flight_unknown_and_nothing_else() {
+    for has_its_port_again in [true, false] {
+        restart(has_its_port_again);
+    }
+}
+
+fn restart(has_its_port_again: bool) {
     run(1, async |mut world| {
         let Pair { server, client, server_identity } = pair(&mut world).await;
         client.say(to_service(), "before").await.unwrap();
@@ -108,12 +117,16 @@ fn a_server_that_was_restarted_makes_what_was_in_flight_unknown_and_nothing_else
         });
         sleep(secs(1)).await;
         drop(server);
-        sleep(secs(1)).await;
+        sleep(secs(5)).await;
         home.plug_in();
+        // Of whoever was faster.
+        let _taken = (!has_its_port_again).then(|| home.host.bind(SERVER_PORT));
+        let back = Instant::now();
         let server = world.start(&home, server_config(&server_identity));
         let failure = in_flight.await.unwrap().unwrap_err();
         assert_eq!(failure.code, Code::DeliveryUnknown, "{failure}");
         client.say(to_service(), "after").await.unwrap();
+        assert!(back.elapsed() < secs(8), "{:?}", back.elapsed());
         assert_eq!(ids(&server), ["after"]);
     });
 }
@@ -236,5 +249,45 @@ fn attempts_to_reach_a_lost_peer_are_never_far_apart() {
         let longest = pauses.max().unwrap();
         assert!(longest <= secs(5), "{longest:?}");
         assert!(lost + secs(190) < *tries.last().unwrap(), "it goes on");
+    });
+}
+
+#[test]
+fn a_service_that_leads_to_a_connected_peer_needs_no_other_link() {
+    run(1, async |mut world| {
+        let (home, other) = (world.behind(Nat::home()), world.behind(Nat::home()));
+        let identity = world.identity();
+        let mut server = world.start(&home, server_config(&identity));
+        server.online().await;
+        let mut client = world.client(&other);
+        client.node.connect(Target::Peer(server.id()), None).await.unwrap();
+        client.connected().await;
+        for id in ["by its service", "again"] {
+            let receipt =
+                client.node.send(to_service(), message(id), Some(secs(10))).await.unwrap();
+            assert_eq!(receipt.peer, Some(server.id()));
+        }
+        assert_eq!(client.node.peers().await.unwrap().len(), 1);
+        assert_eq!(ids(&server), ["by its service", "again"]);
+    });
+}
+
+#[test]
+fn what_is_for_a_service_does_not_go_to_whoever_else_is_connected() {
+    run(1, async |mut world| {
+        let (home, third) = (world.behind(Nat::home()), world.behind(Nat::home()));
+        let place = world.behind(Nat::home());
+        let (identity, other) = (world.identity(), world.identity());
+        let mut server = world.start(&home, server_config(&identity));
+        server.online().await;
+        let mut friend = world.start(&third, Config::new(other, Role::Server));
+        friend.online().await;
+        let mut client = world.client(&place);
+        client.node.send(to_service(), message("1"), None).await.unwrap();
+        client.node.connect(Target::Peer(friend.id()), None).await.unwrap();
+        client.connected().await;
+        client.node.send(to_service(), message("2"), None).await.unwrap();
+        assert_eq!(ids(&server), ["1", "2"]);
+        assert!(ids(&friend).is_empty());
     });
 }

@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,8 +23,9 @@ use p2p_node::{
     transport::tls::Crypto,
 };
 use quinn::AsyncUdpSocket;
+use tokio::sync::watch;
 
-use crate::peer::Peer;
+use crate::{multicast::Multicast, peer::Peer};
 
 /// Tells a story in a world of its own, in virtual time. If it fails, prints how to replay it.
 ///
@@ -76,6 +80,8 @@ pub(crate) struct World {
     pub(crate) internet: Internet,
     pub(crate) dht: MemoryDht,
     pub(crate) entropy: Entropy,
+    /// Whether, and through what, nodes on the same local network hear each other.
+    pub(crate) lan: Option<Multicast>,
     numbers: u8,
 }
 
@@ -85,6 +91,22 @@ pub(crate) struct Home {
     pub(crate) host: Host,
     /// From the host outwards.
     pub(crate) routers: Vec<Router>,
+    /// What the host's system tells its node.
+    pub(crate) system: System,
+}
+
+/// The part of a host's operating system that knows of networks and of sleep.
+#[derive(Clone, Debug)]
+pub(crate) struct System {
+    changes: Arc<watch::Sender<()>>,
+    slept_ms: &'static AtomicU64,
+}
+
+impl Default for System {
+    fn default() -> Self {
+        let slept_ms = Box::leak(Box::new(AtomicU64::new(0)));
+        Self { changes: Arc::new(watch::Sender::new(())), slept_ms }
+    }
 }
 
 impl World {
@@ -101,6 +123,7 @@ impl World {
             internet,
             dht: MemoryDht::new(conditions),
             entropy: Entropy::from_seed(seed),
+            lan: None,
             numbers: 0,
         }
     }
@@ -115,7 +138,7 @@ impl World {
         let Some((outermost, others)) = nats.split_last() else {
             let address = self.public_address();
             let host = self.internet.host(address);
-            return Home { host, routers: Vec::new() };
+            return Home::new(host, Vec::new());
         };
         let address = self.public_address();
         let mut routers = vec![self.internet.router(*outermost, address)];
@@ -127,7 +150,7 @@ impl World {
         let address = IpAddr::from([192, 168, self.numbers, 2]);
         let host = routers.last().unwrap().host(address);
         routers.reverse();
-        Home { host, routers }
+        Home::new(host, routers)
     }
 
     /// Another host in the same network as `home`.
@@ -136,10 +159,8 @@ impl World {
             panic!("neighbours are made in IPv4 networks");
         };
         let [a, b, c, d] = address.octets();
-        Home {
-            host: home.routers[0].host(IpAddr::from([a, b, c, d + 1])),
-            routers: home.routers.clone(),
-        }
+        let host = home.routers[0].host(IpAddr::from([a, b, c, d + 1]));
+        Home::new(host, home.routers.clone())
     }
 
     /// An IPv4 address that nobody has.
@@ -185,8 +206,10 @@ impl World {
         let environment = Environment {
             sockets,
             interfaces: Arc::new(move || interfaces.addresses()),
+            changes: Some(home.system.changes.subscribe()),
             rendezvous: Some(self.dht.rendezvous()),
-            clock: Clock::starting_at(START),
+            lan: self.lan.as_ref().map(|lan| lan.at(&home.host)),
+            clock: Clock::starting_at(START).sleeping(home.system.slept_ms),
             entropy: self.entropy.fork(),
             crypto: Crypto::seeded(self.entropy.fork()),
             outbox: None,
@@ -220,6 +243,32 @@ impl World {
 }
 
 impl Home {
+    pub(crate) fn new(host: Host, routers: Vec<Router>) -> Self {
+        Self { host, routers, system: System::default() }
+    }
+
+    /// Moves the host to where `other` is, as its system tells at once: into another Wi-Fi.
+    pub(crate) fn move_to(&mut self, other: &Self) {
+        let IpAddr::V4(address) = other.host.addresses()[0] else {
+            panic!("hosts move between IPv4 networks");
+        };
+        // Beside the host that is there.
+        let [a, b, c, d] = address.octets();
+        let address = IpAddr::from([a, b, c, d + 7]);
+        match other.routers.first() {
+            Some(router) => self.host.move_behind(router, address),
+            None => self.host.move_to_public(address),
+        }
+        self.routers.clone_from(&other.routers);
+        self.system.changes.send_replace(());
+    }
+
+    /// Lets the host's wall clock jump ahead: it slept.
+    pub(crate) fn sleep_for(&self, time: Duration) {
+        let slept_ms = u64::try_from(time.as_millis()).unwrap();
+        self.system.slept_ms.fetch_add(slept_ms, Ordering::Relaxed);
+    }
+
     /// The NAT that faces the internet.
     pub(crate) fn outermost(&self) -> &Router {
         self.routers.last().expect("there is a NAT")

@@ -174,6 +174,11 @@ impl Router {
         Host::new(namespace, self.upstream())
     }
 
+    /// Takes the line to the internet away.
+    pub fn unplug(&self) {
+        self.shared.namespace.ip("link set wan down");
+    }
+
     /// A home on the inside, if this is a carrier.
     pub fn home(&self, nat: Nat) -> Self {
         let namespace = Namespace::new("home");
@@ -204,6 +209,20 @@ impl Host {
     fn new(namespace: Namespace, upstream: Upstream) -> Self {
         let machine = Machine { namespace, _upstream: upstream };
         Self { machine: Rc::new(machine) }
+    }
+
+    /// Takes its interface away, and gives it one in the network of `router`: another Wi-Fi.
+    pub fn move_to(&self, router: &Router) {
+        self.machine.namespace.ip("link delete wan");
+        router.connect(&self.machine.namespace);
+    }
+
+    /// Gives its interface another inside address of the same network.
+    pub fn renumber(&self, address: &str, next_hop: &str) {
+        let namespace = &self.machine.namespace;
+        namespace.ip("addr flush dev wan");
+        namespace.ip(&format!("addr add {address}/24 dev wan"));
+        namespace.ip(&format!("route add default via {next_hop}"));
     }
 
     /// The name of its namespace.

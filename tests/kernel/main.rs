@@ -35,4 +35,5 @@ mod namespace;
 mod nat;
 mod process;
 mod proof;
+mod roaming;
 mod scenario;

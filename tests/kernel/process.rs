@@ -96,6 +96,13 @@ impl Process {
         }
     }
 
+    /// Whether an event of this name has come that nobody has waited for.
+    pub fn has_told(&self, event: &str) -> bool {
+        let mut pending = self.pending.borrow_mut();
+        pending.extend(self.events.try_iter());
+        pending.iter().any(|told| told["event"] == event)
+    }
+
     /// Ends it at once, as `kill -9` does.
     pub fn kill(&mut self) {
         // Both fail only if it has ended and been waited for already.

@@ -16,13 +16,13 @@ use super::{
 const SERVICE: &str = "myapi:v1";
 
 /// From the start of a program to a word from it.
-const START: Duration = Duration::from_secs(10);
+pub(super) const START: Duration = Duration::from_secs(10);
 
 /// The node's own limit for a dial is 20 s; every answer must be there by then, good or bad.
 const DIAL: Duration = Duration::from_secs(25);
 
 /// From a sent message to the acknowledgement, once there is a link.
-const DELIVERY: Duration = Duration::from_secs(10);
+pub(super) const DELIVERY: Duration = Duration::from_secs(10);
 
 #[test]
 fn two_usual_homes() {
@@ -191,15 +191,15 @@ fn a_killed_server_is_noticed() {
 }
 
 /// A running node.
-struct Node {
-    process: Process,
+pub(super) struct Node {
+    pub(super) process: Process,
     /// As its `ready` says.
-    peer_id: Value,
+    pub(super) peer_id: Value,
 }
 
 /// A lab with a DHT and STUN in the public part of it.
-struct World {
-    lab: KernelLab,
+pub(super) struct World {
+    pub(super) lab: KernelLab,
     bootstrap: Vec<String>,
     stun: Vec<String>,
     _testnet: Process,
@@ -207,11 +207,11 @@ struct World {
 }
 
 impl World {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         Self::within(KernelLab::new())
     }
 
-    fn within(lab: Result<KernelLab, Skip>) -> Option<Self> {
+    pub(super) fn within(lab: Result<KernelLab, Skip>) -> Option<Self> {
         let lab = or_skip(lab)?;
         let addresses = ["198.51.100.10", "198.51.100.11"];
         let host = lab.public_host(&addresses);
@@ -230,13 +230,13 @@ impl World {
         })
     }
 
-    fn home(&self, nat: Nat) -> Router {
+    pub(super) fn home(&self, nat: Nat) -> Router {
         self.lab.home(nat)
     }
 
     /// A node that takes commands.
     fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
-        let mut arguments = vec!["--mode", mode, "--service", service, "--ephemeral"];
+        let mut arguments = vec!["--mode", mode, "--service", service, "--ephemeral", "--no-lan"];
         let bootstrap = self.bootstrap.iter().flat_map(|node| ["--dht-bootstrap", node]);
         let stun = self.stun.iter().flat_map(|server| ["--stun", server]);
         arguments.extend(bootstrap.chain(stun));
@@ -248,12 +248,12 @@ impl World {
     }
 
     /// A node that looks others up.
-    fn client(&self, host: &Host) -> Node {
+    pub(super) fn client(&self, host: &Host) -> Node {
         self.start(host, "client", SERVICE)
     }
 
     /// A node that can be found.
-    fn server(&self, host: &Host) -> Node {
+    pub(super) fn server(&self, host: &Host) -> Node {
         let server = self.start(host, "server", SERVICE);
         server.process.wait_for("online", Duration::from_secs(30));
         server
@@ -293,13 +293,13 @@ impl World {
     }
 }
 
-fn connect(client: &Node) -> Result<Value, Value> {
+pub(super) fn connect(client: &Node) -> Result<Value, Value> {
     client.process.tell(&json!({"cmd": "connect", "id": 1, "peer": "service"}));
     answer(client, 1, DIAL)
 }
 
 /// Sends a message and waits until the other side has it.
-fn say(node: &Node, id: u64, peer: &Value, payload: &str) {
+pub(super) fn say(node: &Node, id: u64, peer: &Value, payload: &str) {
     let message = json!({"type": "t", "payload": payload});
     node.process.tell(&json!({"cmd": "send", "id": id, "peer": peer, "message": message}));
     let delivered = answer(node, id, DELIVERY).expect("there is a link");
@@ -307,7 +307,7 @@ fn say(node: &Node, id: u64, peer: &Value, payload: &str) {
 }
 
 /// Who sent the next message, and its payload.
-fn heard(node: &Node) -> (Value, Value) {
+pub(super) fn heard(node: &Node) -> (Value, Value) {
     let event = node.process.wait_for("message", DELIVERY);
     (event["peer"].clone(), event["message"]["payload"].clone())
 }
@@ -346,7 +346,7 @@ fn texts(list: &Value) -> Vec<String> {
 }
 
 /// The program under test: `P2P_NODE_BIN`, or the release build beside this test's own.
-fn p2p_node() -> String {
+pub(super) fn p2p_node() -> String {
     let built = || {
         let own = env::current_exe().expect("a test knows where it is");
         // From target/debug/deps/kernel-… to target/.

@@ -215,6 +215,8 @@ async fn servers_that_register_together_all_end_up_in_the_list() {
         let environment = Environment {
             sockets: vec![Arc::new(socket)],
             interfaces: Arc::new(|| vec![Ipv4Addr::LOCALHOST.into()]),
+            changes: None,
+            lan: None,
             rendezvous: Some(client(net.bootstrap())),
             clock: Clock::system(),
             entropy: Entropy::from_seed(seed.into()),

@@ -15,7 +15,8 @@ fn client(arguments: &[&str]) -> Command {
         .args(["--mode", "client"])
         .args(arguments)
         .env("P2P_NODE_DHT_BOOTSTRAP", "none")
-        .env("P2P_NODE_STUN", "none");
+        .env("P2P_NODE_STUN", "none")
+        .env("P2P_NODE_NO_LAN", "1");
     command
 }
 

@@ -204,6 +204,8 @@ impl Network {
         let environment = Environment {
             sockets: vec![host.bind(0)],
             interfaces: Arc::new(move || interfaces.addresses()),
+            changes: None,
+            lan: None,
             rendezvous: Some(Arc::new(Mainline::start(dht, entropy.fork())?)),
             clock: Clock::system(),
             entropy,

@@ -10,6 +10,8 @@ mod identity_file;
 mod launch;
 mod lock;
 mod logging;
+mod mdns;
+mod network_changes;
 mod offline;
 mod oneshot;
 mod outbox_file;

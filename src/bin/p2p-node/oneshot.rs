@@ -109,7 +109,7 @@ fn find_peer(name: &PeerName, mut node: NodeArgs) -> Result<(Target, NodeArgs), 
         node.service = Some(service.clone());
     }
     let nearby = launch::nearby(Role::Client, node.service.clone());
-    let directory = Directory::new(node.service.clone(), None);
+    let mut directory = Directory::new(node.service.clone(), None);
     Ok((directory.resolve(&recipient, nearby)?, node))
 }
 

@@ -1,7 +1,12 @@
 //! The main use of the program: a node that is driven over stdin and stdout.
 
+#[cfg(unix)]
+use std::os::fd::AsFd;
+#[cfg(windows)]
+use std::os::windows::io::AsHandle;
 use std::{
-    io::{self, IsTerminal, Read, Write},
+    fs::File,
+    io::{self, IsTerminal, Read, Stdout, Write},
     process::ExitCode,
 };
 
@@ -81,9 +86,9 @@ fn speak(stdio: Stdio, colour: Colour) -> (Box<dyn Read + Send>, Box<dyn Write +
     };
     match (stdio, is_terminal) {
         (Stdio::Json, _) | (Stdio::Auto, false) => {
-            (Box::new(input), Box::new(output), Notation::Lines)
+            (Box::new(input), unbuffered(output), Notation::Lines)
         }
-        (Stdio::Protobuf, _) => (Box::new(input), Box::new(output), Notation::Frames),
+        (Stdio::Protobuf, _) => (Box::new(input), unbuffered(output), Notation::Frames),
         (Stdio::Auto | Stdio::Text, true) if can_erase() => {
             let (input, output) = prompt::between(input, output);
             (Box::new(input), Box::new(output), Notation::Terminal(render))
@@ -91,6 +96,19 @@ fn speak(stdio: Stdio, colour: Colour) -> (Box<dyn Read + Send>, Box<dyn Write +
         (Stdio::Auto | Stdio::Text, _) => {
             (Box::new(input), Box::new(output), Notation::Terminal(render))
         }
+    }
+}
+
+/// Stdout without the buffer of the standard library: the bridge writes whole batches, and a buffer that looks for
+/// the end of a line would cut each in two. Where there is no stdout, the standard library's ignores what is written.
+fn unbuffered(output: Stdout) -> Box<dyn Write + Send> {
+    #[cfg(unix)]
+    let file = output.as_fd().try_clone_to_owned().map(File::from);
+    #[cfg(windows)]
+    let file = output.as_handle().try_clone_to_owned().map(File::from);
+    match file {
+        Ok(file) => Box::new(file),
+        Err(_) => Box::new(output),
     }
 }
 

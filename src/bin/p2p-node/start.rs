@@ -14,7 +14,7 @@ use p2p_node::{
     },
     entropy::Entropy,
     failure::{Code, Failure},
-    node::{Clock, Config, Environment, Event, Inbox, Node},
+    node::{Clock, Config, Environment, Event, Inbox, Node, lan::Lan},
     transport::{
         tls::Crypto,
         udp::{self, BindError, UdpSocket},
@@ -23,6 +23,8 @@ use p2p_node::{
 use quinn::AsyncUdpSocket;
 use tokio::sync::mpsc;
 
+use crate::{mdns::Mdns, network_changes::watch_network};
+
 /// How the node gets into the network.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
@@ -30,6 +32,8 @@ pub(crate) struct Network {
     pub(crate) dht_bootstrap: Vec<String>,
     /// Addresses to bind; none means all, IPv4 and IPv6, with any port.
     pub(crate) bind: Vec<SocketAddr>,
+    /// Whether nodes on the local network are to find each other.
+    pub(crate) lan: bool,
 }
 
 /// Starts a node.
@@ -50,7 +54,9 @@ pub(crate) fn start(
     let environment = Environment {
         sockets,
         interfaces: Arc::new(interface_addresses),
+        changes: watch_network(),
         rendezvous,
+        lan: lan(&network, &mut entropy),
         clock: Clock::system(),
         entropy,
         crypto: Crypto::system(),
@@ -67,6 +73,18 @@ fn bind(addresses: &[SocketAddr]) -> Result<Vec<Arc<dyn AsyncUdpSocket>>, BindEr
         UdpSocket::bind(address).map(|socket| -> Arc<dyn AsyncUdpSocket> { Arc::new(socket) })
     };
     addresses.iter().map(bind).collect()
+}
+
+/// Nothing is said on a network to a node that nobody there can reach.
+fn lan(network: &Network, entropy: &mut Entropy) -> Option<Arc<dyn Lan>> {
+    let addresses: Vec<IpAddr> = network.bind.iter().map(SocketAddr::ip).collect();
+    let is_here_alone = !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback);
+    if !network.lan || is_here_alone {
+        return None;
+    }
+    let bound_to_all = addresses.iter().any(IpAddr::is_unspecified);
+    let named = if bound_to_all { Vec::new() } else { addresses };
+    Some(Arc::new(Mdns::new(named, entropy)))
 }
 
 /// The DHT's own socket: on the address that was asked for, or on all; on any port.

@@ -87,8 +87,9 @@ fn announce(announcement: &Announcement) -> io::Result<()> {
         out,
         "{line}
 # A network without internet. It runs until you press Ctrl-C. Use it with the flags
-#   --dht-bootstrap {bootstrap} --stun {stun}
+#   --no-lan --dht-bootstrap {bootstrap} --stun {stun}
 # or, in a shell, for every node that you start there:
+export P2P_NODE_NO_LAN=1
 export P2P_NODE_DHT_BOOTSTRAP={bootstrap}
 export P2P_NODE_STUN={stun}"
     )?;

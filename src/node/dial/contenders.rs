@@ -6,12 +6,19 @@ use std::{
 };
 
 use super::Found;
-use crate::identity::PeerId;
+use crate::{
+    behaviour::NatBehaviour,
+    candidate::{CANDIDATES_MAX, Candidate},
+    identity::PeerId,
+    time::UnixMillis,
+};
 
 /// All peers that were found, several for a service, one otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Contenders {
     found: BTreeMap<PeerId, Found>,
+    /// Where those are who were heard on the local network.
+    nearby: BTreeMap<PeerId, Vec<Candidate>>,
     /// Those who do not want us, or are somebody else: for good.
     given_up: BTreeSet<PeerId>,
     /// How often each was left for another one because it stayed silent.
@@ -42,6 +49,29 @@ impl Contenders {
         }
     }
 
+    /// Takes in that `peer` is on the local network; returns what is known of it now.
+    pub(super) fn handle_nearby(&mut self, peer: PeerId, candidates: Vec<Candidate>) -> Found {
+        if self.nearby.len() < FOUND_MAX || self.nearby.contains_key(&peer) {
+            self.nearby.insert(peer, candidates.clone());
+        }
+        let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
+        let known = self.found.get(&peer).cloned();
+        known.unwrap_or(Found { peer, made_at, candidates, nat, helpers: Vec::new() })
+    }
+
+    /// The same peer, also at its addresses on the local network.
+    pub(super) fn with_nearby(&self, found: Found) -> Found {
+        let Some(nearby) = self.nearby.get(&found.peer) else {
+            return found;
+        };
+        let mut candidates = nearby.clone();
+        let is_elsewhere =
+            |other: &&Candidate| nearby.iter().all(|near| near.address != other.address);
+        candidates.extend(found.candidates.iter().filter(is_elsewhere));
+        candidates.truncate(CANDIDATES_MAX);
+        Found { candidates, ..found }
+    }
+
     /// Does not turn to `peer` again.
     pub(super) fn give_up(&mut self, peer: PeerId) {
         self.given_up.insert(peer);
@@ -56,11 +86,15 @@ impl Contenders {
         has_others
     }
 
-    /// Whose turn it is: the one that was silent least often; of several the freshest.
+    /// Whose turn it is: the one that was silent least often; of several one on the local network, else the
+    /// freshest.
     pub(super) fn next(&self) -> Option<PeerId> {
         let silences = |found: &Found| self.silences.get(&found.peer).copied().unwrap_or(0);
         self.hopeful()
-            .min_by_key(|found| (silences(found), Reverse((found.made_at, found.peer))))
+            .min_by_key(|found| {
+                let is_nearby = self.nearby.contains_key(&found.peer);
+                (silences(found), !is_nearby, Reverse((found.made_at, found.peer)))
+            })
             .map(|found| found.peer)
     }
 
@@ -76,7 +110,7 @@ const FOUND_MAX: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{behaviour::NatBehaviour, identity::Identity, time::UnixMillis};
+    use crate::{candidate::CandidateKind, identity::Identity};
 
     fn found(seed: u8, made_at: u64) -> Found {
         Found {
@@ -107,6 +141,22 @@ mod tests {
         assert!(!contenders.pass_over(old.peer));
         contenders.give_up(old.peer);
         assert_eq!(contenders.next(), None);
+    }
+
+    #[test]
+    fn who_is_on_the_local_network_comes_first_and_is_tried_there_whatever_its_record_says() {
+        let candidate =
+            |text: &str| Candidate::new(CandidateKind::Host, text.parse().unwrap()).unwrap();
+        let (near, far) = (candidate("192.168.1.7:5000"), candidate("203.0.113.7:5000"));
+        let mut contenders = Contenders::default();
+        let (neighbour, fresh) = (found(1, 10), found(2, 20));
+        contenders.insert(fresh);
+        let known = contenders.handle_nearby(neighbour.peer, vec![near]);
+        assert_eq!(known.candidates, [near]);
+        contenders.insert(known);
+        assert_eq!(contenders.next(), Some(neighbour.peer));
+        let record = Found { candidates: vec![far, near], ..neighbour };
+        assert_eq!(contenders.with_nearby(record).candidates, [near, far]);
     }
 
     #[test]

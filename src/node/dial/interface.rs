@@ -39,6 +39,8 @@ pub(in crate::node) struct Gathered {
     pub(in crate::node) nat: NatBehaviour,
     /// Whether the STUN servers have answered, or have had their time.
     pub(in crate::node) complete: bool,
+    /// Whether STUN servers were asked, and none has answered in its time.
+    pub(in crate::node) is_unanswered: bool,
 }
 
 impl Gathered {
@@ -61,6 +63,8 @@ pub(in crate::node) struct Dialler {
     pub(in crate::node) sockets: Vec<BoundSocket>,
     /// Whether there is a DHT to look things up in.
     pub(in crate::node) has_dht: bool,
+    /// Whether it hears who is on the local network.
+    pub(in crate::node) has_lan: bool,
 }
 
 /// What a [`Dial`] asks its owner to do.

@@ -47,6 +47,7 @@ impl Story {
                 local: "192.168.1.2:5000".parse().unwrap(),
             }],
             has_dht: true,
+            has_lan: false,
         };
         let target = Target::Service("myapi:v1".parse().unwrap());
         let times = (start, UnixMillis(1_000_000));
@@ -153,6 +154,7 @@ fn gathered() -> Gathered {
         candidates: vec![candidate("198.51.100.9:5000")],
         nat: NatBehaviour::default(),
         complete: true,
+        is_unanswered: false,
     }
 }
 

@@ -28,6 +28,9 @@ pub enum LinkError {
         /// Why, in the acceptor's words.
         reason: String,
     },
+    /// The acceptor has no room for another peer. Both sides get this.
+    #[error("the peer holds as many connections as it may")]
+    Full,
     /// The peer speaks another version of the protocol.
     #[error("the peer speaks another version of the protocol")]
     VersionMismatch {
@@ -91,10 +94,12 @@ pub(super) enum CloseCode {
     Timeout,
     /// Another link takes the place of this one.
     Replaced,
+    /// The acceptor has no room for another peer.
+    Full,
 }
 
 impl CloseCode {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Gone,
         Self::Bye,
         Self::Refused,
@@ -102,6 +107,7 @@ impl CloseCode {
         Self::Violation,
         Self::Timeout,
         Self::Replaced,
+        Self::Full,
     ];
 
     fn number(self) -> VarInt {
@@ -113,6 +119,7 @@ impl CloseCode {
             Self::Violation => 4,
             Self::Timeout => 5,
             Self::Replaced => 6,
+            Self::Full => 7,
         })
     }
 
@@ -182,6 +189,7 @@ impl LinkError {
             Some(CloseCode::Violation) => Self::Lost(Loss::Accused(reason)),
             Some(CloseCode::Timeout) => Self::TimedOut,
             Some(CloseCode::Replaced) => Self::Replaced,
+            Some(CloseCode::Full) => Self::Full,
         }
     }
 
@@ -195,6 +203,7 @@ impl LinkError {
         match self {
             Self::IdentityMismatch { .. } | Self::NotExpected => Code::PeerIdentityMismatch,
             Self::Refused { .. } => Code::Refused,
+            Self::Full => Code::TooManyPeers,
             Self::VersionMismatch { .. } => Code::PeerVersionMismatch,
             Self::TimedOut => Code::HandshakeFailed,
             Self::Lost(_) | Self::Replaced => Code::ConnectionLost,
@@ -254,6 +263,7 @@ mod tests {
                 LinkError::Lost(Loss::Accused(reason())),
                 LinkError::TimedOut,
                 LinkError::Replaced,
+                LinkError::Full,
             ]
         );
         assert_eq!(read(CloseCode::Version, "7"), LinkError::VersionMismatch { theirs: Some(7) });

@@ -6,6 +6,7 @@ use crate::{
     identity::PeerId,
     probe::{ConversationId, ProbeKeys, Side},
     sealing::Key,
+    ticket::TicketSecret,
     transport::{
         admission::ChannelBinding,
         link::error::{LinkError, Loss},
@@ -33,6 +34,14 @@ pub(super) fn probe_keys(
     Ok(ProbeKeys::new(&secret, conversation, side))
 }
 
+/// Where the two ends leave each other word when no path works any more; nobody else knows the place.
+pub(super) fn meeting(
+    connection: &Connection,
+    parties: [PeerId; 2],
+) -> Result<TicketSecret, LinkError> {
+    export(connection, MEETING_LABEL, parties).map(TicketSecret)
+}
+
 /// RFC 8446, section 7.5, with the dialler's and the acceptor's id as context.
 fn export<const N: usize>(
     connection: &Connection,
@@ -47,6 +56,7 @@ fn export<const N: usize>(
     Ok(value)
 }
 
+const MEETING_LABEL: &str = "EXPORTER-p2p-node/1 meeting";
 const ADMISSION_LABEL: &str = "EXPORTER-p2p-node/1 admission";
 const PROBE_CONVERSATION_LABEL: &str = "EXPORTER-p2p-node/1 probe conversation";
 const PROBE_SECRET_LABEL: &str = "EXPORTER-p2p-node/1 probe secret";

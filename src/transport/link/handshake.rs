@@ -28,12 +28,13 @@ use crate::{
     probe::{ProbeKeys, Side},
     proto::wire::{Control, Hello, Welcome, control::Kind},
     sealing::Key,
+    ticket::TicketSecret,
     transport::{
-        admission::{Admission, PROOFS_MAX, Verdict, prove},
+        admission::{Admission, PROOFS_MAX, Refusal, Verdict, prove},
         frame::{FrameReader, FrameWriter, ReadFrameError},
         link::{
             error::{CloseCode, LinkError, Loss, printable, truncate},
-            exporter::{channel_binding, probe_keys},
+            exporter::{channel_binding, meeting, probe_keys},
             wire::{CONTROL_STREAM, VERSION, control},
         },
         quic::{Arrival, Endpoint},
@@ -77,6 +78,7 @@ pub(super) struct Established {
     /// Higher than those of all links that came up before.
     pub(super) number: u64,
     pub(super) probe_keys: ProbeKeys,
+    pub(super) meeting: TicketSecret,
     pub(super) control_out: FrameWriter,
     pub(super) control_in: ControlReader,
 }
@@ -165,6 +167,7 @@ async fn greet_acceptor(
         run,
         number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Initiator)?,
+        meeting: meeting(connection, parties)?,
         control_out,
         control_in,
     })
@@ -195,7 +198,12 @@ async fn greet_dialler(
     if let Caller::Unknown(admission) = caller {
         let binding = channel_binding(connection, parties)?;
         if let Verdict::Refused(refusal) = admission.judge(peer, &hello.proofs, &binding) {
-            return Err(LinkError::Refused { reason: refusal.to_string() });
+            return Err(match refusal {
+                Refusal::NoRoom => LinkError::Full,
+                Refusal::NotListed | Refusal::NoProof | Refusal::WrongProof => {
+                    LinkError::Refused { reason: refusal.to_string() }
+                }
+            });
         }
     }
     if early_welcome(caller).is_none() {
@@ -210,6 +218,7 @@ async fn greet_dialler(
         run,
         number: endpoint.number_link(),
         probe_keys: probe_keys(connection, parties, Side::Responder)?,
+        meeting: meeting(connection, parties)?,
         control_out,
         control_in,
     })
@@ -218,7 +227,7 @@ async fn greet_dialler(
 fn early_welcome(caller: &Caller) -> Option<Welcome> {
     match caller {
         Caller::Announced(_) | Caller::Unknown(Admission::Anyone) => Some(Welcome {}),
-        Caller::Unknown(Admission::Only { .. }) => None,
+        Caller::Unknown(Admission::Only { .. } | Admission::Linked(_)) => None,
     }
 }
 
@@ -239,6 +248,7 @@ async fn or_close(
 pub(super) fn close_because(connection: &Connection, error: &LinkError) {
     match error {
         LinkError::Refused { reason } => CloseCode::Refused.close(connection, reason),
+        LinkError::Full => CloseCode::Full.close(connection, ""),
         LinkError::VersionMismatch { .. } => {
             CloseCode::Version.close(connection, &VERSION.to_string());
         }

@@ -1,8 +1,11 @@
 //! What runs while a link is up: the state that its handle and its tasks share, and the tasks.
 //!
-//! No task decides anything: each moves frames between a stream and one of the pure parts, and ends
+//! Nothing here decides anything: each part moves frames between a stream and one of the pure parts, and ends
 //! the link when that cannot go on. Two of them move messages and come with the session; when it has gone on
 //! to another link they stand still, and keep their streams open as long as the link lasts.
+//!
+//! What reads is one task and what writes another: a part is polled with all others of its task, so what there
+//! is to write does not make both streams be asked for something to read, and the other way round.
 
 use std::{
     collections::VecDeque,
@@ -30,6 +33,7 @@ use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
     proto::wire::{Ack, Bye, Control, Ping, Pong, Sequenced, control::Kind},
+    ticket::TicketSecret,
     transport::{
         frame::{FrameReader, FrameWriter},
         link::{
@@ -57,10 +61,9 @@ pub(super) struct Shared {
     /// Higher than those of all links that came up before.
     number: u64,
     pub(super) probe_keys: ProbeKeys,
+    pub(super) meeting: TicketSecret,
     pub(super) carrying: Mutex<Carrying>,
-    /// A session has come.
-    carried: Notify,
-    /// What wakes the tasks; a session that the link carries does so, too.
+    /// What wakes the tasks: what happens on the link, the session that comes to it, and what happens there.
     pub(super) line: Arc<Line>,
     pub(super) conversation: Mutex<Conversation<oneshot::Sender<Duration>>>,
     /// Whatever ends the link from here on, this side wanted it.
@@ -71,7 +74,7 @@ pub(super) struct Shared {
 /// Starts the tasks of a link; they end when the set is dropped.
 pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
     let Established { connection, control_out, control_in, .. } = established;
-    let Established { side, peer, agent, run, number, probe_keys, .. } = established;
+    let Established { side, peer, agent, run, number, probe_keys, meeting, .. } = established;
     let shared = Arc::new(Shared {
         connection,
         side,
@@ -80,8 +83,8 @@ pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
         run,
         number,
         probe_keys,
+        meeting,
         carrying: Mutex::new(Carrying::new()),
-        carried: Notify::new(),
         line: Arc::default(),
         conversation: Mutex::new(Conversation::new()),
         is_closing: AtomicBool::new(false),
@@ -89,7 +92,9 @@ pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
     });
     let mut tasks = JoinSet::new();
     let span = debug_span!("link", peer = ?shared.peer);
-    tasks.spawn(shared.clone().run(control_out, control_in).instrument(span));
+    tasks.spawn(shared.clone().read(control_in).instrument(span.clone()));
+    tasks.spawn(shared.clone().write(control_out).instrument(span.clone()));
+    tasks.spawn(shared.clone().watch_connection().instrument(span));
     (shared, tasks)
 }
 
@@ -113,11 +118,10 @@ pub(super) fn carry(shared: &Shared, session: &Session) -> Result<(), NotCarried
     lock(&shared.conversation).say_resume(resume);
     let begun = carrying.begin(carrier.clone());
     drop(carrying);
-    shared.line.to_say.notify_one();
+    shared.line.wake_all();
     if let Err(error) = accepted(begun) {
         shared.fail(error);
     }
-    shared.carried.notify_one();
     let end = shared.end.borrow().clone();
     end.map_or(Ok(()), |end| {
         carrier.detach();
@@ -126,30 +130,40 @@ pub(super) fn carry(shared: &Shared, session: &Session) -> Result<(), NotCarried
 }
 
 impl Shared {
-    /// Runs as long as the link does, as one task: what one part hands to another does not have to wake a
-    /// thread.
-    async fn run(self: Arc<Self>, control_out: FrameWriter, control_in: ControlReader) {
+    /// The task that reads.
+    async fn read(self: Arc<Self>, control_in: ControlReader) {
         let Err(error) = tokio::select! {
             biased;
             end = self.read_control(control_in) => end,
-            end = self.move_messages() => end,
-            end = self.write_control(control_out) => end,
-            end = self.watch_connection() => end,
+            end = self.read_messages() => end,
         };
         self.fail(error);
     }
 
-    async fn move_messages(&self) -> Result<Infallible, LinkError> {
-        let carrier = loop {
-            self.carried.notified().await;
-            if let Some(carrier) = lock(&self.carrying).carrier() {
-                break carrier;
-            }
-        };
-        tokio::select! {
+    /// The task that writes.
+    async fn write(self: Arc<Self>, control_out: FrameWriter) {
+        let Err(error) = tokio::select! {
             biased;
-            end = self.read_messages(carrier.clone()) => end,
-            end = self.write_messages(carrier.clone()) => end,
+            end = self.write_messages() => end,
+            end = self.write_control(control_out) => end,
+        };
+        self.fail(error);
+    }
+
+    /// The task that sees the connection end. None of the others does while the session that it serves has gone
+    /// on to another link.
+    async fn watch_connection(self: Arc<Self>) {
+        let error = self.connection.closed().await;
+        self.fail(LinkError::of(error));
+    }
+
+    /// The session that comes to the link, of which `bell` tells.
+    async fn carrier(&self, bell: &Notify) -> Carrier {
+        loop {
+            if let Some(carrier) = lock(&self.carrying).carrier() {
+                return carrier;
+            }
+            bell.notified().await;
         }
     }
 
@@ -218,7 +232,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn write_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
+    async fn write_messages(&self) -> Result<Infallible, LinkError> {
+        let carrier = self.carrier(&self.line.to_write).await;
         let stream = self.connection.open_uni().await.map_err(LinkError::of)?;
         let mut out = FrameWriter::new(stream, &[MESSAGE_STREAM]);
         while let Ok(is_something) = gather(&carrier, &mut out) {
@@ -231,7 +246,8 @@ impl Shared {
         pending().await
     }
 
-    async fn read_messages(&self, carrier: Carrier) -> Result<Infallible, LinkError> {
+    async fn read_messages(&self) -> Result<Infallible, LinkError> {
+        let carrier = self.carrier(&self.line.to_read).await;
         self.may_read(&carrier).await;
         let stream = accept_stream(&self.connection, MESSAGE_STREAM).await?;
         let mut frames = FrameReader::<_, Sequenced>::new(stream);
@@ -261,11 +277,11 @@ impl Shared {
         }
     }
 
-    async fn watch_connection(&self) -> Result<Infallible, LinkError> {
-        Err(LinkError::of(self.connection.closed().await))
-    }
-
+    /// Ends the link for everybody. The first reason stays: the tasks end one after the other.
     pub(super) fn fail(&self, error: LinkError) {
+        if self.end.borrow().is_some() {
+            return;
+        }
         debug!(%error, "link ends");
         close_because(&self.connection, &error);
         self.declare_end(error);
@@ -303,14 +319,16 @@ fn gather(carrier: &Carrier, out: &mut FrameWriter) -> Result<bool, Rejected> {
 
 /// Writes an ack if one is due, else says when it will be.
 fn write_ack(carrier: &Carrier, out: &mut FrameWriter, due: Option<Instant>) -> Option<Instant> {
-    let now = Instant::now();
-    let due = match carrier.ack_need() {
+    match carrier.ack_need() {
         AckNeed::None => return None,
-        AckNeed::Now => now,
-        AckNeed::Soon => due.unwrap_or(now + ACK_DELAY),
-    };
-    if due > now {
-        return Some(due);
+        AckNeed::Now => {}
+        AckNeed::Soon => {
+            let now = Instant::now();
+            let due = due.unwrap_or(now + ACK_DELAY);
+            if due > now {
+                return Some(due);
+            }
+        }
     }
     if let Some(delivered) = carrier.acknowledge() {
         push(out, control(Ack { delivered }));

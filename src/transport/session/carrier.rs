@@ -29,7 +29,8 @@ pub(in crate::transport) struct Line {
 }
 
 impl Line {
-    pub(super) fn wake_all(&self) {
+    /// Wakes all of them: a session has come, or gone.
+    pub(in crate::transport) fn wake_all(&self) {
         self.to_write.notify_one();
         self.to_read.notify_one();
         self.to_say.notify_one();
@@ -122,7 +123,7 @@ impl Carrier {
             && let Some(frame) = frames.pop_front()
         {
             result = state.machine.handle_message(self.generation, frame);
-            replies.extend(state.take_reply(Instant::now()));
+            replies.extend(state.take_reply(Instant::now));
         }
         // A double is acknowledged again.
         let is_due = state.machine.inbound().ack_need() == AckNeed::Now;

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     doubles::Doubles,
-    message::{Oversize, check_size, cost},
+    message::{Oversize, check_size},
 };
 use crate::proto::{Message, wire::Sequenced};
 
@@ -47,8 +47,15 @@ struct Numbering {
 
 #[derive(Debug)]
 enum Slot {
-    Waiting { message: Message, is_durable: bool },
-    HandedOver { durable_id: Option<String> },
+    /// With what it takes of the budget.
+    Waiting {
+        message: Message,
+        is_durable: bool,
+        cost: usize,
+    },
+    HandedOver {
+        durable_id: Option<String>,
+    },
     Done,
 }
 
@@ -100,13 +107,13 @@ impl Inbound {
             }
         }
         let message = frame.message.ok_or(BadMessage::Empty)?;
-        check_size(&message)?;
+        let cost = check_size(&message)?;
         if self.numbering.is_none() {
             self.numbering = Some(Numbering { first: self.end(), sequence: found });
         }
         self.waiting += 1;
-        self.waiting_size += cost(&message);
-        self.slots.push_back(Slot::Waiting { message, is_durable: frame.durable });
+        self.waiting_size += cost;
+        self.slots.push_back(Slot::Waiting { message, is_durable: frame.durable, cost });
         Ok(())
     }
 
@@ -115,11 +122,12 @@ impl Inbound {
     pub(super) fn take_last(&mut self, now: Instant) -> Option<(Message, u64)> {
         let number = self.end().checked_sub(1)?;
         let slot = self.slots.back_mut()?;
-        let Slot::Waiting { message, is_durable } = std::mem::replace(slot, Slot::Done) else {
+        let Slot::Waiting { message, is_durable, cost } = std::mem::replace(slot, Slot::Done)
+        else {
             unreachable!("what has just arrived waits");
         };
         self.waiting -= 1;
-        self.waiting_size -= cost(&message);
+        self.waiting_size -= cost;
         if is_durable && !self.doubles.is_first(&message.id, now) {
             self.advance();
             return None;
@@ -143,15 +151,15 @@ impl Inbound {
             let slot = self.slots.get_mut(self.handed_over)?;
             let number = self.delivered + length(self.handed_over);
             self.handed_over += 1;
-            let Slot::Waiting { message, is_durable } = slot else {
+            let Slot::Waiting { message, is_durable, cost } = slot else {
                 // Somebody who waited for it has it, or had it.
                 self.advance();
                 continue;
             };
-            let (message, is_durable) = (std::mem::take(message), *is_durable);
+            let (message, is_durable, cost) = (std::mem::take(message), *is_durable, *cost);
             *slot = Slot::Done;
             self.waiting -= 1;
-            self.waiting_size -= cost(&message);
+            self.waiting_size -= cost;
             if is_durable && !self.doubles.is_first(&message.id, now) {
                 self.advance();
                 continue;

@@ -40,10 +40,9 @@ pub enum Durability {
     Durable,
 }
 
-/// Checks what message.proto promises.
-pub(super) fn check_size(message: &Message) -> Result<(), Oversize> {
-    let metadata = message.metadata.iter();
-    let metadata_size = metadata.map(|(key, value)| key.len() + value.len()).sum();
+/// Checks what message.proto promises, and says what the message takes of a queue's budget, in bytes.
+pub(super) fn check_size(message: &Message) -> Result<usize, Oversize> {
+    let metadata_size = metadata_size(message);
     let parts = [
         ("payload", message.payload.len(), MESSAGE_SIZE_MAX),
         ("id", message.id.len(), NAME_SIZE_MAX),
@@ -52,16 +51,22 @@ pub(super) fn check_size(message: &Message) -> Result<(), Oversize> {
         ("metadata", metadata_size, METADATA_SIZE_MAX),
     ];
     match parts.into_iter().find(|&(_, size, size_max)| size > size_max) {
-        None => Ok(()),
+        None => Ok(cost_with(message, metadata_size)),
         Some((part, size, size_max)) => Err(Oversize { part, size, size_max }),
     }
 }
 
 /// What a message takes of a queue's budget, in bytes.
 pub fn cost(message: &Message) -> usize {
-    let metadata = message.metadata.iter();
-    let metadata: usize = metadata.map(|(key, value)| key.len() + value.len()).sum();
-    message.payload.len() + message.id.len() + message.r#type.len() + metadata
+    cost_with(message, metadata_size(message))
+}
+
+fn cost_with(message: &Message, metadata_size: usize) -> usize {
+    message.payload.len() + message.id.len() + message.r#type.len() + metadata_size
+}
+
+fn metadata_size(message: &Message) -> usize {
+    message.metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
 }
 
 /// A message as it is kept for sending: as the user gave it.
@@ -73,9 +78,10 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(message: Message, durability: Durability) -> Self {
-        let cost = cost(&message);
-        Self { message, durability, cost }
+    /// A message that is not larger than it may be.
+    pub(super) fn new(message: Message, durability: Durability) -> Result<Self, Oversize> {
+        let cost = check_size(&message)?;
+        Ok(Self { message, durability, cost })
     }
 
     /// What it takes of a queue's budget, in bytes.
@@ -228,7 +234,8 @@ mod tests {
             metadata: (0..entries).map(|n| (n.to_string(), String::new())).collect(),
             ..Message::default()
         };
-        assert_eq!(check_size(&message(MESSAGE_SIZE_MAX, 128, 64)), Ok(()));
+        let within = message(MESSAGE_SIZE_MAX, 128, 64);
+        assert_eq!(check_size(&within), Ok(cost(&within)));
         let part = |message| check_size(&message).map_err(|oversize| oversize.part);
         assert_eq!(part(message(MESSAGE_SIZE_MAX + 1, 0, 0)), Err("payload"));
         assert_eq!(part(message(0, 129, 0)), Err("id"));
@@ -247,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_largest_message_fits_into_a_frame() {
-        assert_eq!(check_size(&largest()), Ok(()));
+        assert_eq!(check_size(&largest()), Ok(cost(&largest())));
         let frame = Sequenced { sequence: u64::MAX, message: Some(largest()), durable: true };
         assert!(frame.encoded_len() <= Sequenced::SIZE_MAX);
         assert_eq!(Sequenced::inspect(&frame.encode_to_vec()), Ok(()));
@@ -274,8 +281,8 @@ mod tests {
         {
             let message = Message { payload: vec![7; size].into(), ..rest };
             let mut chunks = Chunks::default();
-            Outgoing::new(message.clone(), Durability::Durable).write(300, &mut chunks);
-            Outgoing::new(message.clone(), Durability::Volatile).write(301, &mut chunks);
+            Outgoing::new(message.clone(), Durability::Durable).unwrap().write(300, &mut chunks);
+            Outgoing::new(message.clone(), Durability::Volatile).unwrap().write(301, &mut chunks);
             let mut deframer = Deframer::<Sequenced>::new();
             deframer.buffer().extend_from_slice(&chunks.take().concat());
             let frame =
@@ -290,7 +297,7 @@ mod tests {
     fn a_large_payload_is_not_copied_however_often_it_is_sent() {
         let message = Message { payload: vec![7; 1 << 20].into(), ..Message::default() };
         let payload = message.payload.as_ptr();
-        let outgoing = Outgoing::new(message, Durability::Volatile);
+        let outgoing = Outgoing::new(message, Durability::Volatile).unwrap();
         for sequence in [1, 1] {
             let mut chunks = Chunks::default();
             outgoing.write(sequence, &mut chunks);

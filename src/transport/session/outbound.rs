@@ -271,7 +271,7 @@ mod tests {
     fn push(outbound: &mut Outbound<u32>, size: usize, ticket: u32) -> Result<u64, SendError> {
         let message = message(size);
         outbound.check_room(size)?;
-        Ok(outbound.push(Outgoing::new(message, Durability::Volatile), ticket))
+        Ok(outbound.push(Outgoing::new(message, Durability::Volatile)?, ticket))
     }
 
     /// One that is attached to its first link, with a message of each size in its queue.

@@ -42,13 +42,13 @@ impl Session {
 
 impl State {
     /// The message that has just arrived, if somebody waits for it as an answer.
-    pub(super) fn take_reply(&mut self, now: Instant) -> Option<Reply> {
+    pub(super) fn take_reply(&mut self, now: impl FnOnce() -> Instant) -> Option<Reply> {
         if self.asked.is_empty() {
             return None;
         }
         let id = self.machine.inbound().last()?.metadata.get(IN_REPLY_TO)?;
         let asked = self.asked.remove(id)?;
-        let (message, number) = self.machine.inbound_mut().take_last(now)?;
+        let (message, number) = self.machine.inbound_mut().take_last(now())?;
         Some(Reply { asked, message, number })
     }
 }

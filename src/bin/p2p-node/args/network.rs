@@ -105,6 +105,9 @@ pub(super) struct NodeFlags {
         env = "P2P_NODE_BIND"
     )]
     bind: Vec<SocketAddr>,
+    /// Neither look for nodes on the local network nor be found there (multicast DNS)
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_NO_LAN")]
+    no_lan: bool,
     /// How long a dial may take: 20, 20s, 1500ms or 1m
     #[arg(
         long,
@@ -176,6 +179,7 @@ impl NodeArgs {
             network: Network {
                 dht_bootstrap: servers(flags.dht_bootstrap, &PUBLIC_DHT_BOOTSTRAP)?,
                 bind: flags.bind,
+                lan: !flags.no_lan,
             },
             connect_timeout: flags.connect_timeout,
         })

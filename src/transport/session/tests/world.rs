@@ -79,7 +79,7 @@ impl Side {
         durability: Durability,
         ticket: u32,
     ) -> Result<u64, SendError> {
-        self.machine.send(Outgoing::new(message, durability), ticket)
+        self.machine.send(Outgoing::new(message, durability)?, ticket)
     }
 
     /// Takes the next message and keeps its handover.
