@@ -73,11 +73,12 @@ fn helpers_of(world: &World, server: &Peer) -> Vec<Helper> {
 }
 
 fn entries(world: &World, name: &Name) -> Vec<ServiceEntry> {
-    let item = world.dht.stored(name.record().target);
-    // Whatever is stale by then: tests last minutes.
-    let now = UnixMillis(1_763_820_060_000);
-    let record = item.map(|item| ServiceRecord::open(item.value(), name, now).unwrap());
-    record.unwrap_or_default().entries
+    let Some(item) = world.dht.stored(name.record().target) else {
+        return Vec::new();
+    };
+    // Its number is when it was written.
+    let now = UnixMillis(u64::try_from(item.seq()).unwrap());
+    ServiceRecord::open(item.value(), name, now).unwrap().entries
 }
 
 /// Every helper that lists itself in the DHT.
@@ -158,6 +159,33 @@ fn a_helper_is_no_peer_and_does_not_count_as_one() {
                 node.count(|event| matches!(event, p2p_node::node::Event::Connected(_)));
             assert_eq!(connections, 0);
         }
+    });
+}
+
+/// One question and its answer in twenty seconds, and a second one when the cookie has run out.
+#[test]
+fn a_link_to_a_helper_costs_seven_datagrams_a_minute() {
+    run(1, async |mut world| {
+        let sent = |peer: &Peer| peer.home.host.counters().sent;
+        let at = home(&mut world, Some(Nat::home()));
+        let alone = world.server(&at);
+        sleep(secs(60)).await;
+        let before = sent(&alone);
+        sleep(secs(600)).await;
+        let without = sent(&alone) - before;
+        alone.node.shutdown().await;
+        let helper = helper(&mut world).await;
+        let server = served(&mut world, Nat::home(), 1).await;
+        sleep(secs(60)).await;
+        let before = (sent(&server), sent(&helper));
+        sleep(secs(600)).await;
+        let asked = sent(&server) - before.0 - without;
+        let answered = sent(&helper) - before.1;
+        println!(
+            "in ten minutes: {asked} questions; the helper sent {answered} for two and its own"
+        );
+        assert!((25..=45).contains(&asked), "{asked} beside {without}");
+        assert!(answered <= 150, "{answered}");
     });
 }
 

@@ -342,6 +342,23 @@ fn polling_stays_within_its_budget_however_much_is_watched() {
 }
 
 #[test]
+fn with_a_faster_way_to_us_one_query_a_second_is_enough() {
+    let mut world = World::new(&[Manners::Honest; 24]);
+    for seed in 1..=5 {
+        world.courier.handle_watch(WatchId(seed.into()), vec![location(seed)], world.now);
+        world.answer_lookup(location(seed));
+    }
+    world.courier.set_pace(Pace::Gentle);
+    world.run_for(secs(60));
+    let gentle = world.queries.len();
+    assert!((55..=64).contains(&gentle), "{gentle}");
+    world.courier.set_pace(Pace::Close);
+    world.run_for(secs(60));
+    let queries = world.queries.len() - gentle;
+    assert!((440..=500).contains(&queries), "{queries}");
+}
+
+#[test]
 fn in_a_dht_of_six_nodes_each_still_gets_one_query_a_second() {
     let mut world = World::new(&[Manners::Honest; 6]);
     world.courier.handle_watch(WatchId(1), vec![location(1), location(2)], world.now);
