@@ -276,6 +276,7 @@ impl Driver {
             tracing::info!(candidates = ?gathered.candidates, nat = %gathered.nat, "our addresses");
             self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
             self.handle_presence_changed();
+            self.tell_peers_where_we_are();
         }
     }
 }
