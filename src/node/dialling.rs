@@ -13,7 +13,7 @@ use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found},
     driver::{DialId, Driver, Outcome, Owner},
-    event::{Connection, Event, Receipt, Target},
+    event::{Connection, Direction, Event, Receipt, Target},
     found,
     handle::Answer as AnswerTo,
     outbox::Kept,
@@ -362,6 +362,13 @@ impl Driver {
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
         };
+        if self.is_meeting(id) {
+            // Nothing is published there: only the offer needs to know its nodes.
+            for slot in name.inbox() {
+                rendezvous.prepare(slot);
+            }
+            return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
+        }
         let (clock, outcomes) = (self.clock, self.outcomes());
         self.spawn(async move {
             // The nodes around the inbox are found while the record is: the offer then takes one round trip.
@@ -378,6 +385,15 @@ impl Driver {
             let answered = lookup.end().await.answered;
             let _ = outcomes.send(Outcome::LookupEnded(id, answered)).await;
         });
+    }
+
+    /// Whether a dial leaves its offer where only the two ends of a link look.
+    fn is_meeting(&mut self, id: DialId) -> bool {
+        let purpose = self.dialling.dials.get(&id).map(|entry| entry.purpose);
+        let Some(Purpose::Rescue(peer)) = purpose else {
+            return false;
+        };
+        self.links.live(peer).is_some_and(|live| live.direction == Direction::Incoming)
     }
 
     fn leave_offer(&mut self, id: DialId, sealed: Vec<u8>) {

@@ -188,8 +188,11 @@ impl Driver {
             }
             self.drain_upkeep(peer);
             if let Some(live) = self.links.live(peer)
+                && let rtt = live.link.rtt()
                 && let Rescue::Waiting { due } = &mut live.rescue
             {
+                // Where two round trips take longer than that, an answer may still be on its way.
+                let patience = if patience.is_zero() { patience } else { patience.max(rtt * 2) };
                 *due = (*due).min(now + patience);
             }
             self.look_after(peer);
