@@ -19,8 +19,6 @@ use super::{
     outbox::Kept,
 };
 use crate::{
-    behaviour::NatBehaviour,
-    candidate::{Candidate, CandidateKind},
     dht::{inbox, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
@@ -28,7 +26,6 @@ use crate::{
     proto::Message,
     sealing::Key,
     service::Service,
-    time::UnixMillis,
 };
 
 /// All dials under way.
@@ -180,7 +177,7 @@ impl Driver {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
         let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
-        let found = found_there_before(peer, &known.unwrap_or_default());
+        let found = found::there_before(peer, &known.unwrap_or_default());
         // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
@@ -212,10 +209,10 @@ impl Driver {
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()
         {
-            dial.handle_found(found_in_ticket(ticket.peer, &ticket.addresses), times.0);
+            dial.handle_found(found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
-            dial.handle_found(found_there_before(peer, candidates), times.0);
+            dial.handle_found(found::there_before(peer, candidates), times.0);
         }
         let entry = Entry {
             dial,
@@ -480,22 +477,6 @@ impl Driver {
         }
         Some(entry)
     }
-}
-
-fn found_in_ticket(peer: PeerId, addresses: &[std::net::SocketAddr]) -> Found {
-    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
-    Found {
-        peer,
-        made_at: UnixMillis::default(),
-        candidates: addresses.iter().filter_map(candidate).collect(),
-        nat: NatBehaviour::default(),
-    }
-}
-
-/// Where a peer was when it was last connected.
-fn found_there_before(peer: PeerId, candidates: &[Candidate]) -> Found {
-    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
-    Found { peer, made_at, candidates: candidates.to_vec(), nat }
 }
 
 /// Dials under way at a time: each probes up to 16 addresses.

@@ -1,13 +1,18 @@
-//! What a dial learns from the DHT: the peers that a record speaks of.
+//! What a dial learns from the DHT, a ticket or an earlier link: peers, and where they may be.
+
+use std::net::SocketAddr;
 
 use super::dial::Found;
 use crate::{
+    behaviour::NatBehaviour,
+    candidate::{Candidate, CandidateKind},
     dht::{
         item::Item,
         location::Name,
         record::PeerRecord,
         service_record::{ServiceEntry, ServiceRecord},
     },
+    identity::PeerId,
     time::UnixMillis,
 };
 
@@ -38,4 +43,21 @@ impl From<ServiceEntry> for Found {
         let ServiceEntry { peer, made_at, candidates, nat, .. } = entry;
         Self { peer, made_at, candidates, nat }
     }
+}
+
+/// The peer of a ticket, at the addresses that stand in it.
+pub(super) fn in_ticket(peer: PeerId, addresses: &[SocketAddr]) -> Found {
+    let candidate = |&address| Candidate::new(CandidateKind::Host, address);
+    Found {
+        peer,
+        made_at: UnixMillis::default(),
+        candidates: addresses.iter().filter_map(candidate).collect(),
+        nat: NatBehaviour::default(),
+    }
+}
+
+/// Where a peer was when it was last connected.
+pub(super) fn there_before(peer: PeerId, candidates: &[Candidate]) -> Found {
+    let (made_at, nat) = (UnixMillis::default(), NatBehaviour::default());
+    Found { peer, made_at, candidates: candidates.to_vec(), nat }
 }
