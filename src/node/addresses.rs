@@ -271,7 +271,7 @@ impl Driver {
     }
 
     fn drain_discovery(&mut self) {
-        let mut has_moved = false;
+        let (mut has_moved, mut has_another_address) = (false, false);
         while let Some(output) = self.addresses.discovery.poll_output() {
             match output {
                 discovery::Output::Transmit(datagram) => {
@@ -282,6 +282,7 @@ impl Driver {
                 discovery::Output::Changed { from, to, .. } => {
                     tracing::info!(%from, %to, "our public address has changed");
                     has_moved = true;
+                    has_another_address |= from.ip() != to.ip();
                 }
                 discovery::Output::Unanswered { servers, waited } => {
                     self.addresses.gathered.is_unanswered = true;
@@ -295,6 +296,10 @@ impl Driver {
             }
         }
         // The new address is known by now, so it is what peers are told.
+        if has_another_address && let Some(rendezvous) = &self.rendezvous {
+            // Leave to write there was given to the old one.
+            rendezvous.network_changed();
+        }
         if has_moved {
             self.handle_moved();
         }
@@ -324,6 +329,7 @@ impl Driver {
             self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
             self.tell_answers_of_ourselves();
             self.handle_presence_changed();
+            self.tell_peers_where_we_are();
         }
     }
 }

@@ -15,7 +15,7 @@ use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found, Gathered},
     driver::{DialId, Driver, Outcome, Owner},
-    event::{Connection, Event, Receipt, Target},
+    event::{Connection, Direction, Event, Receipt, Target},
     explain,
     extra::Holder,
     handle::Answer as AnswerTo,
@@ -361,6 +361,15 @@ impl Driver {
         for waiting in self.complete_dials(peer) {
             self.grant(peer, waiting);
         }
+    }
+
+    /// Whether a dial leaves its offer where only the two ends of a link look.
+    fn is_meeting(&mut self, id: DialId) -> bool {
+        let purpose = self.dialling.dials.get(&id).map(|entry| entry.purpose);
+        let Some(Purpose::Rescue(peer)) = purpose else {
+            return false;
+        };
+        self.links.live(peer).is_some_and(|live| live.direction == Direction::Incoming)
     }
 
     fn leave_offer(&mut self, id: DialId, sealed: Vec<u8>) {

@@ -108,6 +108,8 @@ pub(super) enum Outcome {
     Kept(Kept),
     /// A record was read or written.
     Published(Published),
+    /// The peer of this link says where it is now.
+    PeerMoved(PeerId, Vec<SocketAddr>),
     /// Somebody is on the local network.
     Neighbour(Heard),
     /// A lookup for helpers under this name has ended.
@@ -396,6 +398,7 @@ impl Driver {
             Outcome::LinkEnded(end) => self.handle_link_ended(end),
             Outcome::Kept(kept) => self.handle_kept(kept),
             Outcome::Published(published) => self.handle_published(published),
+            Outcome::PeerMoved(peer, addresses) => self.handle_peer_moved(peer, &addresses),
             Outcome::Neighbour(heard) => self.handle_neighbour(heard),
             Outcome::HelpersFound(name, found) => self.handle_helpers_found(&name, found),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),

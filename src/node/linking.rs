@@ -169,6 +169,7 @@ impl Driver {
         };
         self.announce_link(peer, &live);
         let line = self.carry_session(peer, &live);
+        self.hear_of_moves(&live.link);
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             neighbour.live = Some(live);
         }

@@ -44,6 +44,15 @@ impl Links {
     }
 }
 
+impl Links {
+    /// Rescues of links that were dialled to us for which we leave offers.
+    fn rescues(&self) -> usize {
+        let live = self.neighbours.values().filter_map(|n| n.live.as_ref());
+        let incoming = live.filter(|live| live.direction == Direction::Incoming);
+        incoming.filter(|live| matches!(live.rescue, Rescue::Running { dial: Some(_) })).count()
+    }
+}
+
 impl Driver {
     /// Begins or ends the rescue of the link to `peer`, if it is time.
     pub(super) fn look_after(&mut self, peer: PeerId) {
@@ -83,7 +92,8 @@ impl Driver {
             // Who dialled is in no list, and looks where only the two ends of this link do.
             Direction::Incoming => Target::Ticket(meeting(live, peer)),
         };
-        if self.rendezvous.is_none() {
+        let is_incoming = live.direction == Direction::Incoming;
+        if self.rendezvous.is_none() || (is_incoming && self.links.rescues() >= RESCUES_MAX) {
             return;
         }
         tracing::info!(?peer, "the link has no path: leaving an offer");
@@ -137,6 +147,10 @@ const RESCUE_AFTER: Duration = Duration::from_millis(500);
 
 /// Meetings of links that are looked for at a time: all share the polls of this node.
 const MEETINGS_MAX: usize = 8;
+
+/// Links dialled to us that are rescued by offers of ours at a time; a server with more is found by its diallers.
+/// Each costs three lookups in the DHT.
+const RESCUES_MAX: usize = 8;
 
 /// QUIC gives a silent connection up before this has passed.
 const RESCUE_TIME: Duration = Duration::from_secs(45);

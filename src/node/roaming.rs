@@ -4,12 +4,24 @@
 //! dialled is dialled. Links whose peers do not answer are rescued by `rescue`. A machine that slept
 //! tells nobody: its wall clock has gone on while its monotonic clock stood still.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
-use super::{driver::Driver, rescue::Rescue};
-use crate::{identity::PeerId, time::UnixMillis, transport::quic};
+use super::{
+    driver::{Driver, Outcome},
+    rescue::Rescue,
+};
+use crate::{
+    candidate::{Candidate, CandidateKind},
+    identity::PeerId,
+    time::UnixMillis,
+    transport::{link::Link, quic},
+};
 
 /// Notices that the machine slept.
 #[derive(Debug)]
@@ -125,6 +137,39 @@ impl Driver {
         self.ask_all_links(Duration::ZERO);
     }
 
+    /// Our addresses are others than before: tells every peer that still hears us.
+    pub(super) fn tell_peers_where_we_are(&mut self) {
+        let ours = self.addresses.gathered().candidates;
+        for live in self.links.neighbours.values().filter_map(|neighbour| neighbour.live.as_ref()) {
+            live.link.tell_addresses(ours.iter().map(|candidate| candidate.address));
+        }
+    }
+
+    /// Takes in where the peer says that it is, as long as `link` lasts.
+    pub(super) fn hear_of_moves(&mut self, link: &Arc<Link>) {
+        let (peer, mut addresses) = (link.peer_id(), link.peer_addresses());
+        let outcomes = self.outcomes();
+        self.spawn(async move {
+            while addresses.changed().await.is_ok() {
+                let told = addresses.borrow_and_update().clone();
+                // A driver that is gone needs no news.
+                let _ = outcomes.send(Outcome::PeerMoved(peer, told)).await;
+                // Each time up to sixteen addresses are asked, which nobody has proved.
+                sleep(NEWS_INTERVAL).await;
+            }
+        });
+    }
+
+    /// A connected peer says where it is now.
+    pub(super) fn handle_peer_moved(&mut self, peer: PeerId, addresses: &[SocketAddr]) {
+        let candidate = |address: &SocketAddr| Candidate::new(CandidateKind::Host, *address);
+        let candidates: Vec<Candidate> = addresses.iter().filter_map(candidate).collect();
+        tracing::debug!(?peer, ?candidates, "the peer has moved");
+        if self.links.live(peer).is_some() && !candidates.is_empty() {
+            self.open_route(peer, &candidates);
+        }
+    }
+
     /// Nothing that was found out about the network holds.
     fn start_anew(&mut self) {
         self.rediscover();
@@ -143,8 +188,11 @@ impl Driver {
             }
             self.drain_upkeep(peer);
             if let Some(live) = self.links.live(peer)
+                && let rtt = live.link.rtt()
                 && let Rescue::Waiting { due } = &mut live.rescue
             {
+                // Where two round trips take longer than that, an answer may still be on its way.
+                let patience = if patience.is_zero() { patience } else { patience.max(rtt * 2) };
                 *due = (*due).min(now + patience);
             }
             self.look_after(peer);
@@ -167,6 +215,9 @@ const SLEEP_MIN: Duration = Duration::from_secs(5);
 /// How long a path has to answer after a change, before the peer is told by other means. A network of
 /// containers that comes or goes changes the list of addresses, too, and no path.
 const ASK_TIME: Duration = Duration::from_millis(100);
+
+/// News of one peer's addresses are no more frequent than this.
+const NEWS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long the peer has to answer after a long sleep: the time of a few round trips.
 const DOOM_TIME: Duration = Duration::from_secs(1);

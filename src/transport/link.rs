@@ -25,13 +25,14 @@ mod tests;
 mod wire;
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use thiserror::Error;
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -41,8 +42,10 @@ pub use error::{LinkError, Loss};
 pub use handshake::{Caller, Dial};
 
 use crate::{
+    candidate::{CANDIDATES_MAX, encode_compact},
     identity::PeerId,
     probe::{ProbeKeys, Side},
+    proto::wire::Addresses,
     ticket::TicketSecret,
     transport::{
         quic::{Arrival, Endpoint},
@@ -166,6 +169,19 @@ impl Link {
         let (ticket, _) = oneshot::channel();
         lock(&self.shared.conversation).ping(Instant::now(), ticket);
         self.shared.line.to_say.notify_one();
+    }
+
+    /// Tells the peer that we are at `addresses` now; at most [`CANDIDATES_MAX`] count.
+    pub fn tell_addresses(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let compact = |address| encode_compact(address).into();
+        let endpoints = addresses.into_iter().take(CANDIDATES_MAX).map(compact).collect();
+        lock(&self.shared.conversation).say_addresses(Addresses { endpoints });
+        self.shared.line.to_say.notify_one();
+    }
+
+    /// Where the peer says on this link that it is: marked as changed whenever it does. None of it is proved.
+    pub fn peer_addresses(&self) -> watch::Receiver<Vec<SocketAddr>> {
+        self.shared.peer_addresses.subscribe()
     }
 
     /// Waits until the link has ended, and says how.

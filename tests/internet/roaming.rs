@@ -359,6 +359,23 @@ fn a_machine_that_slept_for_long_does_not_wait_for_links_that_are_over() {
     });
 }
 
+/// As benches/README.md states. Two or three of them go to a STUN server, as every node's do.
+#[test]
+fn an_idle_link_costs_each_side_twenty_datagrams_a_minute_at_most() {
+    run(1, async |world| {
+        let pair = pair(world, Nat::home()).await;
+        sleep(secs(60)).await;
+        let hosts = [&pair.dialler.home.host, &pair.acceptor.home.host];
+        let before = hosts.map(|host| host.counters().sent);
+        sleep(secs(600)).await;
+        let sent = [0, 1].map(|side| hosts[side].counters().sent - before[side]);
+        println!("datagrams in ten idle minutes: {sent:?}");
+        // More often than every 30 s, after which Linux forgets a mapping.
+        assert!(sent.iter().all(|sent| (20..=200).contains(sent)), "{sent:?}");
+        pair.check_survival();
+    });
+}
+
 #[test]
 fn a_link_survives_twenty_seconds_without_a_network_and_nothing_is_lost() {
     for side in [Side::Dialler, Side::Acceptor] {

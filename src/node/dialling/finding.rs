@@ -39,6 +39,13 @@ impl Driver {
         let (Some(name), Some(rendezvous)) = (name, self.rendezvous.clone()) else {
             return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
         };
+        if self.is_meeting(id) {
+            // Nothing is published there: only the offer needs to know its nodes.
+            for slot in name.inbox() {
+                rendezvous.prepare(slot);
+            }
+            return self.tell_dial(id, |dial, now| dial.handle_lookup_ended(0, now));
+        }
         let (clock, outcomes) = (self.clock, self.outcomes());
         self.spawn(async move {
             // The nodes around the inbox are found while the record is: the offer then takes one round trip.

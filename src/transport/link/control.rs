@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    proto::wire::{Bye, Control, Ping, Pong, Resume},
+    proto::wire::{Addresses, Bye, Control, Ping, Pong, Resume},
     transport::link::wire::control,
 };
 
@@ -21,11 +21,19 @@ pub(super) struct Conversation<T> {
     pongs_waiting: usize,
     asked: BTreeMap<u64, (Instant, T)>,
     next_number: u64,
+    /// Our addresses, if the peer does not know them yet.
+    addresses: Option<Addresses>,
 }
 
 impl<T> Conversation<T> {
     pub(super) fn new() -> Self {
-        Self { ready: VecDeque::new(), pongs_waiting: 0, asked: BTreeMap::new(), next_number: 1 }
+        Self {
+            ready: VecDeque::new(),
+            pongs_waiting: 0,
+            asked: BTreeMap::new(),
+            next_number: 1,
+            addresses: None,
+        }
     }
 
     /// Asks the peer for a pong. When too many are waited for, the oldest ticket is dropped; when too
@@ -62,6 +70,11 @@ impl<T> Conversation<T> {
         self.ready.push_back(control(resume));
     }
 
+    /// Says where we are now; of what was not said yet only the last counts.
+    pub(super) fn say_addresses(&mut self, addresses: Addresses) {
+        self.addresses = Some(addresses);
+    }
+
     /// Says goodbye after everything that waits.
     pub(super) fn say_bye(&mut self, reason: &str) {
         self.ready.push_back(control(Bye { reason: reason.to_owned() }));
@@ -69,6 +82,9 @@ impl<T> Conversation<T> {
 
     /// The next frame to write.
     pub(super) fn poll_frame(&mut self) -> Option<Control> {
+        if let Some(addresses) = self.addresses.take() {
+            return Some(control(addresses));
+        }
         let frame = self.ready.pop_front();
         if self.ready.is_empty() {
             self.pongs_waiting = 0;
@@ -109,6 +125,17 @@ mod tests {
         assert_eq!(answers, PINGS_MAX);
         conversation.handle_ping(1);
         assert_eq!(conversation.poll_frame(), Some(control(Pong { number: 1 })));
+    }
+
+    #[test]
+    fn of_addresses_that_change_all_the_time_only_the_last_are_said() {
+        let mut conversation = Conversation::<()>::new();
+        let addresses = |byte| Addresses { endpoints: vec![vec![byte; 6].into()] };
+        for byte in 0..=255 {
+            conversation.say_addresses(addresses(byte));
+        }
+        assert_eq!(conversation.poll_frame(), Some(control(addresses(255))));
+        assert_eq!(conversation.poll_frame(), None);
     }
 
     #[tokio::test(start_paused = true)]

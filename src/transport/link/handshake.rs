@@ -154,7 +154,8 @@ async fn greet_acceptor(
             | Kind::Bye(_)
             | Kind::Ping(_)
             | Kind::Pong(_)
-            | Kind::Resume(_) => {
+            | Kind::Resume(_)
+            | Kind::Addresses(_) => {
                 return Err(LinkError::violation("no welcome after the hello"));
             }
         }
@@ -337,7 +338,8 @@ async fn read_hello(
         | Kind::Bye(_)
         | Kind::Ping(_)
         | Kind::Pong(_)
-        | Kind::Resume(_) => Err(LinkError::violation("the first frame is no hello")),
+        | Kind::Resume(_)
+        | Kind::Addresses(_) => Err(LinkError::violation("the first frame is no hello")),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     fmt,
     future::pending,
     iter,
+    net::SocketAddr,
     num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,9 +31,10 @@ use tokio::{
 use tracing::{Instrument, debug, debug_span};
 
 use crate::{
+    candidate::{CANDIDATES_MAX, decode_compact},
     identity::PeerId,
     probe::{ProbeKeys, Side},
-    proto::wire::{Ack, Bye, Control, Ping, Pong, Sequenced, control::Kind},
+    proto::wire::{Ack, Addresses, Bye, Control, Ping, Pong, Sequenced, control::Kind},
     ticket::TicketSecret,
     transport::{
         frame::{FrameReader, FrameWriter},
@@ -69,6 +71,8 @@ pub(super) struct Shared {
     /// Whatever ends the link from here on, this side wanted it.
     pub(super) is_closing: AtomicBool,
     pub(super) end: watch::Sender<Option<LinkError>>,
+    /// Where the peer says that it is, once it has said so on this link.
+    pub(super) peer_addresses: watch::Sender<Vec<SocketAddr>>,
 }
 
 /// Starts the tasks of a link; they end when the set is dropped.
@@ -89,6 +93,7 @@ pub(super) fn start(established: Established) -> (Arc<Shared>, JoinSet<()>) {
         conversation: Mutex::new(Conversation::new()),
         is_closing: AtomicBool::new(false),
         end: watch::Sender::new(None),
+        peer_addresses: watch::Sender::new(Vec::new()),
     });
     let mut tasks = JoinSet::new();
     let span = debug_span!("link", peer = ?shared.peer);
@@ -222,6 +227,10 @@ impl Shared {
             }
             Some(Kind::Bye(Bye { reason })) => {
                 return Err(LinkError::ClosedByPeer { reason: printable(reason.as_bytes()) });
+            }
+            Some(Kind::Addresses(Addresses { endpoints })) => {
+                let usable = endpoints.iter().filter_map(|endpoint| decode_compact(endpoint));
+                self.peer_addresses.send_replace(usable.take(CANDIDATES_MAX).collect());
             }
             Some(Kind::Hello(_) | Kind::Welcome(_)) => {
                 return Err(LinkError::violation("a second hello or welcome"));

@@ -1,5 +1,6 @@
 //! Links between two nodes on a simulated wire, 50 ms one way, in virtual time.
 
+mod addresses;
 mod coming_up;
 mod ending;
 mod hostile;

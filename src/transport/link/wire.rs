@@ -1,7 +1,9 @@
 //! The frames of a link's control stream, and the numbers that both sides know.
 
 use crate::{
-    proto::wire::{Ack, Bye, Control, Hello, Ping, Pong, Resume, Welcome, control::Kind},
+    proto::wire::{
+        Ack, Addresses, Bye, Control, Hello, Ping, Pong, Resume, Welcome, control::Kind,
+    },
     transport::frame::Frame,
 };
 
@@ -32,4 +34,4 @@ macro_rules! kind_from {
         })*
     };
 }
-kind_from!(Hello, Welcome, Ack, Bye, Ping, Pong, Resume);
+kind_from!(Hello, Welcome, Ack, Bye, Ping, Pong, Resume, Addresses);

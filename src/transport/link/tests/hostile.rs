@@ -7,7 +7,9 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::{
     entropy::Entropy,
-    proto::wire::{Ack, Control, Hello, Ping, Resume, Sequenced, Welcome, control::Kind},
+    proto::wire::{
+        Ack, Addresses, Control, Hello, Ping, Resume, Sequenced, Welcome, control::Kind,
+    },
     transport::{
         frame::{Chunks, Frame, FrameReader},
         link::{Loss, wire::control},
@@ -121,6 +123,21 @@ async fn a_dialler_without_a_hello_is_no_link_and_its_messages_are_not_handed_on
     let (bob, number, _) = stranger.outcome().await;
     assert_eq!(bob.err(), Some(LinkError::TimedOut));
     assert_eq!((number, start.elapsed().as_secs()), (5, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_addresses_that_a_peer_makes_up_sixteen_at_most_count_and_nonsense_does_not() {
+    let (_stranger, bob, mut stream) = Stranger::linked().await;
+    let mut told = bob.peer_addresses();
+    let nonsense = [&[][..], &[1; 5], &[0; 6], &[1; 100]].map(<[u8]>::to_vec);
+    let plenty = (1..100).map(|byte| vec![192, 0, 2, byte, 0, byte]);
+    let endpoints = nonsense.into_iter().chain(plenty).map(Into::into).collect();
+    let frame = control(Addresses { endpoints });
+    stream.write_all(&bytes_of(&[frame])).await.unwrap();
+    told.changed().await.unwrap();
+    let told: Vec<String> = told.borrow().iter().map(ToString::to_string).collect();
+    assert_eq!((told.len(), told[0].as_str()), (16, "192.0.2.1:1"));
+    assert_eq!(bob.ended(), None);
 }
 
 #[tokio::test(start_paused = true)]

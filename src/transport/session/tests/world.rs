@@ -180,7 +180,8 @@ impl Way {
                 | Kind::Welcome(_)
                 | Kind::Bye(_)
                 | Kind::Ping(_)
-                | Kind::Pong(_) => {
+                | Kind::Pong(_)
+                | Kind::Addresses(_) => {
                     unreachable!("nobody says it here")
                 }
             }
