@@ -115,7 +115,11 @@ class NodeTestCase(unittest.IsolatedAsyncioTestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
         folders = {name: str(self.folder) for name in ("XDG_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
-        offline = {**dict.fromkeys(NETWORK_VARIABLES, "none"), "P2P_NODE_BIND": "127.0.0.1", "P2P_NODE_NO_LAN": "1"}
+        offline = {
+            **dict.fromkeys(NETWORK_VARIABLES, "none"),
+            "P2P_NODE_BIND": "127.0.0.1",
+            "P2P_NODE_NO_LAN": "1",
+        }
         environment = mock.patch.dict(os.environ)
         environment.start()
         self.addCleanup(environment.stop)
