@@ -10,7 +10,7 @@ use p2p_node::{
         service_record::{ServiceEntry, ServiceRecord},
     },
     forwarding::Helper,
-    lab::Nat,
+    lab::{Nat, Ports},
     node::{HelperMode, Role, Target, event::Stage},
     ticket::Ticket,
     time::UnixMillis,
@@ -357,4 +357,35 @@ fn a_helper_that_stops_takes_itself_off_the_list() {
         helper.node.shutdown().await;
         assert_eq!(listed(&world).len(), 0);
     });
+}
+
+/// The answer that says how far the server's NAT has got comes back by the helper, too, and the helper is the
+/// second witness of where the client is.
+#[test]
+fn ports_are_guessed_in_a_few_round_trips_where_a_helper_brings_offer_and_answer() {
+    let sequential = Nat::symmetric(Ports::Sequential { step: 1 });
+    let random = Nat::symmetric(Ports::Random);
+    for (name, client_nat, server_nat, median_max, max) in [
+        ("easy x sequential", Nat::home(), sequential, 5.0, 10.0),
+        ("sequential x easy", sequential, Nat::home(), 5.0, 10.0),
+        ("sequential x sequential", sequential, sequential, 8.0, 20.0),
+        ("easy x random", Nat::home(), random, 12.5, 75.0),
+        ("random x easy", random, Nat::home(), 12.5, 75.0),
+    ] {
+        let mut times: Vec<f64> = (1..=20)
+            .map(|seed| {
+                run(seed, async |mut world| {
+                    let _helper = helper(&mut world).await;
+                    let _server = served(&mut world, server_nat, 1).await;
+                    let client = client(&mut world, client_nat).await;
+                    let (path, _) = dial(&client).await;
+                    round_trips(path)
+                })
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{name}, by a helper: path {median:.2} round trips, worst {worst:.2}");
+        assert!(median <= median_max && worst <= max, "{name}: {times:?}");
+    }
 }
