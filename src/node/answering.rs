@@ -54,10 +54,15 @@ impl Carrier {
     /// Whoever saw the maker of `offer` at `seen`, if the offer names no other public address of that family.
     fn bystander(&self, offer: &Offer, seen: IpAddr) -> Option<Witness> {
         let Self::Helper(way) = self else { return None };
-        let mut others = offer.candidates.iter().map(|candidate| candidate.address.ip());
-        let is_other = |ip: IpAddr| is_public(ip) && ip.is_ipv4() == seen.is_ipv4() && ip != seen;
-        (!others.any(is_other)).then_some(Witness::Bystander(way.helper()))
+        is_the_only_public(seen, &offer.candidates).then(|| Witness::Bystander(way.helper()))
     }
+}
+
+/// Whether whoever vouches for `seen` vouches for all public addresses of its family.
+fn is_the_only_public(seen: IpAddr, candidates: &[Candidate]) -> bool {
+    let public =
+        candidates.iter().map(|candidate| candidate.address.ip()).filter(|ip| is_public(*ip));
+    public.into_iter().all(|ip| ip == seen || ip.is_ipv4() != seen.is_ipv4())
 }
 
 /// A slot of an inbox, with the number of the item in it.
@@ -431,3 +436,23 @@ const ANSWERS_MAX: usize = 64;
 /// Conversations remembered, so that an offer is answered once; within the four minutes of that, more are
 /// not read at the pace at which inboxes are polled.
 const READ_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_vouches_only_for_the_address_that_it_saw() {
+        let seen: IpAddr = "203.0.113.9".parse().unwrap();
+        let vouches = |addresses: &[&str]| {
+            let candidate =
+                |text: &&str| Candidate::new(CandidateKind::ServerReflexive, text.parse().unwrap());
+            let candidates: Vec<Candidate> = addresses.iter().filter_map(candidate).collect();
+            assert_eq!(candidates.len(), addresses.len());
+            is_the_only_public(seen, &candidates)
+        };
+        assert!(vouches(&["203.0.113.9:5000", "192.168.1.2:5000", "203.0.113.9:6000"]));
+        assert!(vouches(&["203.0.113.9:5000", "[2001:db8::1]:5000"]));
+        assert!(!vouches(&["203.0.113.9:5000", "198.51.100.7:5000"]), "a victim's");
+    }
+}

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::timeout};
 
 use super::{
     dialling::{Waiting, Wish},
@@ -322,7 +322,7 @@ impl Driver {
         if let Some(live) = self.links.live(peer) {
             let link = live.link.clone();
             // What matters is what becomes of the link, and that is told elsewhere.
-            self.spawn(async move { drop(link.ping().await) });
+            self.spawn(async move { drop(timeout(POKE_TIME, link.ping()).await) });
         }
     }
 
@@ -439,6 +439,9 @@ const GLARE_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// How long a message of the outbox has once it is with its session; then it is tried anew.
 const POST_TIME: Duration = Duration::from_secs(600);
+
+/// How long a poke is remembered: a peer that was restarted resets the link within a round trip.
+const POKE_TIME: Duration = Duration::from_secs(2);
 
 /// How long a link that is closed waits for what was sent on it.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
