@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     grammar::COMMANDS,
-    values::{Given, Reason, display, display_some, millis, whole_millis},
+    values::{Given, Reason, display, display_some, millis, percent, whole_millis},
 };
 use crate::{
     behaviour::Dependence,
@@ -146,6 +146,11 @@ pub struct Peer {
     pub link: Link,
     /// For how long.
     pub connected_ms: u64,
+    /// For how long over the current path.
+    pub path_ms: u64,
+    /// Of the packets sent to it lately, those that were lost; absent if none was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_percent: Option<f64>,
     /// Messages that it acknowledged.
     pub messages_sent: u64,
     /// Messages that it sent.
@@ -227,6 +232,8 @@ impl From<PeerStatus> for Peer {
         Self {
             link: (&peer.connection).into(),
             connected_ms: whole_millis(peer.connected_for),
+            path_ms: whole_millis(peer.path_for),
+            loss_percent: peer.loss.map(percent),
             messages_sent,
             messages_received,
         }

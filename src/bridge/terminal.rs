@@ -180,12 +180,15 @@ fn broadcast(sent: &[Delivery], failed: &[Failed], style: Style) -> String {
 }
 
 fn peer_line(peer: &Peer, style: Style) -> String {
-    let Peer { link, connected_ms, messages_sent, messages_received } = peer;
+    let Peer { link, connected_ms, path_ms, loss_percent, messages_sent, messages_received } = peer;
+    let way = if link.direction == "in" { "dialled us" } else { "dialled" };
+    let lost = loss_percent.map_or_else(String::new, |percent| format!(", {percent} % lost"));
     format!(
-        "{}  {} path to {}, {:.0} ms, for {}; {messages_sent} messages sent, {messages_received} received",
+        "{}  {} path to {} for {}, {:.0} ms{lost}; {way}, connected for {}; {messages_sent} messages sent, {messages_received} received",
         style.bold(&link.peer.short()),
         link.path.kind,
         link.path.remote,
+        seconds(*path_ms),
         link.rtt_ms,
         seconds(*connected_ms)
     )
@@ -401,6 +404,7 @@ mod tests {
             stage: Stage::Punch,
             elapsed: Duration::from_millis(934),
             detail: "probing 2 addresses".to_owned(),
+            chosen: None,
         };
         let lost = Event::Disconnected {
             peer: bob,

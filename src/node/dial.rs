@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     behaviour::{NatBehaviour, PortCounter},
-    candidate::Candidate,
+    candidate::{Candidate, listed},
     datagram::{Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
@@ -150,12 +150,8 @@ impl Dial {
         if found.peer == self.dialler.identity.peer_id() {
             return;
         }
-        let detail = format!(
-            "record of {} found, {} addresses, {}",
-            found.peer.short(),
-            found.candidates.len(),
-            found.nat
-        );
+        let (peer, addresses) = (found.peer.short(), listed(&found.candidates));
+        let detail = format!("record of {peer} found, {addresses}, {}", found.nat);
         self.stage(Some(found.peer), Stage::Resolve, detail);
         if self.contenders.is_news(&found) {
             self.adopt(found, now);
@@ -191,7 +187,8 @@ impl Dial {
         if !is_news {
             return;
         }
-        let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
+        let addresses = listed(&self.gathered.candidates);
+        let detail = format!("{addresses}, {}", self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
             reach.handle_gathered(&self.gathered, now);
@@ -400,9 +397,9 @@ impl Dial {
         let gathered = Gathered { nat, ..self.gathered.clone() };
         let offer = reach.offer(&self.dialler, &gathered, made_at, &mut self.entropy);
         if reach.probe(&self.dialler, &self.gathered, (now, self.deadline), made_at) {
-            let addresses = reach.candidates(&self.gathered).len();
+            let addresses = listed(&reach.candidates(&self.gathered));
             self.outputs.push_back(Output::Converse { keys: offer.keys });
-            self.stage(Some(peer), Stage::Punch, format!("probing {addresses} addresses"));
+            self.stage(Some(peer), Stage::Punch, format!("probing {addresses}"));
         } else {
             self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
         }

@@ -15,7 +15,7 @@ use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found, Gathered},
     driver::{DialId, Driver, Outcome, Owner},
-    event::{Connection, Direction, Event, Receipt, Target},
+    event::{Chosen, Connection, Direction, Event, Receipt, Stage, Target},
     explain,
     extra::Holder,
     handle::Answer as AnswerTo,
@@ -340,16 +340,31 @@ impl Driver {
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
-                let now = self.clock.now();
-                if let Some(entry) = self.dialling.dials.get(&id)
-                    && entry.purpose == Purpose::Link
-                {
-                    let elapsed = now.saturating_duration_since(entry.dial.started());
-                    let target = entry.dial.target().clone();
-                    self.events.emit(Event::Progress { target, peer, stage, elapsed, detail });
-                }
+                self.tell_step(id, (peer, stage, detail), None);
+            }
+            dial::Output::Trying { peer, plan } => {
+                let step = (Some(peer), Stage::Punch, plan.to_string());
+                self.tell_step(id, step, Some((&plan).into()));
             }
             dial::Output::Failed(failure) => self.end_dial(id, &failure),
+        }
+    }
+
+    /// Tells the user of a dial's step, if it is one that leads to a link.
+    pub(super) fn tell_step(
+        &mut self,
+        id: DialId,
+        (peer, stage, detail): (Option<PeerId>, Stage, String),
+        chosen: Option<Chosen>,
+    ) {
+        let now = self.clock.now();
+        if let Some(entry) = self.dialling.dials.get(&id)
+            && entry.purpose == Purpose::Link
+        {
+            let peer = peer.or(entry.peer);
+            let elapsed = now.saturating_duration_since(entry.dial.started());
+            let target = entry.dial.target().clone();
+            self.events.emit(Event::Progress { target, peer, stage, elapsed, detail, chosen });
         }
     }
 

@@ -25,7 +25,7 @@ use super::{
     config::{HelperMode, Role},
     dial::Found,
     driver::{DialId, Driver, Outcome},
-    event::Target,
+    event::{Stage, Target},
     found,
 };
 use crate::{
@@ -193,6 +193,11 @@ impl Driver {
         let times = (self.clock.now(), &mut self.entropy);
         self.helping.errands.begin(id, &helpers, sealed, times);
         self.wake_errands();
+        if !helpers.is_empty() {
+            let ways: Vec<_> = helpers.iter().map(|(path, _)| path.remote.to_string()).collect();
+            let detail = format!("sent to the peer's helpers: {}", ways.join(", "));
+            self.tell_step(id, (None, Stage::Offer, detail), None);
+        }
     }
 
     /// Forgets the offers of a dial that is over.

@@ -39,6 +39,18 @@ const RECEIVER: Key = sometimes("peer", Kind::Part("peer_id"));
 /// Once it is acknowledged.
 const RECEIPT_RTT_MS: Key = sometimes("rtt_ms", Kind::Decimal);
 
+/// What a step of a dial may say that it tries.
+const STRATEGIES: [&str; 8] = [
+    "same_network",
+    "direct",
+    "simultaneous",
+    "guessed_ports",
+    "crowd",
+    "meeting_ports",
+    "quiet_openers",
+    "none",
+];
+
 /// All events, in the order in which a session meets them.
 pub const EVENTS: [EventForm; 26] = [
     EventForm {
@@ -83,6 +95,8 @@ pub const EVENTS: [EventForm; 26] = [
             always("stage", Kind::Text),
             always("elapsed_ms", COUNT),
             always("detail", Kind::Text),
+            sometimes("strategy", Kind::OneOf(&STRATEGIES)),
+            sometimes("why", Kind::Text),
         ],
     },
     EventForm {
@@ -263,6 +277,8 @@ pub const PARTS: [Part; 8] = [
             RTT_MS,
             TOOK_MS,
             always("connected_ms", COUNT),
+            always("path_ms", COUNT),
+            sometimes("loss_percent", Kind::Decimal),
             always("messages_sent", COUNT),
             always("messages_received", COUNT),
         ]),
@@ -274,3 +290,14 @@ pub const PARTS: [Part; 8] = [
         shape: Shape::Object(&[always("usage", Kind::Text), always("does", Kind::Text)]),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::event::Strategy;
+
+    #[test]
+    fn every_strategy_of_a_dial_is_listed() {
+        assert_eq!(STRATEGIES, Strategy::ALL.map(Strategy::as_str));
+    }
+}

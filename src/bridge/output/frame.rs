@@ -158,13 +158,15 @@ fn kind(output: &Output<'_>) -> Option<Kind> {
         Output::Connecting { target, peer } => {
             Kind::Connecting(event::Connecting { target: shown(target), peer: named(*peer) })
         }
-        Output::Progress { peer, target, stage, elapsed_ms, detail } => {
+        Output::Progress { peer, target, stage, elapsed_ms, detail, strategy, why } => {
             Kind::Progress(event::Progress {
                 peer: named(*peer),
                 target: shown(target),
                 stage: (*stage).to_owned(),
                 elapsed_ms: *elapsed_ms,
                 detail: (*detail).to_owned(),
+                strategy: strategy.unwrap_or_default().to_owned(),
+                why: why.unwrap_or_default().to_owned(),
             })
         }
         Output::Connected(link) => Kind::Connected(link.into()),
@@ -292,6 +294,8 @@ impl From<&Peer> for event::peers::Peer {
         Self {
             link: Some((&peer.link).into()),
             connected_ms: peer.connected_ms,
+            path_ms: peer.path_ms,
+            loss_percent: peer.loss_percent,
             messages_sent: peer.messages_sent,
             messages_received: peer.messages_received,
         }

@@ -189,6 +189,8 @@ fn peer_status() -> PeerStatus {
     PeerStatus {
         connection: connection(),
         connected_for: Duration::from_secs(60),
+        path_for: Duration::from_secs(20),
+        loss: Some(0.0123),
         messages: (3, 2),
     }
 }
