@@ -176,6 +176,12 @@ impl Dial {
         self.facts.lookups += 1;
         self.facts.dht_nodes_answered = self.facts.dht_nodes_answered.max(nodes_answered);
         self.lookup = Lookup::Waiting { again: now + LOOKUP_RETRY };
+        if matches!(self.state, State::Resolving) {
+            let lookup = self.facts.lookups;
+            let detail =
+                format!("nothing found: {nodes_answered} DHT nodes answered, lookup {lookup}");
+            self.stage(None, Stage::Resolve, detail);
+        }
         self.settle(now);
     }
 

@@ -52,7 +52,7 @@ impl LossMeter {
     /// if the counts are `packets` now; `None` if none was sent.
     pub fn recent(&self, packets: Packets, now: Instant) -> Option<f64> {
         let past = self.marks.iter().rev().find(|(at, _)| is_past(*at, now));
-        let (_, before) = past.or(self.marks.front())?;
+        let (_, before) = past.or_else(|| self.marks.front())?;
         let sent = packets.sent.saturating_sub(before.sent);
         // What is given up now may have been sent before.
         let lost = packets.lost.saturating_sub(before.lost).min(sent);

@@ -24,5 +24,6 @@ mod roaming;
 mod sessions;
 mod stories;
 mod swarm;
+mod told;
 mod volleys;
 mod world;

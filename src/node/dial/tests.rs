@@ -239,6 +239,8 @@ fn nobody_and_no_dht_are_different_ends_after_eight_seconds() {
         story.wait_until(30_000);
         assert_eq!(story.times(&Asked::Failed(code)), [8_000]);
         assert_eq!(story.times(&Asked::Lookup), [0, 1_600, 3_200, 4_800, 6_400]);
+        let told = story.times(&Asked::Stage(Stage::Resolve));
+        assert_eq!(told, [100, 1_700, 3_300, 4_900, 6_500], "what each lookup came to");
     }
     let mut hasty = Story::new(gathered(), Duration::from_secs(2));
     hasty.wait_until(30_000);
