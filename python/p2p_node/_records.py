@@ -42,6 +42,10 @@ class PeerStatus:
     connection: Connection
     connected_ms: int
     """How long it has been connected."""
+    path_ms: int
+    """How long it has been reached over the current path."""
+    loss_percent: float | None
+    """Of the packets sent to it within the last minute or so, those that were lost; `None` without any."""
     messages_sent: int
     """Messages that it has acknowledged."""
     messages_received: int
@@ -144,6 +148,8 @@ def peer_status_from(fields: Fields) -> PeerStatus:
     return PeerStatus(
         connection=connection_from(fields),
         connected_ms=fields.integer("connected_ms"),
+        path_ms=fields.integer("path_ms"),
+        loss_percent=fields.number("loss_percent") if fields.has("loss_percent") else None,
         messages_sent=fields.integer("messages_sent"),
         messages_received=fields.integer("messages_received"),
     )

@@ -566,11 +566,19 @@ class Event(_message.Message):
         STAGE_FIELD_NUMBER: _builtins.int
         ELAPSED_MS_FIELD_NUMBER: _builtins.int
         DETAIL_FIELD_NUMBER: _builtins.int
+        STRATEGY_FIELD_NUMBER: _builtins.int
+        WHY_FIELD_NUMBER: _builtins.int
         peer: _builtins.str
         target: _builtins.str
         stage: _builtins.str
         elapsed_ms: _builtins.int
         detail: _builtins.str
+        strategy: _builtins.str
+        """Where the step tells what is tried: "same_network", "direct", "simultaneous", "guessed_ports",
+        "crowd", "meeting_ports", "quiet_openers" or "none". Else empty.
+        """
+        why: _builtins.str
+        """What speaks for it, for people; empty where `strategy` is."""
         def __init__(
             self,
             *,
@@ -579,10 +587,12 @@ class Event(_message.Message):
             stage: _builtins.str = ...,
             elapsed_ms: _builtins.int = ...,
             detail: _builtins.str = ...,
+            strategy: _builtins.str = ...,
+            why: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "elapsed_ms", b"elapsed_ms", "peer", b"peer", "stage", b"stage", "target", b"target"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "elapsed_ms", b"elapsed_ms", "peer", b"peer", "stage", b"stage", "strategy", b"strategy", "target", b"target", "why", b"why"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -961,9 +971,17 @@ class Event(_message.Message):
             CONNECTED_MS_FIELD_NUMBER: _builtins.int
             MESSAGES_SENT_FIELD_NUMBER: _builtins.int
             MESSAGES_RECEIVED_FIELD_NUMBER: _builtins.int
+            PATH_MS_FIELD_NUMBER: _builtins.int
+            LOSS_PERCENT_FIELD_NUMBER: _builtins.int
             connected_ms: _builtins.int
             messages_sent: _builtins.int
             messages_received: _builtins.int
+            path_ms: _builtins.int
+            """For how long the peer has been reached over the current path."""
+            loss_percent: _builtins.float
+            """Of the packets sent to it within the last minute or so, those that were lost, from 0 to 100. Absent
+            if none was sent.
+            """
             @_builtins.property
             def link(self) -> Global___Event.Link: ...
             def __init__(
@@ -973,12 +991,16 @@ class Event(_message.Message):
                 connected_ms: _builtins.int = ...,
                 messages_sent: _builtins.int = ...,
                 messages_received: _builtins.int = ...,
+                path_ms: _builtins.int = ...,
+                loss_percent: _builtins.float | None = ...,
             ) -> None: ...
-            _HasFieldArgType: _TypeAlias = _typing.Literal["link", b"link"]  # noqa: Y015
+            _HasFieldArgType: _TypeAlias = _typing.Literal["_loss_percent", b"_loss_percent", "link", b"link", "loss_percent", b"loss_percent"]  # noqa: Y015
             def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-            _ClearFieldArgType: _TypeAlias = _typing.Literal["connected_ms", b"connected_ms", "link", b"link", "messages_received", b"messages_received", "messages_sent", b"messages_sent"]  # noqa: Y015
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss_percent", b"_loss_percent", "connected_ms", b"connected_ms", "link", b"link", "loss_percent", b"loss_percent", "messages_received", b"messages_received", "messages_sent", b"messages_sent", "path_ms", b"path_ms"]  # noqa: Y015
             def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-            def WhichOneof(self, oneof_group: _Never) -> None: ...
+            _WhichOneofReturnType__loss_percent: _TypeAlias = _typing.Literal["loss_percent"]  # noqa: Y015
+            _WhichOneofArgType__loss_percent: _TypeAlias = _typing.Literal["_loss_percent", b"_loss_percent"]  # noqa: Y015
+            def WhichOneof(self, oneof_group: _WhichOneofArgType__loss_percent) -> _WhichOneofReturnType__loss_percent | None: ...
 
         PEERS_FIELD_NUMBER: _builtins.int
         @_builtins.property

@@ -104,7 +104,8 @@ def handle(command: dict[str, Any]) -> None:
             links[command["peer"]].connection.shutdown(socket.SHUT_RDWR)
             answer(call_id, peer=command["peer"])
         case "list":
-            peers = [{"link": link.fields(), "connected_ms": 5, **link.counts} for link in links.values()]
+            ages = {"connected_ms": 5, "path_ms": 4}
+            peers = [{"link": link.fields(), **ages, **link.loss(), **link.counts} for link in links.values()]
             answer(call_id, peers={"peers": peers})
         case "status":
             status = {

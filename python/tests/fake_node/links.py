@@ -45,6 +45,10 @@ class Link:
             "took_ms": 3,
         }
 
+    def loss(self) -> dict[str, Any]:
+        # Nothing was sent over a link that is quiet.
+        return {"loss_percent": 0.0} if self.counts["messages_sent"] else {}
+
     def write(self, value: dict[str, Any]) -> None:
         with self.lock:
             try:
@@ -134,5 +138,8 @@ def reach(call_id: object, peer: str | None) -> Link | None:
             fail(call_id, "invalid_argument", "no peer is named and the node has no service")
         return None
     link = Link(connection, "out")
+    step = {"target": "service", "peer": link.peer, "stage": "punch", "elapsed_ms": 2}
+    say("progress", **step, detail="probing 1 address")
+    say("progress", **step, detail="direct: it is near", strategy="direct", why="it is near")
     say("connected", **link.fields())
     return link
