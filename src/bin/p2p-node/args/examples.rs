@@ -44,6 +44,15 @@ Examples:
 
 Ends with 0 after --count messages, or when it is stopped; 7 if time is over.";
 
+pub(super) const CONNECT: &str = "\
+Examples:
+  p2p-node connect service:myapi:v1
+  p2p-node connect -v --peer-file ticket.txt             every step, what is tried and why
+  p2p-node connect -v service:myapi:v1 --watch 1m        and whether the path changes
+
+Ends with 0 when the link is up; 5 if the peer is not found or not reached, 6 if it refuses or is not who it
+should be, 7 if time is over.";
+
 pub(super) const PING: &str = "\
 Examples:
   p2p-node ping service:myapi:v1

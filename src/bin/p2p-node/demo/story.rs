@@ -1,4 +1,4 @@
-//! The connection as it happens: who learned what, and when.
+//! What the demo prints: the timelines of both nodes in one, and what they come to.
 
 use std::io::{self, Write};
 
@@ -11,19 +11,21 @@ use p2p_node::{
 };
 use tokio::time::Instant;
 
+use crate::timeline::{Step, Timeline};
+
 /// Prints a line for each step.
 #[derive(Debug)]
-pub(super) struct Timeline {
-    begin: Instant,
+pub(super) struct Story {
+    timeline: Timeline,
     path: Option<PathReport>,
     offer_read: Option<Instant>,
     linked: Option<Instant>,
 }
 
-impl Timeline {
+impl Story {
     /// Time counts from `begin`.
     pub(super) fn begin(begin: Instant) -> Self {
-        Self { begin, path: None, offer_read: None, linked: None }
+        Self { timeline: Timeline::begin(begin), path: None, offer_read: None, linked: None }
     }
 
     /// Prints what `event` tells.
@@ -33,32 +35,14 @@ impl Timeline {
         event: &Event,
         out: &mut impl Write,
     ) -> io::Result<()> {
-        match event {
-            Event::Connecting { target } => self.note(who, "connecting", &target.to_string(), out),
-            Event::Progress { stage, detail, .. } => {
-                if who == "server" && *stage == Stage::Offer {
-                    self.offer_read.get_or_insert_with(Instant::now);
-                }
-                self.note(who, stage.as_str(), detail, out)
-            }
-            Event::Connected(connection) => {
-                if who == "client" {
-                    self.path = Some(connection.path);
-                    self.linked = Some(Instant::now());
-                }
-                let kind = connection.path.kind.as_str();
-                let detail = format!("{} over a {kind} path", connection.peer.short());
-                self.note(who, "connected", &detail, out)
-            }
-            Event::PathChanged { path, .. } => {
-                self.note(who, "path", &format!("now {}", path.remote), out)
-            }
-            Event::Disconnected { failure, .. } => {
-                self.note(who, "disconnected", &failure.message, out)
-            }
-            Event::Warning(failure) => self.note(who, "warning", &failure.message, out),
-            Event::Online { .. } | Event::Delivered(_) => Ok(()),
+        if let (Event::Progress { stage: Stage::Offer, .. }, "server") = (event, who) {
+            self.offer_read.get_or_insert_with(Instant::now);
         }
+        if let (Event::Connected(connection), "client") = (event, who) {
+            self.path = Some(connection.path);
+            self.linked = Some(Instant::now());
+        }
+        Step::of(event).map_or(Ok(()), |step| self.print_step(who, &step, out))
     }
 
     /// Prints a message that arrived.
@@ -69,19 +53,17 @@ impl Timeline {
         out: &mut impl Write,
     ) -> io::Result<()> {
         let text = String::from_utf8_lossy(&message.payload);
-        self.note(who, "message", &format!("\"{text}\""), out)
+        self.print_step(who, &Step::new("message", &format!("\"{text}\"")), out)
     }
 
     /// Prints one line.
-    pub(super) fn note(
+    pub(super) fn print_step(
         &self,
         who: &str,
-        what: &str,
-        detail: &str,
+        step: &Step,
         out: &mut impl Write,
     ) -> io::Result<()> {
-        let elapsed = self.begin.elapsed().as_millis();
-        writeln!(out, "{elapsed:>6} ms  {who:<6}  {what:<12}  {detail}")?;
+        writeln!(out, "{}", self.timeline.line_of(who, step))?;
         out.flush()
     }
 
