@@ -11,7 +11,7 @@ use p2p_node::{
     },
     forwarding::Helper,
     lab::{Nat, Ports},
-    node::{HelperMode, Role, Target, event::Stage},
+    node::{Event, HelperMode, Role, Target, event::Stage},
     ticket::Ticket,
     time::UnixMillis,
 };
@@ -127,6 +127,30 @@ fn an_offer_by_a_helper_opens_a_path_in_one_and_a_half_round_trips() {
     println!("record to link: half within {:?}, nine in ten within {:?}", links[0], links[1]);
     assert!(round_trips(paths[0]) <= 1.6, "{paths:?}");
     assert!(round_trips(links[0]) <= 2.6, "{links:?}");
+}
+
+#[test]
+fn both_sides_are_told_which_way_the_offer_went() {
+    run(1, async |mut world| {
+        let helper = helper(&mut world).await;
+        let server = served(&mut world, Nat::home(), 1).await;
+        let client = client(&mut world, Nat::home()).await;
+        client.connect().await.unwrap();
+        let told = |of: &Peer, wanted: &str| {
+            let steps = of.events().into_iter().filter_map(|(at, event)| match event {
+                Event::Progress { stage: Stage::Offer, detail, .. } => Some((at, detail)),
+                _ => None,
+            });
+            let steps: Vec<_> = steps.collect();
+            let step = steps.iter().find(|(_, detail)| detail.contains(wanted));
+            step.unwrap_or_else(|| panic!("no {wanted} in {steps:?}")).0
+        };
+        let address = helper.home.candidates().first().unwrap().to_string();
+        let sent = told(&client, &format!("sent to the peer's helpers: {address}:"));
+        let read = told(&server, "read by a helper, 2 addresses (");
+        let known = told(&client, "read by the peer, which had it from a helper");
+        assert_eq!([read - sent, known - sent], [ROUND_TRIP, 2 * ROUND_TRIP]);
+    });
 }
 
 #[test]
