@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod seed;
 mod taken;
 
 use p2p_node::{
@@ -12,18 +13,11 @@ use p2p_node::{
     nat::stun,
     offer, probe,
 };
+use seed::seed;
 use taken::{Believed, Victim};
 
 /// Buffers that are taken.
 const BUFFERS: usize = 20_000;
-
-/// The seed of this run; `P2P_NODE_SEED` takes its place.
-#[allow(clippy::print_stdout, reason = "it is shown when the test fails")]
-fn seed() -> u64 {
-    let seed = std::env::var("P2P_NODE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    println!("to replay: P2P_NODE_SEED={seed}");
-    seed
-}
 
 #[test]
 fn no_buffer_of_strangers_datagrams_upsets_what_takes_it_apart() {

@@ -179,8 +179,7 @@ fn a_helper_is_no_peer_and_does_not_count_as_one() {
         let server = served(&mut world, Nat::home(), 1).await;
         for node in [&helper, &server] {
             assert_eq!(node.node.peers().await.unwrap(), []);
-            let connections =
-                node.count(|event| matches!(event, p2p_node::node::Event::Connected(_)));
+            let connections = node.count(|event| matches!(event, Event::Connected(_)));
             assert_eq!(connections, 0);
         }
     });
@@ -306,8 +305,7 @@ fn an_offer_that_arrives_on_every_way_makes_one_link() {
         client.connect().await.unwrap();
         client.say(to_service(), "once").await.unwrap();
         sleep(secs(20)).await;
-        let is_link =
-            |event: &p2p_node::node::Event| matches!(event, p2p_node::node::Event::Connected(_));
+        let is_link = |event: &Event| matches!(event, Event::Connected(_));
         assert_eq!((server.count(is_link), client.count(is_link)), (1, 1));
         assert_eq!(server.messages().len(), 1);
     });

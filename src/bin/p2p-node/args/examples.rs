@@ -50,8 +50,8 @@ Examples:
   p2p-node connect -v --peer-file ticket.txt             every step, what is tried and why
   p2p-node connect -v service:myapi:v1 --watch 1m        and whether the path changes
 
-Ends with 0 when the link is up; 5 if the peer is not found or not reached, 6 if it refuses or is not who it
-should be, 7 if time is over.";
+Ends with 0 when the link is up, and stays up as long as it is watched; 5 if the peer is not found, not
+reached or lost again, 6 if it refuses or is not who it should be, 7 if time is over.";
 
 pub(super) const PING: &str = "\
 Examples:
