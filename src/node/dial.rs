@@ -147,12 +147,22 @@ impl Dial {
 
     /// Takes in a record, or the addresses out of a ticket.
     pub(super) fn handle_found(&mut self, found: Found, now: Instant) {
-        if found.peer == self.dialler.identity.peer_id() {
+        self.take_found(found, "found", now);
+    }
+
+    /// Takes in what is known of a peer from before.
+    pub(super) fn handle_known(&mut self, found: Found, now: Instant) {
+        self.take_found(found, "remembered", now);
+    }
+
+    fn take_found(&mut self, found: Found, how: &str, now: Instant) {
+        let peer = found.peer;
+        if peer == self.dialler.identity.peer_id() {
             return;
         }
-        let (peer, addresses) = (found.peer.short(), listed(&found.candidates));
-        let detail = format!("record of {peer} found, {addresses}, {}", found.nat);
-        self.stage(Some(found.peer), Stage::Resolve, detail);
+        let addresses = listed(&found.candidates);
+        let detail = format!("record of {} {how}, {addresses}, {}", peer.short(), found.nat);
+        self.stage(Some(peer), Stage::Resolve, detail);
         if self.contenders.is_news(&found) {
             self.adopt(found, now);
         }

@@ -18,6 +18,7 @@ use super::{
     event::{Chosen, Connection, Direction, Event, Receipt, Stage, Target},
     explain,
     extra::Holder,
+    found::Records,
     handle::Answer as AnswerTo,
     outbox::Kept,
 };
@@ -36,6 +37,8 @@ use crate::{
 pub(super) struct Dialling {
     last: u64,
     dials: BTreeMap<DialId, Entry>,
+    /// What lookups have brought.
+    records: Records,
     /// What our own record says, if a dial has published it.
     vouched_for: Option<Gathered>,
 }
@@ -186,8 +189,8 @@ impl Driver {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
         let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
-        let helpers = self.helping.known(peer);
-        let found = Found::there_before(peer, &known.unwrap_or_default(), helpers);
+        let unix = self.clock.unix();
+        let found = self.dialling.records.last_known(peer, &known.unwrap_or_default(), unix);
         // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
@@ -226,8 +229,12 @@ impl Driver {
             dial.handle_found(Found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
-            let helpers = self.helping.known(peer);
-            dial.handle_found(Found::there_before(peer, candidates, helpers), times.0);
+            let found = self.dialling.records.last_known(peer, candidates, times.1);
+            dial.handle_known(found, times.0);
+        } else if purpose == Purpose::Link {
+            for found in self.dialling.records.under(&name, times.1) {
+                dial.handle_known(found, times.0);
+            }
         }
         let entry = Entry {
             dial,

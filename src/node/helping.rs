@@ -8,7 +8,7 @@ pub(super) mod reachability;
 pub(super) mod recruiting;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
@@ -49,8 +49,6 @@ pub(super) struct Helping {
     unannounced: BTreeMap<RouteId, IpAddr>,
     /// Our public addresses when we last looked.
     public: Vec<SocketAddr>,
-    /// By whom offers reached peers that were found before, the one found last at the end.
-    known: VecDeque<(PeerId, Vec<Helper>)>,
 }
 
 impl Helping {
@@ -64,7 +62,6 @@ impl Helping {
             reachability: Reachability::default(),
             unannounced: BTreeMap::new(),
             public: Vec::new(),
-            known: VecDeque::new(),
         }
     }
 
@@ -87,21 +84,6 @@ impl Helping {
     /// What our records are to say.
     pub(super) fn helpers(&self) -> Vec<Helper> {
         self.links.helpers()
-    }
-
-    /// By whom offers reach `peer`, if it was found before.
-    pub(super) fn known(&self, peer: PeerId) -> Vec<Helper> {
-        let known = self.known.iter().find(|(known, _)| *known == peer);
-        known.map(|(_, helpers)| helpers.clone()).unwrap_or_default()
-    }
-
-    /// Remembers by whom offers reach a peer.
-    pub(super) fn remember(&mut self, found: &Found) {
-        self.known.retain(|(known, _)| *known != found.peer);
-        if self.known.len() >= KNOWN_MAX {
-            self.known.pop_front();
-        }
-        self.known.push_back((found.peer, found.helpers.clone()));
     }
 }
 
@@ -332,6 +314,3 @@ impl Driver {
 
 /// Handshakes that are remembered to have come in unannounced; as many as run at a time.
 const UNANNOUNCED_MAX: usize = 64;
-
-/// Peers whose helpers are remembered.
-const KNOWN_MAX: usize = 256;

@@ -172,6 +172,38 @@ fn a_peer_that_was_linked_before_is_reached_again_without_the_dht() {
     });
 }
 
+/// What a record has said is known in the next dial: nobody has to wait for the DHT to say it again before
+/// ports are guessed.
+#[test]
+fn a_peer_behind_a_nat_that_changes_ports_is_reached_again_without_the_dht() {
+    for (name, ports, median_max) in [
+        ("easy x sequential", Ports::Sequential { step: 1 }, 6.0),
+        ("easy x random", Ports::Random, 13.5),
+    ] {
+        let mut times: Vec<f64> = (1..=10)
+            .map(|seed| {
+                run(seed, async |mut world| {
+                    let _helper = helper(&mut world).await;
+                    let server = served(&mut world, Nat::symmetric(ports), 1).await;
+                    let client = client(&mut world, Nat::home()).await;
+                    client.connect().await.unwrap();
+                    client.node.disconnect(server.id()).await.unwrap();
+                    // The NATs forget where the last path went.
+                    sleep(secs(300)).await;
+                    world.set_dht(Reach::Offline);
+                    let began = Instant::now();
+                    client.connect().await.unwrap();
+                    round_trips(began.elapsed())
+                })
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{name}, linked before: link {median:.2} round trips, worst {worst:.2}");
+        assert!(median <= median_max && worst <= 75.0, "{name}: {times:?}");
+    }
+}
+
 #[test]
 fn a_helper_is_no_peer_and_does_not_count_as_one() {
     run(1, async |mut world| {
