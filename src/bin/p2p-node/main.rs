@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Action::Send(args) => oneshot::send(*args, colour, &watchdog),
         Action::Listen(args) => oneshot::listen(*args, colour, &watchdog),
         Action::Ping(args) => oneshot::ping(*args, colour, &watchdog),
+        Action::Netcheck(args) => oneshot::netcheck(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
         Action::Schema { proto } => generated::schema(proto),

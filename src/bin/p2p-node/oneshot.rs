@@ -1,6 +1,7 @@
 //! The commands for scripts: a node that does one thing and ends, with an exit code that says how it went.
 
 mod listen;
+mod netcheck;
 mod ping;
 mod send;
 
@@ -23,7 +24,7 @@ use p2p_node::{
 use tokio::{sync::mpsc, time};
 use tracing::debug;
 
-pub(crate) use self::{listen::listen, ping::ping, send::send};
+pub(crate) use self::{listen::listen, netcheck::netcheck, ping::ping, send::send};
 use crate::{
     args::{Colour, NodeArgs, PeerName},
     exit::complain,

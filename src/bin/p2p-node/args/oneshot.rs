@@ -65,7 +65,7 @@ pub(crate) struct PingArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct PeerFlags {
+pub(super) struct PeerFlags {
     /// The peer, where it is not the first argument
     #[arg(
         id = "named_peer",
@@ -191,12 +191,7 @@ impl ListenArgs {
 
 impl PingArgs {
     pub(super) fn from_flags(flags: PingFlags, matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let peer = match (flags.first, flags.peer.named(matches)?) {
-            (Some(_), Named::Typed(_)) => return Err(named_twice()),
-            (Some(first), Named::Inherited(_) | Named::Nowhere) => given(&first)?,
-            (None, Named::Typed(peer) | Named::Inherited(peer)) => peer,
-            (None, Named::Nowhere) => return Err(nobody_named()),
-        };
+        let peer = flags.peer.or_first(flags.first, matches)?.ok_or_else(nobody_named)?;
         Ok(Self {
             peer,
             count: flags.count,
@@ -216,6 +211,20 @@ enum Named {
 }
 
 impl PeerFlags {
+    /// The peer that the `first` argument names, or a flag.
+    pub(super) fn or_first(
+        self,
+        first: Option<String>,
+        matches: &ArgMatches,
+    ) -> Result<Option<PeerName>, clap::Error> {
+        match (first, self.named(matches)?) {
+            (Some(_), Named::Typed(_)) => Err(named_twice()),
+            (Some(first), Named::Inherited(_) | Named::Nowhere) => given(&first).map(Some),
+            (None, Named::Typed(peer) | Named::Inherited(peer)) => Ok(Some(peer)),
+            (None, Named::Nowhere) => Ok(None),
+        }
+    }
+
     fn named(self, matches: &ArgMatches) -> Result<Named, clap::Error> {
         let place = |name: &str, peer: PeerName| match source(matches, name) {
             Some(ValueSource::CommandLine) => Named::Typed(peer),
