@@ -22,11 +22,15 @@ pub fn netcheck_lines(netcheck: &NetcheckReply) -> String {
         ("IPv6", family(|at| at.is_ipv6())),
         ("NAT mapping", dependence(netcheck.mapping, "no NAT")),
         ("filtering", dependence(netcheck.filtering, "no filter")),
-        ("ports", ports(&netcheck.ports)),
-        ("addresses", in_words(netcheck.addresses)),
-        ("hairpin", in_words(netcheck.hairpin)),
-        ("lifetime", lifetime(&netcheck.lifetime)),
     ];
+    if netcheck.mapping != "none" {
+        rows.extend([
+            ("ports", ports(&netcheck.ports)),
+            ("addresses", in_words(netcheck.addresses)),
+            ("hairpin", in_words(netcheck.hairpin)),
+            ("lifetime", lifetime(&netcheck.lifetime)),
+        ]);
+    }
     rows.extend(netcheck.servers.iter().map(|server| ("STUN server", self::server(server))));
     if netcheck.servers.is_empty() {
         rows.push(("STUN server", "none asked".to_owned()));

@@ -131,7 +131,7 @@ fn ways(ours: &Ours, found: &Found, theirs: &Party) -> Vec<Way> {
 
 fn way(plan: &Plan, ours: &NatBehaviour, theirs: &NatBehaviour) -> Way {
     let (outlook, takes) = match plan.method {
-        Method::SameNetwork => (Outlook::Likely, "at once, if they are on one local network"),
+        Method::SameNetwork => (Outlook::Likely, NEARBY),
         Method::Direct if lets_everybody_in(theirs) => (Outlook::Opens, ONE_ROUND_TRIP),
         Method::Direct if lets_everybody_in(ours) => {
             (Outlook::Opens, "as soon as the peer has our offer, and one round trip")
@@ -215,7 +215,7 @@ fn verdict(ours: &Ours, best: Option<&Way>, found: &Found) -> String {
     match best.outlook {
         Outlook::Opens | Outlook::Likely | Outlook::Unlikely => {
             // Whom the address alone reaches is not waited for.
-            let needs_offer = best.takes != ONE_ROUND_TRIP;
+            let needs_offer = ![ONE_ROUND_TRIP, NEARBY].contains(&best.takes.as_str());
             let offers = if needs_offer { offers } else { "" };
             format!("{}: {}. It takes {}.{offers}", capital(&best.method), best.why, best.takes)
         }
@@ -236,6 +236,7 @@ fn capital(text: &str) -> String {
 }
 
 const ONE_ROUND_TRIP: &str = "one round trip";
+const NEARBY: &str = "one round trip, if they are on one local network";
 const TWO_ROUND_TRIPS: &str = "one or two round trips";
 
 /// `benches/README.md`: 2.5 to 4 round trips, the 99th percentile no more, by a helper.

@@ -123,7 +123,9 @@ impl Seen {
             let cause = match (self.dht_configured, self.dht_nodes) {
                 (false, _) => "this node was started without a DHT",
                 (true, 0) => "no DHT node has answered",
-                (true, _) => "nothing is published for it: is it running in server mode?",
+                (true, _) => {
+                    "nothing is published for it, so it does not run in server mode, or has just begun"
+                }
             };
             return vec![format!("Whether {target} can be reached is not known: {cause}.")];
         }
