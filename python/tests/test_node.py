@@ -201,6 +201,18 @@ class TalkTest(NodeTestCase):
             self.assertEqual((pong.peer, pong.rtt_ms, pong.path.kind), (server.peer_id, 0.25, "loopback"))
             netcheck = await client.netcheck()
             self.assertEqual((netcheck.udp, netcheck.mapping), (True, "endpoint-independent"))
+            self.assertEqual((netcheck.ports.allocation, netcheck.ports.step), ("block", None))
+            self.assertEqual([server.rtt_ms for server in netcheck.servers], [20.5, None])
+            self.assertEqual(netcheck.pairs, ())
+
+    async def test_the_way_to_a_peer_is_judged_without_a_dial(self) -> None:
+        async with node() as client:
+            netcheck = await client.netcheck("y" * 52, lifetime=30)
+            (pair,) = netcheck.pairs
+            self.assertEqual((pair.peer, pair.outlook, pair.record_age_ms), ("y" * 52, "impossible", None))
+            self.assertEqual([way.method for way in pair.ways], ["no direct way"])
+            self.assertEqual(netcheck.lifetime.less_than_ms, 30_000)
+            self.assertIsNone(netcheck.lifetime.at_least_ms)
 
     async def test_a_queued_message_is_told_of_when_it_arrives(self) -> None:
         async with node() as client:

@@ -1,15 +1,17 @@
 //! What commands come to: the fields of their `ok`.
 
+pub mod netcheck;
+
 use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
+use self::netcheck::NetcheckReply;
 use super::{
     grammar::COMMANDS,
     values::{Given, Reason, display, display_some, millis, percent, whole_millis},
 };
 use crate::{
-    behaviour::Dependence,
     failure::Failure,
     identity::PeerId,
     node::{
@@ -179,23 +181,6 @@ pub struct StatusReply {
     pub dht_nodes: usize,
 }
 
-/// What the network lets through.
-#[derive(Debug, Serialize)]
-pub struct NetcheckReply {
-    /// Whether any UDP came back.
-    pub udp: bool,
-    /// The node's addresses as STUN servers see them.
-    pub public_addrs: Vec<SocketAddr>,
-    /// How the NAT maps ports.
-    pub mapping: &'static str,
-    /// STUN servers that answered.
-    pub stun_servers: usize,
-    /// DHT nodes that answered lately.
-    pub dht_nodes: usize,
-    /// For people.
-    pub verdicts: Vec<String>,
-}
-
 /// One command, explained.
 #[derive(Debug, Serialize)]
 pub struct CommandHelp {
@@ -277,20 +262,7 @@ impl From<node::event::Pong> for Reply {
 
 impl From<node::Netcheck> for Reply {
     fn from(netcheck: node::Netcheck) -> Self {
-        Self::Netcheck(Box::new(NetcheckReply {
-            udp: netcheck.udp,
-            public_addrs: netcheck.public_addresses,
-            mapping: match netcheck.mapping {
-                Some(Dependence::None) => "none",
-                Some(Dependence::EndpointIndependent) => "endpoint-independent",
-                Some(Dependence::AddressDependent) => "address-dependent",
-                Some(Dependence::AddressAndPortDependent) => "address-and-port-dependent",
-                None => "unknown",
-            },
-            stun_servers: netcheck.stun_servers,
-            dht_nodes: netcheck.dht_nodes,
-            verdicts: netcheck.verdicts,
-        }))
+        Self::Netcheck(Box::new(netcheck.into()))
     }
 }
 

@@ -151,6 +151,7 @@ impl Driver {
         let Some(path) = self.settled_path(route, direction) else {
             return self.close_link(Arc::new(link), "no path");
         };
+        self.note_linked(peer, path);
         let candidates = self.links.neighbours.get(&peer).map(|n| n.candidates.clone());
         let candidates = self.paths_to(&candidates.unwrap_or_default());
         self.replace_link(peer);

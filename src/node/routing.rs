@@ -26,7 +26,7 @@ impl Driver {
     pub(super) fn open_route(&mut self, peer: PeerId, candidates: &[Candidate]) {
         let addresses: Vec<SocketAddr> = candidates.iter().map(|c| c.address).collect();
         for address in &addresses {
-            self.helping.reachability.handle_sent(address.ip(), self.clock.now());
+            self.helping.reachability.handle_sent(*address, self.clock.now());
         }
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             candidates.clone_into(&mut neighbour.candidates);

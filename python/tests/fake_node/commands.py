@@ -80,6 +80,22 @@ def broadcast(call_id: object, sent: dict[str, Any]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def pair_with(peer: str) -> dict[str, Any]:
+    why = "both NATs give each destination another port"
+    way = {"method": "no direct way", "why": why, "outlook": "impossible", "takes": "never"}
+    return {
+        "peer": peer,
+        "addrs": ["198.51.100.9:50112"],
+        "mapping": "address-and-port-dependent",
+        "filtering": "unknown",
+        "ports": {"allocation": "random", "seen": 0},
+        "helpers": 2,
+        "outlook": "impossible",
+        "verdict": f"{why}. IPv6 would help.",
+        "ways": [way],
+    }
+
+
 def handle(command: dict[str, Any]) -> None:
     call_id = command.get("id")
     match command["cmd"]:
@@ -133,6 +149,21 @@ def handle(command: dict[str, Any]) -> None:
                 "stun_servers": 2,
                 "dht_nodes": 18,
                 "verdicts": ["direct connections will work with most peers"],
+                "local_addrs": ["192.168.1.20:41641"],
+                "filtering": "unknown",
+                "ports": {"allocation": "block", "low": 41_000, "high": 41_900, "seen": 8},
+                "addresses": "one",
+                "hairpin": "missing",
+                "lifetime": {"state": "measured", "less_than_ms": command.get("lifetime_ms") or 9},
+                "keep_alive_ms": 25_000,
+                "servers": [
+                    {"name": "stun.example:3478", "addr": "198.51.100.10:3478", "answered": True, "rtt_ms": 20.5},
+                    {"name": "stun.example.net:3478", "addr": "198.51.100.11:3478", "answered": False},
+                ],
+                "helpers": 1,
+                "helper": False,
+                "complete": True,
+                "pairs": [pair_with(command["peer"])] if command.get("peer") else [],
             }
             answer(call_id, netcheck=netcheck)
         case verb:

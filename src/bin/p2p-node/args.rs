@@ -2,6 +2,7 @@
 
 mod examples;
 mod log;
+mod netcheck;
 mod network;
 mod oneshot;
 mod run;
@@ -14,12 +15,14 @@ use clap_complete::Shell;
 
 use self::{
     log::LogFlags,
+    netcheck::NetcheckFlags,
     network::IdentityFlag,
     oneshot::{ConnectFlags, ListenFlags, PingFlags, SendFlags},
     run::RunFlags,
 };
 pub(crate) use self::{
     log::{Colour, LogArgs},
+    netcheck::NetcheckArgs,
     network::{IdentityChoice, NodeArgs},
     oneshot::{ConnectArgs, Detail, ListenArgs, PingArgs, SendArgs, Shape, Text},
     run::{PeerName, RunArgs, Stdio},
@@ -46,6 +49,8 @@ pub(crate) enum Action {
     Connect(Box<ConnectArgs>),
     /// See whether a peer answers.
     Ping(Box<PingArgs>),
+    /// Find out what the network lets through.
+    Netcheck(Box<NetcheckArgs>),
     /// Print the peer id.
     Id { identity: Option<PathBuf> },
     /// Play the main job.
@@ -100,6 +105,9 @@ enum Command {
     /// See whether a peer can be reached, how, and how quickly it answers
     #[command(after_help = examples::PING)]
     Ping(Box<PingFlags>),
+    /// Find out what this network lets through, and whether a peer can be reached from it
+    #[command(after_help = examples::NETCHECK)]
+    Netcheck(Box<NetcheckFlags>),
     /// Print the peer id of this user's identity, which is made if there is none
     #[command(after_help = examples::ID)]
     Id {
@@ -168,6 +176,9 @@ impl Args {
             }
             Some(Command::Ping(flags)) => {
                 Action::Ping(Box::new(PingArgs::from_flags(*flags, own)?))
+            }
+            Some(Command::Netcheck(flags)) => {
+                Action::Netcheck(Box::new(NetcheckArgs::from_flags(*flags, own)?))
             }
             Some(Command::Id { identity }) => Action::Id { identity: identity.identity },
             Some(Command::Demo(args)) => Action::Demo(args),

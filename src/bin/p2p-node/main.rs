@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Action::Listen(args) => oneshot::listen(*args, colour, &watchdog),
         Action::Connect(args) => oneshot::connect(*args, colour, &watchdog),
         Action::Ping(args) => oneshot::ping(*args, colour, &watchdog),
+        Action::Netcheck(args) => oneshot::netcheck(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
         Action::Schema { proto } => generated::schema(proto),

@@ -2,6 +2,7 @@
 
 mod connect;
 mod listen;
+mod netcheck;
 mod ping;
 mod send;
 
@@ -24,7 +25,9 @@ use p2p_node::{
 use tokio::{sync::mpsc, time};
 use tracing::debug;
 
-pub(crate) use self::{connect::connect, listen::listen, ping::ping, send::send};
+pub(crate) use self::{
+    connect::connect, listen::listen, netcheck::netcheck, ping::ping, send::send,
+};
 use crate::{
     args::{Colour, NodeArgs, PeerName},
     exit::complain,

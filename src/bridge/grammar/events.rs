@@ -2,7 +2,7 @@
 
 use super::{
     ADDRESSES, COUNT, EventForm, ID_CHARACTERS_MAX, ID_NUMBER_MAX, Key, Kind, Part, Shape, always,
-    sometimes,
+    netcheck, sometimes,
 };
 
 /// What stands in an `ok` besides its reply.
@@ -162,28 +162,7 @@ pub const EVENTS: [EventForm; 26] = [
         ],
     },
     EventForm { event: "ok", when: "ping", keys: &[ID, WHO, RTT_MS, PATH] },
-    EventForm {
-        event: "ok",
-        when: "netcheck",
-        keys: &[
-            ID,
-            always("udp", Kind::Boolean),
-            always("public_addrs", ADDRESSES),
-            always(
-                "mapping",
-                Kind::OneOf(&[
-                    "endpoint-independent",
-                    "address-dependent",
-                    "address-and-port-dependent",
-                    "none",
-                    "unknown",
-                ]),
-            ),
-            always("stun_servers", COUNT),
-            always("dht_nodes", COUNT),
-            always("verdicts", Kind::List(&Kind::Text)),
-        ],
-    },
+    EventForm { event: "ok", when: "netcheck", keys: &netcheck::ID_AND_KEYS },
     EventForm { event: "ok", when: "ticket", keys: &[ID, always("ticket", Kind::Text)] },
     EventForm {
         event: "ok",
@@ -229,7 +208,7 @@ pub const EVENTS: [EventForm; 26] = [
 ];
 
 /// What the forms share. `code` is not here: it is the list of all codes.
-pub const PARTS: [Part; 8] = [
+pub const PARTS: [Part; 13] = [
     Part {
         name: "id",
         shape: Shape::Either(&[
@@ -289,6 +268,11 @@ pub const PARTS: [Part; 8] = [
         name: "usage",
         shape: Shape::Object(&[always("usage", Kind::Text), always("does", Kind::Text)]),
     },
+    netcheck::PORTS_PART,
+    netcheck::LIFETIME_PART,
+    netcheck::STUN_SERVER_PART,
+    netcheck::PAIR_PART,
+    netcheck::WAY_PART,
 ];
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Events as protobuf frames: `Event` of `proto/stdio.proto`.
 
+mod netcheck;
+
 use bytes::Bytes;
 use prost::{
     Message as _,
@@ -10,7 +12,7 @@ use super::{Output, encoder::Chunks, grease::Grease};
 use crate::{
     bridge::{
         command::Id,
-        reply::{Delivery, Failed, Link, NetcheckReply, Path, Peer, Reply, StatusReply},
+        reply::{Delivery, Failed, Link, Path, Peer, Reply, StatusReply},
         values::{Ending, Reason, shown},
     },
     identity::PeerId,
@@ -313,19 +315,6 @@ impl From<&StatusReply> for event::Status {
             peers: count(status.peers),
             uptime_ms: status.uptime_ms,
             dht_nodes: count(status.dht_nodes),
-        }
-    }
-}
-
-impl From<&NetcheckReply> for event::Netcheck {
-    fn from(netcheck: &NetcheckReply) -> Self {
-        Self {
-            udp: netcheck.udp,
-            public_addrs: texts(&netcheck.public_addrs),
-            mapping: netcheck.mapping.to_owned(),
-            stun_servers: count(netcheck.stun_servers),
-            dht_nodes: count(netcheck.dht_nodes),
-            verdicts: netcheck.verdicts.clone(),
         }
     }
 }

@@ -60,6 +60,17 @@ Examples:
 
 Ends with 0 if any answer came, else with 5.";
 
+pub(super) const NETCHECK: &str = "\
+Examples:
+  p2p-node netcheck
+  p2p-node netcheck service:myapi:v1
+  p2p-node netcheck --json --peer-file ticket.txt
+  p2p-node netcheck --lifetime
+
+Ends within five seconds, with what is known by then; with --lifetime in two minutes more. The exit code is
+0 if UDP comes back and the peer that is named, if one is, may be reached; 4 if no UDP comes back; 5 if the
+peer is not found, or no way leads to it from this network.";
+
 pub(super) const ID: &str = "\
 Examples:
   p2p-node id

@@ -88,7 +88,7 @@ pub(crate) struct PingArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct PeerFlags {
+pub(super) struct PeerFlags {
     /// The peer, where it is not the first argument
     #[arg(
         id = "named_peer",
@@ -274,11 +274,20 @@ enum Named {
 impl PeerFlags {
     /// The peer, where the arguments have nothing else to say than who it is.
     fn only(self, first: Option<String>, matches: &ArgMatches) -> Result<PeerName, clap::Error> {
+        self.or_first(first, matches)?.ok_or_else(nobody_named)
+    }
+
+    /// The peer that the `first` argument names, or a flag.
+    pub(super) fn or_first(
+        self,
+        first: Option<String>,
+        matches: &ArgMatches,
+    ) -> Result<Option<PeerName>, clap::Error> {
         match (first, self.named(matches)?) {
             (Some(_), Named::Typed(_)) => Err(named_twice()),
-            (Some(first), Named::Inherited(_) | Named::Nowhere) => given(&first),
-            (None, Named::Typed(peer) | Named::Inherited(peer)) => Ok(peer),
-            (None, Named::Nowhere) => Err(nobody_named()),
+            (Some(first), Named::Inherited(_) | Named::Nowhere) => given(&first).map(Some),
+            (None, Named::Typed(peer) | Named::Inherited(peer)) => Ok(Some(peer)),
+            (None, Named::Nowhere) => Ok(None),
         }
     }
 
