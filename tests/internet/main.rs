@@ -21,6 +21,7 @@ mod multicast;
 mod peer;
 mod places;
 mod roaming;
+mod served;
 mod sessions;
 mod stories;
 mod swarm;
