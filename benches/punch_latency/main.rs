@@ -5,7 +5,8 @@
 //! cargo bench --bench punch_latency                       # prints the tables, then what a dial costs in CPU time
 //! cargo bench --bench punch_latency -- --record           # writes figures, tables and heat map into benches/
 //! cargo bench --bench punch_latency -- --redraw           # the last two again, from the figures that are there
-//! P2P_NODE_BENCH_SEEDS=100 cargo bench --bench punch_latency -- --record
+//! P2P_NODE_BENCH_SEEDS=200 cargo bench --bench punch_latency -- --record
+//! P2P_NODE_BENCH_ROWS='loss: ' cargo bench --profile dev --bench punch_latency    # some rows, without waiting for a build
 //! ```
 
 #![allow(
@@ -42,7 +43,7 @@ use report::{documents, figures::Figures};
 fn main() {
     let has = |flag: &str| env::args().any(|argument| argument == flag);
     if has("--record") {
-        let figures = measure::measure(seeds());
+        let figures = measure::measure(seeds(), "");
         write(documents::FIGURES, &figures.encode());
         draw(&figures);
     } else if has("--redraw") {
@@ -52,7 +53,8 @@ fn main() {
     } else {
         // A test run only has to show that the dials work; a list has to stay a list.
         if has("--bench") && !has("--list") {
-            println!("{}", documents::printed(&measure::measure(seeds())));
+            let wanted = env::var("P2P_NODE_BENCH_ROWS").unwrap_or_default();
+            println!("{}", documents::printed(&measure::measure(seeds(), &wanted)));
         }
         cost::measure();
     }

@@ -81,7 +81,8 @@ impl Scene {
     pub(crate) const ALL: [Self; 6] =
         [Self::Helper, Self::Inbox, Self::SameLan, Self::OneCarrier, Self::Loss, Self::Blocked];
 
-    const fn key(self) -> &'static str {
+    /// As the file has it.
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Helper => "helper",
             Self::Inbox => "inbox",

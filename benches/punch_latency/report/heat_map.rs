@@ -94,6 +94,7 @@ text {{ font-family: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto
 .more {{ font-size: 10.5px; text-anchor: middle }}
 .dark {{ fill: #0b2530 }}
 .light {{ fill: #ffffff }}
+.cell {{ stroke: none }}
 .some {{ stroke: #e08a00; stroke-width: 3 }}
 .closed {{ fill: #eceff2; stroke: #c3cbd3 }}
 .hatch {{ stroke: #d3d9df; stroke-width: 2 }}
@@ -104,6 +105,7 @@ text {{ fill: #e4e7eb }}
 .page {{ fill: #12181f; stroke: #2c3642 }}
 .note {{ fill: #9fb0c0 }}
 .group {{ stroke: #5c6b7a }}
+.cell {{ stroke: #4a5a6a }}
 .dark {{ fill: #0b2530 }}
 .light {{ fill: #ffffff }}
 .closed {{ fill: #222b35; stroke: #3a4754 }}
@@ -126,8 +128,8 @@ fn headings(svg: &mut String, seeds: usize) {
         (26, 63),
         "note",
         &format!(
-            "Median of {seeds} dials for each pair of NATs: real nodes on the simulated internet, {milliseconds} ms between the \
-             peers, record known, a helper up. Below each time: dials that were linked."
+            "Median of {seeds} dials for each pair of NATs, by real nodes on the simulated internet: {milliseconds} ms \
+             between the peers, record known, a helper up."
         ),
     );
     let groups = [
@@ -199,10 +201,10 @@ fn cell(svg: &mut String, (x, y): (u32, u32), row: &Row) {
         return;
     };
     let shade = Shade::of(path.median);
-    let some = if row.opened == row.dials { "" } else { r#" class="some""# };
+    let class = if row.opened == row.dials { "cell" } else { "some" };
     let _ = writeln!(
         svg,
-        r#"<rect{some} x="{x}" y="{y}" width="{width}" height="{height}" rx="4" fill="{}"/>"#,
+        r#"<rect class="{class}" x="{x}" y="{y}" width="{width}" height="{height}" rx="4" fill="{}"/>"#,
         shade.fill
     );
     let (time, more) = (format!("time {}", shade.ink), format!("more {}", shade.ink));
@@ -227,7 +229,7 @@ fn legend(svg: &mut String, figures: &Figures) {
     for shade in &SHADES {
         let _ = writeln!(
             svg,
-            r#"<rect x="{x}" y="{y}" width="{}" height="20" rx="4" fill="{}"/>"#,
+            r#"<rect class="cell" x="{x}" y="{y}" width="{}" height="20" rx="4" fill="{}"/>"#,
             CELL.0, shade.fill
         );
         text(svg, (x + CELL.0 / 2, y + 14), &format!("more {}", shade.ink), shade.name);
@@ -243,7 +245,8 @@ fn legend(svg: &mut String, figures: &Figures) {
         false => "",
     };
     let note = format!(
-        "Virtual time: the same on any machine. A path is open when the client has heard from the server on it.{partly}"
+        "Virtual time: the same on any machine. A path is open when the client has heard from the server on it. \
+         Below each time: dials that were linked.{partly}"
     );
     text(svg, (26, y + 50), "note", &note);
     let made = "Drawn from benches/figures.tsv by: cargo bench --bench punch_latency -- --record";
