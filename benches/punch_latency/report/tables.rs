@@ -44,10 +44,6 @@ pub(crate) fn all(figures: &Figures) -> String {
             heading: "By the inbox alone: until the link is up",
             cell: |row| times(row, Moment::Link),
         },
-        Question {
-            heading: "By the inbox alone: until the server's program has the first message",
-            cell: |row| times(row, Moment::Message),
-        },
         Question { heading: "By the inbox alone: datagrams", cell: datagrams },
     ];
     let _ = writeln!(text, "{}\n", legend(figures.seeds()));
@@ -69,9 +65,9 @@ fn legend(seeds: usize) -> String {
         "\
 Whole nodes on the simulated internet, in virtual time, {} ms between the peers, {seeds} dials in each cell with the same seeds
 everywhere. Client down, server across. Times are in **round trips since the client had the server's record**: median / 99th
-percentile. ✗: no dial was linked, and the program was told so after that time (median). *n of {seeds}*: the others were not linked.
-Datagrams are those of the client + the server, from the dial's begin until a second after link or failure: medians, in brackets
-the most of any dial.",
+percentile, or once where they are the same. ✗: no dial was linked, and the program was told so after that time (median).
+*n of {seeds}*: the others were not linked. Datagrams are those of the client + the server, from the dial's begin until a second after
+link or failure: medians, in brackets the most of any dial if they are more.",
         ROUND_TRIP.as_millis()
     )
 }
@@ -102,7 +98,12 @@ fn times(row: &Row, moment: Moment) -> String {
 
 fn datagrams(row: &Row) -> String {
     let [client, server] = row.datagrams;
-    format!("{} + {} ({} + {})", client.median, server.median, client.most, server.most)
+    let median = format!("{} + {}", client.median, server.median);
+    let most = format!("{} + {}", client.most, server.most);
+    match median == most {
+        true => median,
+        false => format!("{median} ({most})"),
+    }
 }
 
 /// A scene beside the matrix: what stands above its table.
@@ -181,12 +182,21 @@ pub(super) fn round_trips(time: Duration, digits: usize) -> String {
     format!("{:.digits$}", time.as_secs_f64() / ROUND_TRIP.as_secs_f64())
 }
 
-pub(super) fn pair_of(spread: Spread<Duration>, show: fn(Duration) -> String) -> String {
-    format!("{} / {}", show(spread.median), show(spread.ninety_ninth))
+/// Median and 99th percentile; once where they are the same.
+pub(super) fn pair_of(spread: Spread<Duration>, show: impl Fn(Duration) -> String) -> String {
+    once_if_same(&[spread.median, spread.ninety_ninth].map(show))
 }
 
+/// Median, 90th and 99th percentile; once where they are the same.
 fn three_of(spread: Spread<Duration>, show: fn(Duration) -> String) -> String {
-    [spread.median, spread.ninetieth, spread.ninety_ninth].map(show).join(" / ")
+    once_if_same(&[spread.median, spread.ninetieth, spread.ninety_ninth].map(show))
+}
+
+fn once_if_same(shown: &[String]) -> String {
+    match shown {
+        [first, others @ ..] if others.iter().all(|other| other == first) => first.clone(),
+        all => all.join(" / "),
+    }
 }
 
 fn told(row: &Row, show: fn(Duration) -> String) -> String {
