@@ -76,22 +76,6 @@ impl Side {
             Self::Random => "random",
         }
     }
-
-    /// The whole name, in two lines.
-    pub(crate) const fn lines(self) -> [&'static str; 2] {
-        match self {
-            Self::Open => ["none", ""],
-            Self::FullCone => ["full cone", ""],
-            Self::AddressRestricted => ["address-restricted", ""],
-            Self::PortRestricted => ["port-restricted", ""],
-            Self::PortChanged => ["port-restricted,", "port changed"],
-            Self::CarrierAndHome => ["home", "behind CGNAT"],
-            Self::Sequential => ["symmetric,", "sequential"],
-            Self::SequentialShared => ["symmetric,", "sequential, shared"],
-            Self::Block => ["symmetric,", "block of 1,024"],
-            Self::Random => ["symmetric,", "random"],
-        }
-    }
 }
 
 impl Pair {
@@ -113,8 +97,18 @@ impl Pair {
 
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [first, second] = self.lines();
-        f.pad(format!("{first} {second}").trim())
+        f.pad(match self {
+            Self::Open => "none",
+            Self::FullCone => "full cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::PortChanged => "port-restricted, port changed",
+            Self::CarrierAndHome => "home behind CGNAT",
+            Self::Sequential => "symmetric, sequential",
+            Self::SequentialShared => "symmetric, sequential, shared",
+            Self::Block => "symmetric, block of 1,024",
+            Self::Random => "symmetric, random",
+        })
     }
 }
 

@@ -19,83 +19,81 @@ struct Target {
 
 const EASY: Side = Side::PortRestricted;
 
+/// One that is met or not by a helper.
+const fn by_helper(
+    what: &'static str,
+    pairs: &'static [Pair],
+    aim: &'static str,
+    show: fn(&Row) -> String,
+) -> Target {
+    Target { what, scene: Scene::Helper, pairs, aim, show }
+}
+
+/// The easy pairs: one carrier more makes no difference to the aim.
+const EASY_PAIRS: &[Pair] = &[Pair::both(EASY), Pair::both(Side::CarrierAndHome)];
+
 const TARGETS: [Target; 14] = [
-    Target {
-        what: "easy × easy: path, median",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(EASY), Pair::both(Side::CarrierAndHome)],
-        aim: "≤ 1.6 RTT",
-        show: |row| median_trips(row, Moment::Path),
-    },
-    Target {
-        what: "easy × easy: link, median",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(EASY), Pair::both(Side::CarrierAndHome)],
-        aim: "≤ 2.6 RTT",
-        show: |row| median_trips(row, Moment::Link),
-    },
-    Target {
-        what: "NATs that change the port: path, median",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(Side::PortChanged)],
-        aim: "≤ 1.6 RTT",
-        show: |row| median_trips(row, Moment::Path),
-    },
-    Target {
-        what: "NATs that change the port: link, median",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(Side::PortChanged)],
-        aim: "≤ 2.6 RTT",
-        show: |row| median_trips(row, Moment::Link),
-    },
-    Target {
-        what: "easy × sequential, both ways: path, median",
-        scene: Scene::Helper,
-        pairs: &[Pair::new(EASY, Side::Sequential), Pair::new(Side::Sequential, EASY)],
-        aim: "all linked, ≤ 5 RTT",
-        show: |row| format!("{}, {}", linked(row), median_trips(row, Moment::Path)),
-    },
-    Target {
-        what: "easy × random, both ways: path, median and worst",
-        scene: Scene::Helper,
-        pairs: &[Pair::new(EASY, Side::Random), Pair::new(Side::Random, EASY)],
-        aim: "all linked, < 1 s, worst < 6 s",
-        show: |row| format!("{}, {}", linked(row), median_and_most(row, Moment::Path)),
-    },
-    Target {
-        what: "sequential × sequential: path, median and worst",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(Side::Sequential)],
-        aim: "all linked",
-        show: |row| format!("{}, {}", linked(row), median_and_most(row, Moment::Path)),
-    },
-    Target {
-        what: "block of 1,024 × the same: path, median and worst",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(Side::Block)],
-        aim: "nine in ten linked, < 10 s",
-        show: |row| format!("{}, {}", linked(row), median_and_most(row, Moment::Path)),
-    },
-    Target {
-        what: "random × random: told that there is no way, median and worst",
-        scene: Scene::Helper,
-        pairs: &[Pair::both(Side::Random)],
-        aim: "< 0.5 s",
-        show: |row| median_and_most(row, Moment::Told),
-    },
+    by_helper("easy × easy: path, median", EASY_PAIRS, "≤ 1.6 RTT", |row| {
+        median_trips(row, Moment::Path)
+    }),
+    by_helper("easy × easy: link, median", EASY_PAIRS, "≤ 2.6 RTT", |row| {
+        median_trips(row, Moment::Link)
+    }),
+    by_helper(
+        "NATs that change the port: path, median",
+        &[Pair::both(Side::PortChanged)],
+        "≤ 1.6 RTT",
+        |row| median_trips(row, Moment::Path),
+    ),
+    by_helper(
+        "NATs that change the port: link, median",
+        &[Pair::both(Side::PortChanged)],
+        "≤ 2.6 RTT",
+        |row| median_trips(row, Moment::Link),
+    ),
+    by_helper(
+        "easy × sequential, both ways: path, median",
+        &[Pair::new(EASY, Side::Sequential), Pair::new(Side::Sequential, EASY)],
+        "all linked, ≤ 5 RTT",
+        |row| format!("{}, {}", linked(row), median_trips(row, Moment::Path)),
+    ),
+    by_helper(
+        "easy × random, both ways: path, median and worst",
+        &[Pair::new(EASY, Side::Random), Pair::new(Side::Random, EASY)],
+        "all linked, < 1 s, worst < 6 s",
+        linked_and_path,
+    ),
+    by_helper(
+        "sequential × sequential: path, median and worst",
+        &[Pair::both(Side::Sequential)],
+        "all linked",
+        linked_and_path,
+    ),
+    by_helper(
+        "block of 1,024 × the same: path, median and worst",
+        &[Pair::both(Side::Block)],
+        "nine in ten linked, < 10 s",
+        linked_and_path,
+    ),
+    by_helper(
+        "random × random: told that there is no way, median and worst",
+        &[Pair::both(Side::Random)],
+        "< 0.5 s",
+        |row| median_and_most(row, Moment::Told),
+    ),
     Target {
         what: "one network, no hairpinning: path, median and worst",
         scene: Scene::SameLan,
         pairs: &[Pair::both(EASY)],
         aim: "all linked",
-        show: |row| format!("{}, {}", linked(row), median_and_most(row, Moment::Path)),
+        show: linked_and_path,
     },
     Target {
         what: "two homes of one carrier that hairpins: path, median and worst",
         scene: Scene::OneCarrier,
         pairs: &[Pair::both(Side::CarrierAndHome)],
         aim: "all linked",
-        show: |row| format!("{}, {}", linked(row), median_and_most(row, Moment::Path)),
+        show: linked_and_path,
     },
     Target {
         what: "15 % loss, easy × easy: path, 90th percentile",
@@ -133,6 +131,10 @@ pub(crate) fn all(figures: &Figures) -> String {
         text += &line([target.what.into(), shown.join("; "), target.aim.into()]);
     }
     text
+}
+
+fn linked_and_path(row: &Row) -> String {
+    format!("{}, {}", linked(row), median_and_most(row, Moment::Path))
 }
 
 fn median_trips(row: &Row, moment: Moment) -> String {
