@@ -87,4 +87,4 @@ fn seeds() -> u64 {
 }
 
 /// Enough for a median; the 99th percentile of so few is the worst of them.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 50;

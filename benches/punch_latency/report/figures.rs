@@ -174,6 +174,11 @@ impl Row {
     pub(crate) const fn has_a_way(&self) -> bool {
         self.opened > 0
     }
+
+    /// Whether some dials did, and some did not.
+    pub(crate) const fn is_partly_open(&self) -> bool {
+        self.has_a_way() && self.opened < self.dials
+    }
 }
 
 impl Figures {

@@ -192,16 +192,24 @@ fn cell(svg: &mut String, (x, y): (u32, u32), row: &Row) {
     let (width, height) = CELL;
     let middle = x + width / 2;
     let linked = format!("{}/{}", row.opened, row.dials);
-    let Some(path) = row.at(Moment::Path).filter(|_| row.has_a_way()) else {
+    let class = if row.is_partly_open() { "some" } else { "cell" };
+    // Dials that were never linked count as the longest: where they are more than half, so is the median.
+    let Some(path) = row.at(Moment::Path).filter(|_| row.opened * 2 > row.dials) else {
         closed(svg, (x, y), (width, height));
+        if row.is_partly_open() {
+            let _ = writeln!(
+                svg,
+                r#"<rect class="some" x="{x}" y="{y}" width="{width}" height="{height}" rx="4" fill="none"/>"#
+            );
+        }
         let told = row.at(Moment::Told).map(|at| shortly(at.median)).unwrap_or_default();
-        text(svg, (middle, y + 20), "more", "never");
+        let never = if row.is_partly_open() { "mostly never" } else { "never" };
+        text(svg, (middle, y + 20), "more", never);
         text(svg, (middle, y + 34), "more", &format!("told in {told}"));
         text(svg, (middle, y + 48), "more", &linked);
         return;
     };
     let shade = Shade::of(path.median);
-    let class = if row.opened == row.dials { "cell" } else { "some" };
     let _ = writeln!(
         svg,
         r#"<rect class="{class}" x="{x}" y="{y}" width="{width}" height="{height}" rx="4" fill="{}"/>"#,
@@ -238,19 +246,16 @@ fn legend(svg: &mut String, figures: &Figures) {
     x += GROUP_GAP;
     closed(svg, (x, y), (CELL.0, 20));
     text(svg, (x + CELL.0 + 8, y + 14), "name", "never: how soon the user is told");
-    let is_partly =
-        |row: &&Row| row.scene == Scene::Helper && row.has_a_way() && row.opened < row.dials;
-    let partly = match figures.rows.iter().any(|row| is_partly(&row)) {
-        true => " Framed: not all dials were linked.",
+    let note = "Virtual time: the same on any machine. A path is open when the client has heard from the server on it. \
+                Below each time: dials that were linked.";
+    text(svg, (26, y + 50), "note", note);
+    let is_framed = |row: &Row| row.scene == Scene::Helper && row.is_partly_open();
+    let framed = match figures.rows.iter().any(is_framed) {
+        true => "Framed: some dials were not linked. ",
         false => "",
     };
-    let note = format!(
-        "Virtual time: the same on any machine. A path is open when the client has heard from the server on it. \
-         Below each time: dials that were linked.{partly}"
-    );
-    text(svg, (26, y + 50), "note", &note);
     let made = "Drawn from benches/figures.tsv by: cargo bench --bench punch_latency -- --record";
-    text(svg, (26, y + 70), "note", made);
+    text(svg, (26, y + 70), "note", &format!("{framed}{made}"));
 }
 
 /// Narrow enough for a cell.

@@ -95,14 +95,14 @@ const ALL: [Neighbours; 15] = [
     },
     Neighbours {
         what: "15 % loss, easy × easy: first echo",
-        theirs: [NOTHING, "worst 7.2 s", "median 0.8, worst 1.6 s"],
+        theirs: [NOTHING, "worst 7.2 s", "median 0.8 s, worst 1.6 s"],
         scene: Scene::Loss,
         pair: Pair::both(EASY),
         moment: Moment::Echo,
     },
     Neighbours {
-        what: "path blocked for 20 s, then free: direct after that",
-        theirs: ["60 s", NOTHING, "gives up"],
+        what: "path blocked for 20 s, then free: direct path (ours: since it is free)",
+        theirs: ["after 60 s", NOTHING, "gives up"],
         scene: Scene::Blocked,
         pair: Pair::both(EASY),
         moment: Moment::Path,
