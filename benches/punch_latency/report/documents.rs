@@ -38,6 +38,11 @@ pub(crate) fn printed(figures: &Figures) -> String {
     parts.join("\n")
 }
 
+/// Some rows, for a terminal: median / 90th / 99th percentile.
+pub(crate) fn listed(figures: &Figures) -> String {
+    tables::list(figures)
+}
+
 /// The heat map that `figures` make.
 pub(crate) fn heat_map(figures: &Figures) -> String {
     heat_map::draw(figures)

@@ -150,6 +150,19 @@ fn in_milliseconds(figures: &Figures, scenes: &[Scene]) -> String {
     text
 }
 
+/// One line for each row, in milliseconds, whatever the scene.
+pub(crate) fn list(figures: &Figures) -> String {
+    let mut text =
+        head(["", "linked", "path", "link", "first message", "answer", "told", "datagrams"]);
+    for row in &figures.rows {
+        let name = format!("{}: {}", row.scene.key(), row.pair);
+        let moments = [Moment::Path, Moment::Link, Moment::Message, Moment::Echo, Moment::Told];
+        let times = moments.map(|moment| at(row, moment, |spread| three_of(spread, milliseconds)));
+        text += &line([name, linked(row)].into_iter().chain(times).chain([datagrams(row)]));
+    }
+    text
+}
+
 /// What stands where there is nothing to say.
 pub(super) const NOTHING: &str = "–";
 
