@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+mod behaviour;
 mod determinism;
 mod failures;
 mod helpers;
@@ -18,6 +19,7 @@ mod lan;
 mod loss;
 mod matrix;
 mod multicast;
+mod netcheck;
 mod peer;
 mod places;
 mod roaming;
@@ -25,5 +27,6 @@ mod served;
 mod sessions;
 mod stories;
 mod swarm;
+mod told;
 mod volleys;
 mod world;

@@ -33,6 +33,7 @@ mod command;
 mod lab;
 mod namespace;
 mod nat;
+mod netcheck;
 mod process;
 mod proof;
 mod roaming;

@@ -248,12 +248,17 @@ impl World {
         self.lab.home(nat)
     }
 
-    /// A node that takes commands.
-    fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
-        let mut arguments = vec!["--mode", mode, "--service", service, "--ephemeral", "--no-lan"];
+    /// What a node is told of this world.
+    pub(super) fn flags(&self) -> Vec<&str> {
         let bootstrap = self.bootstrap.iter().flat_map(|node| ["--dht-bootstrap", node]);
         let stun = self.stun.iter().flat_map(|server| ["--stun", server]);
-        arguments.extend(bootstrap.chain(stun));
+        ["--ephemeral", "--no-lan"].into_iter().chain(bootstrap).chain(stun).collect()
+    }
+
+    /// A node that takes commands.
+    fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
+        let mut arguments = vec!["--mode", mode, "--service", service];
+        arguments.extend(self.flags());
         let process = host.spawn(&p2p_node(), &arguments);
         process.wait_for("hello", START);
         let peer_id = process.wait_for("ready", START)["peer_id"].clone();
