@@ -1,13 +1,13 @@
-//! How long a punch takes, for every pair of NATs that plain probes open: whole nodes on the simulated
-//! internet, in virtual time, so the first table is the same wherever it is made.
+//! How long a punch takes, for every pair of NATs: whole nodes on the simulated internet, in virtual time, so
+//! the tables are the same wherever they are made.
 //!
 //! ```text
-//! cargo bench --bench punch_latency
-//! P2P_NODE_BENCH_SEEDS=100 cargo bench --bench punch_latency -- 'home × home'
+//! cargo bench --bench punch_latency                       # prints the tables, then what a dial costs in CPU time
+//! cargo bench --bench punch_latency -- --record           # writes figures, tables and heat map into benches/
+//! cargo bench --bench punch_latency -- --redraw           # the last two again, from the figures that are there
+//! P2P_NODE_BENCH_SEEDS=200 cargo bench --bench punch_latency -- --record
+//! P2P_NODE_BENCH_ROWS='loss: ' cargo bench --profile dev --bench punch_latency    # some rows, without waiting for a build
 //! ```
-//!
-//! Criterion then measures what one dial costs in real time, which is CPU time here: one thread that
-//! never waits. Both nodes and the simulated internet are in it.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,68 +19,75 @@
     reason = "a bench is run by hand, prints, and waits for some events of many"
 )]
 
+mod cost;
 mod dial;
+mod homes;
+mod measure;
 // The harness of the tests: stories use more of it than figures do.
 #[path = "../../tests/internet/multicast.rs"]
 mod multicast;
 #[allow(dead_code)]
 #[path = "../../tests/internet/peer.rs"]
 mod peer;
-mod side;
-mod table;
+mod report;
+#[path = "../../tests/internet/served.rs"]
+mod served;
 #[allow(dead_code)]
 #[path = "../../tests/internet/world.rs"]
 mod world;
 
-use std::{env, time::Duration};
+use std::{env, fs, path::PathBuf};
 
-use criterion::{BenchmarkId, Criterion};
-
-use dial::{Dialled, dial};
-use side::{Pair, Side};
+use report::{documents, figures::Figures};
 
 fn main() {
-    let mut criterion = Criterion::default()
-        .measurement_time(Duration::from_secs(2))
-        .warm_up_time(Duration::from_millis(500))
-        .sample_size(20)
-        .configure_from_args();
-    // A test run only has to show that the dials work; a list has to stay a list.
-    let is_measured = env::args().any(|argument| argument == "--bench");
-    if is_measured && !env::args().any(|argument| argument == "--list") {
-        table::print(seeds());
+    let has = |flag: &str| env::args().any(|argument| argument == flag);
+    if has("--record") {
+        let figures = measure::measure(seeds(), "");
+        write(documents::FIGURES, &figures.encode());
+        draw(&figures);
+    } else if has("--redraw") {
+        draw(
+            &Figures::decode(&read(documents::FIGURES)).expect("the file was written by --record"),
+        );
+    } else {
+        // A test run only has to show that the dials work; a list has to stay a list.
+        if has("--bench") && !has("--list") {
+            let shown = match env::var("P2P_NODE_BENCH_ROWS") {
+                Ok(wanted) => documents::listed(&measure::measure(seeds(), &wanted)),
+                Err(_) => documents::printed(&measure::measure(seeds(), "")),
+            };
+            println!("{shown}");
+        }
+        cost::measure();
     }
-    real_time_of_dials(&mut criterion);
-    criterion.final_summary();
 }
 
-/// The seeds of the table's runs, from 0 to this.
+/// Writes what follows from the figures.
+fn draw(figures: &Figures) {
+    let document = documents::written(&read(documents::README), figures);
+    write(documents::README, &document.expect("the document has the marks"));
+    write(documents::HEAT_MAP, &documents::heat_map(figures));
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(at_root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn write(path: &str, text: &str) {
+    fs::write(at_root(path), text).unwrap_or_else(|error| panic!("{path}: {error}"));
+    eprintln!("{path} is written");
+}
+
+fn at_root(path: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), path].iter().collect()
+}
+
+/// Each dial of a table has one of the seeds from 0 to this.
 fn seeds() -> u64 {
     env::var("P2P_NODE_BENCH_SEEDS")
         .map_or(SEEDS, |seeds| seeds.parse().expect("P2P_NODE_BENCH_SEEDS is a number"))
 }
 
-fn real_time_of_dials(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("real time of a dial");
-    for pair in [
-        (Side::Open, Side::Open),
-        (Side::PortRestricted, Side::PortRestricted),
-        (Side::CarrierAndHome, Side::CarrierAndHome),
-        (Side::Symmetric, Side::AddressRestricted),
-    ] {
-        let pair = Pair { client: pair.0, server: pair.1 };
-        group.bench_with_input(BenchmarkId::from_parameter(pair), &pair, |bencher, pair| {
-            bencher.iter_custom(|dials| {
-                let cost = |seed| match dial(*pair, 0.0, seed) {
-                    Dialled::Delivered(times) => times.real_time,
-                    Dialled::Failed(failure) => panic!("{pair}: {failure:?}"),
-                };
-                (0..dials).map(cost).sum()
-            });
-        });
-    }
-    group.finish();
-}
-
 /// Enough for a median; the 99th percentile of so few is the worst of them.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 50;

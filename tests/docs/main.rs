@@ -11,8 +11,13 @@
 )]
 
 mod codes;
+mod figures;
 mod markdown;
 mod reference;
+// What the bench makes of its figures.
+#[allow(dead_code, reason = "the bench uses more of it")]
+#[path = "../../benches/punch_latency/report/mod.rs"]
+mod report;
 mod schema;
 #[cfg(unix)]
 mod shell;

@@ -71,7 +71,11 @@ fn every_flag_and_variable_that_is_documented_exists() {
         .collect();
     let known = words(&help);
     let of_cargo = ["--release", "--bin", "--bench", "--test", "--no-capture"];
-    let of_benches = ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS", "P2P_NODE_BENCH_ROWS"];
+    let of_benches = [
+        ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS", "P2P_NODE_BENCH_ROWS"].as_slice(),
+        &["--record", "--redraw"],
+    ]
+    .concat();
     let of_python = ["P2P_NODE_BIN"];
     assert!(of_python.iter().all(|name| text("python/p2p_node/_binary.py").contains(name)));
     for document in Document::all() {

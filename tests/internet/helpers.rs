@@ -4,23 +4,18 @@
 use std::time::Duration;
 
 use p2p_node::{
-    dht::{
-        location::Name,
-        memory::Reach,
-        service_record::{ServiceEntry, ServiceRecord},
-    },
-    forwarding::Helper,
+    dht::{location::Name, memory::Reach, service_record::ServiceEntry},
     lab::{Nat, Ports},
     node::{Event, HelperMode, Role, Target, event::Stage},
     ticket::Ticket,
-    time::UnixMillis,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     loss::percentiles,
     peer::Peer,
-    world::{Home, World, ms, run, secs, service, to_service},
+    served::{entries, helpers_of, until_served},
+    world::{Home, World, ms, run, secs, to_service},
 };
 
 /// 80 ms between any two homes: 15 ms to the core, 10 ms across it, 15 ms from it, and back.
@@ -51,34 +46,6 @@ async fn served(world: &mut World, nat: Nat, count: usize) -> Peer {
     let server = world.server(&home);
     until_served(world, &server, count).await;
     server
-}
-
-/// Waits until the service's record names so many helpers of the server.
-async fn until_served(world: &World, server: &Peer, count: usize) {
-    for _ in 0..600 {
-        if helpers_of(world, server).len() == count {
-            return;
-        }
-        sleep(ms(500)).await;
-    }
-    panic!("{:?}", helpers_of(world, server));
-}
-
-/// The helpers that the service's record names.
-fn helpers_of(world: &World, server: &Peer) -> Vec<Helper> {
-    let name = Name::Service(service());
-    let entries = entries(world, &name).into_iter();
-    let own = entries.filter(|entry| entry.peer == server.id());
-    own.flat_map(|entry| entry.helpers).collect()
-}
-
-fn entries(world: &World, name: &Name) -> Vec<ServiceEntry> {
-    let Some(item) = world.dht.stored(name.record().target) else {
-        return Vec::new();
-    };
-    // Its number is when it was written.
-    let now = UnixMillis(u64::try_from(item.seq()).unwrap());
-    ServiceRecord::open(item.value(), name, now).unwrap().entries
 }
 
 /// Every helper that lists itself in the DHT.

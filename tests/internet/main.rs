@@ -23,6 +23,7 @@ mod netcheck;
 mod peer;
 mod places;
 mod roaming;
+mod served;
 mod sessions;
 mod stories;
 mod swarm;
