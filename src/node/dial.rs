@@ -355,7 +355,18 @@ impl Dial {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });
         }
+        let known = self.contenders.get(peer).map_or(&[][..], |known| &known.helpers);
+        let has_new_helpers = found.helpers.iter().any(|helper| !known.contains(helper));
         self.contenders.insert(found);
+        // By a helper the offer takes a round trip; the next attempt may be seconds away.
+        if has_new_helpers
+            && let State::Reaching(reach) = &self.state
+            && reach.peer == peer
+            && reach.path.is_none()
+            && let Some(sealed) = reach.told.clone()
+        {
+            self.outputs.push_back(Output::Forward { sealed });
+        }
     }
 
     fn give_up(&mut self, peer: PeerId) {
