@@ -58,6 +58,50 @@ pub struct PortCounter {
     pub others_per_minute: u32,
 }
 
+/// Whether hosts behind a NAT reach each other by its public address (RFC 4787, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hairpin {
+    /// They do.
+    Works,
+    /// They do not.
+    Missing,
+}
+
+/// At how many public addresses a NAT shows one host (RFC 4787, section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pooling {
+    /// At one, whatever the socket: it has no other, or pairs each host with one.
+    Paired,
+    /// Each mapping at any of several.
+    Arbitrary,
+}
+
+/// How long a mapping lives without a datagram, as far as it was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lifetime {
+    /// A mapping was still there after so long.
+    pub at_least: Option<Duration>,
+    /// A mapping was forgotten after so long.
+    pub less_than: Option<Duration>,
+}
+
+impl Lifetime {
+    /// What two measurements say together. Where they contradict each other, the shorter life counts: who
+    /// keeps a mapping alive must not trust the longer one.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let less_than = self.less_than.into_iter().chain(other.less_than).min();
+        let fits = |life: &Duration| less_than.is_none_or(|end| *life < end);
+        let at_least = self.at_least.into_iter().chain(other.at_least).filter(fits).max();
+        Self { at_least, less_than }
+    }
+
+    /// Whether nothing was measured.
+    pub fn is_unknown(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// How the NATs in front of a host behave together; `None` where nothing is known yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NatBehaviour {
@@ -199,6 +243,31 @@ impl fmt::Display for PortAllocation {
     }
 }
 
+impl fmt::Display for Lifetime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.at_least, self.less_than) {
+            (None, None) => f.write_str("not known"),
+            (Some(life), None) => write!(f, "{} or more", Seconds(life)),
+            (None, Some(end)) => write!(f, "less than {}", Seconds(end)),
+            (Some(life), Some(end)) => {
+                write!(f, "{} or more, less than {}", Seconds(life), Seconds(end))
+            }
+        }
+    }
+}
+
+/// A duration in seconds, with a tenth only where there is one.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_millis() / 100 {
+            0 => write!(f, "{} s", self.0.as_secs()),
+            tenth => write!(f, "{}.{tenth} s", self.0.as_secs()),
+        }
+    }
+}
+
 impl fmt::Display for Dependence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -274,6 +343,20 @@ mod tests {
             let wire = Wire { ports: Some(impossible), ..Wire::default() };
             assert_eq!(NatBehaviour::from_wire(Some(wire), MADE_AT), NatBehaviour::default());
         }
+    }
+
+    #[test]
+    fn of_two_lives_of_a_mapping_the_shorter_one_counts() {
+        let life = |at_least: Option<u64>, less_than: Option<u64>| {
+            let seconds = |life: Option<u64>| life.map(Duration::from_secs);
+            Lifetime { at_least: seconds(at_least), less_than: seconds(less_than) }
+        };
+        let measured = life(Some(30), Some(45));
+        assert_eq!(measured.to_string(), "30 s or more, less than 45 s");
+        assert_eq!(measured.and(life(Some(20), None)), measured);
+        assert_eq!(measured.and(life(Some(60), None)), measured);
+        assert_eq!(measured.and(life(None, Some(25))), life(None, Some(25)));
+        assert!(life(None, None).and(Lifetime::default()).is_unknown());
     }
 
     proptest! {

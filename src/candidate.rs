@@ -36,6 +36,18 @@ impl Candidate {
     }
 }
 
+/// `candidates` in words: how many there are, and the first few of them.
+pub fn listed(candidates: &[Candidate]) -> String {
+    let shown = candidates.iter().take(LISTED_MAX).map(|candidate| candidate.address.to_string());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    match candidates.len() {
+        0 => "no addresses".to_owned(),
+        1 => format!("1 address ({shown})"),
+        count if count <= LISTED_MAX => format!("{count} addresses ({shown})"),
+        count => format!("{count} addresses ({shown} and {} more)", count - LISTED_MAX),
+    }
+}
+
 /// `address` with an IPv4-mapped IPv6 address turned into IPv4, so that equal means equal.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -70,9 +82,26 @@ pub fn decode_compact(bytes: &[u8]) -> Option<SocketAddr> {
     is_unicast(address).then_some(address)
 }
 
+/// Addresses that are named in a line for people: an ordinary host's, of one network and both families.
+const LISTED_MAX: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_names_the_best_and_counts_all() {
+        let candidate = |port| {
+            let address = SocketAddr::from(([192, 0, 2, 1], port));
+            Candidate { kind: CandidateKind::Host, address }
+        };
+        let listed = |count| listed(&(1..=count).map(candidate).collect::<Vec<_>>());
+        assert_eq!(listed(0), "no addresses");
+        assert_eq!(listed(1), "1 address (192.0.2.1:1)");
+        assert_eq!(listed(2), "2 addresses (192.0.2.1:1, 192.0.2.1:2)");
+        assert!(listed(9).starts_with("9 addresses (192.0.2.1:1, "), "{}", listed(9));
+        assert!(listed(9).ends_with(", 192.0.2.1:4 and 5 more)"), "{}", listed(9));
+    }
 
     #[test]
     fn compact_endpoints_come_back() {

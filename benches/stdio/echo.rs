@@ -18,7 +18,7 @@ use p2p_node::{
     failure::{Code, Failure},
     identity::{Identity, PeerId},
     node::{
-        Event, Netcheck, Target,
+        Event, Netcheck, Question, Target,
         event::{
             Connection, Direction, PathKind, PathReport, PeerStatus, Pong, Receipt, SendState,
             Sent, Status,
@@ -157,7 +157,7 @@ impl Driven for Echo {
         Ok(Pong { peer, rtt: Duration::from_millis(1), path: connection().path })
     }
 
-    async fn netcheck(&self, _: Option<Duration>) -> Result<Netcheck, Failure> {
+    async fn netcheck(&self, _: Question, _: Option<Duration>) -> Result<Netcheck, Failure> {
         Err(Failure::new(Code::UdpBlocked, "nobody is there"))
     }
 

@@ -59,12 +59,17 @@ from ._node import Content, EventStream, Handler, MessageStream, P2PNode
 from ._records import (
     Broadcast,
     Connection,
+    MappingLifetime,
+    NatPorts,
     NetCheck,
     NodeStatus,
+    PairCheck,
     Path,
     PeerStatus,
     Pong,
     Receipt,
+    StunServer,
+    Way,
 )
 from ._server import P2PServer
 
@@ -89,9 +94,11 @@ __all__ = [
     "Handler",
     "IncompatibleNode",
     "InvalidCall",
+    "MappingLifetime",
     "Message",
     "MessageStream",
     "MessageTooLarge",
+    "NatPorts",
     "NetCheck",
     "NetworkUnavailable",
     "NoReply",
@@ -106,6 +113,7 @@ __all__ = [
     "P2PNode",
     "P2PServer",
     "P2PTimeout",
+    "PairCheck",
     "Path",
     "PathChanged",
     "Payload",
@@ -119,8 +127,10 @@ __all__ = [
     "Ready",
     "Receipt",
     "Refused",
+    "StunServer",
     "Transport",
     "Warned",
+    "Way",
     "find_binary",
 ]
 

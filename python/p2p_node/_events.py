@@ -62,6 +62,11 @@ class Progress:
     """Since the dial began."""
     detail: str
     """For people."""
+    strategy: str | None
+    """What is tried from here on, where the step tells that: `same_network`, `direct`, `simultaneous`,
+    `guessed_ports`, `crowd`, `meeting_ports`, `quiet_openers` or `none`; PROTOCOL.md explains them."""
+    why: str | None
+    """What speaks for it, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +192,8 @@ def event_from(name: str, fields: Fields) -> Event:
                 stage=fields.text("stage"),
                 elapsed_ms=fields.integer("elapsed_ms"),
                 detail=fields.text("detail"),
+                strategy=_text_or_none(fields, "strategy"),
+                why=_text_or_none(fields, "why"),
             )
         case "connected":
             return Connected(connection_from(fields))

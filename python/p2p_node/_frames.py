@@ -258,7 +258,9 @@ def _plain(message: ProtobufMessage) -> dict[str, object]:
         if field.is_repeated:
             plain[field.name] = [_plain(item) for item in value] if is_message else list(value)  # type: ignore
         elif not isinstance(value, ProtobufMessage):
-            plain[field.name] = value
+            # A number that may be missing is not 0 then.
+            if not field.has_presence or message.HasField(field.name):
+                plain[field.name] = value
         elif field.name in ("reason", "link"):
             # JSON has their fields in place of them.
             plain |= _plain(value)

@@ -12,6 +12,7 @@ from ._batch import Batch
 from ._codec import Transport, choose_codec
 from ._errors import NotReady
 from ._events import EVENT_NAMES, Event, Ready
+from ._json import JSON
 from ._mailbox import Mailbox
 from ._message import Message, Payload
 from ._process import log
@@ -384,9 +385,23 @@ class P2PNode:
         """
         return pong_from(await self._session.ask("ping", timeout, peer=peer))
 
-    async def netcheck(self, *, timeout: float = CALL_SECONDS) -> NetCheck:
-        """What this network lets through, and which kinds of peers will be reached from it."""
-        return netcheck_from(await self._session.ask("netcheck", timeout))
+    async def netcheck(
+        self, peer: str | None = None, *, lifetime: float | None = None, timeout: float | None = None
+    ) -> NetCheck:
+        """What this network lets through, and which kinds of peers will be reached from it.
+
+        With a `peer`, also whether that one will be, by which way and how quickly: it is looked up and not
+        dialled. With a `lifetime` of 4 to 600 seconds, it is measured how long the NAT keeps a mapping that
+        nothing goes through, with silences of up to so long. It takes five seconds at most, and what the
+        measurement takes; when `timeout` is over, what is known by then is told.
+        """
+        fields: dict[str, JSON] = {}
+        if peer is not None:
+            fields["peer"] = peer
+        if lifetime is not None:
+            fields["lifetime_ms"] = round(lifetime * 1_000)
+        seconds = CALL_SECONDS + (lifetime or 0) if timeout is None else timeout
+        return netcheck_from(await self._session.ask("netcheck", seconds, **fields))
 
     async def _send(self, peer: str | None, message: Message, timeout: float) -> Receipt:
         return self._session.codec.receipt(await self._session.call_with("send", peer, "", message, timeout))

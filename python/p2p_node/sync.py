@@ -231,9 +231,11 @@ class _Blocking(Generic[_N]):
         """See `p2p_node.P2PNode.ping`."""
         return self._wait(self._node.ping(peer, timeout=timeout))
 
-    def netcheck(self, *, timeout: float = CALL_SECONDS) -> NetCheck:
+    def netcheck(
+        self, peer: str | None = None, *, lifetime: float | None = None, timeout: float | None = None
+    ) -> NetCheck:
         """See `p2p_node.P2PNode.netcheck`."""
-        return self._wait(self._node.netcheck(timeout=timeout))
+        return self._wait(self._node.netcheck(peer, lifetime=lifetime, timeout=timeout))
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         if self._loop is None:

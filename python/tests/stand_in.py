@@ -1,4 +1,4 @@
-"""A node whose program is the stand-in `fake_node.py`, for tests of what its user sees."""
+"""A node whose program is the stand-in `fake_node`, for tests of what its user sees."""
 
 from __future__ import annotations
 

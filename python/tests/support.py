@@ -37,18 +37,19 @@ from p2p_node._json import Fields  # noqa: E402
 _T = TypeVar("_T", bound="type[NodeTestCase]")
 
 
-def make_program(source: Path) -> Path:
-    """`source` as a program that runs on this very Python, with what is installed for it."""
+def make_program(package: Path) -> Path:
+    """`package` as a program that runs on this very Python, with what is installed for it."""
     folder = tempfile.mkdtemp(prefix="p2p-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     program = Path(folder) / "p2p-node"
-    run = f"import runpy; runpy.run_path({str(source)!r}, run_name='__main__')"
-    program.write_text(f"#!{sys.executable}\n{run}\n")
+    where = f"import runpy, sys; sys.path.insert(0, {str(package.parent)!r})"
+    run = f"runpy.run_module({package.name!r}, run_name='__main__')"
+    program.write_text(f"#!{sys.executable}\n{where}\n{run}\n")
     program.chmod(0o755)
     return program
 
 
-FAKE_NODE = make_program(Path(__file__).resolve().parent / "fake_node.py")
+FAKE_NODE = make_program(Path(__file__).resolve().parent / "fake_node")
 
 HAS_PROTOBUF = importlib.util.find_spec("google") is not None and (
     importlib.util.find_spec("google.protobuf") is not None

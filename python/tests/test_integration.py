@@ -87,6 +87,9 @@ class TestnetTest(NodeTestCase):
             await self.talk(server, client)
             (peer,) = await client.peers()
             self.assertEqual((peer.connection.peer, peer.messages_sent), (server.peer_id, 1))
+            self.assertLessEqual(peer.path_ms, peer.connected_ms)
+            # A busy machine may lose a datagram on loopback, too.
+            assert peer.loss_percent is not None and 0 <= peer.loss_percent <= 100, peer
             status = await server.status()
             self.assertEqual((status.peer_id, status.online, status.peers), (server.peer_id, True, 1))
             await client.disconnect(server.peer_id)

@@ -25,9 +25,11 @@ from p2p_node import (
     Online,
     OtherEvent,
     P2PClient,
+    P2PNode,
     P2PServer,
     PeerNotFound,
     PeerUnreachable,
+    Progress,
     Ready,
 )
 
@@ -74,8 +76,23 @@ class TalkTest(NodeTestCase):
                 await client.send("service", "hello")
                 (peer,) = await client.peers()
                 self.assertEqual((peer.connection, peer.messages_sent), (client.server, 1))
+                self.assertEqual((peer.connected_ms, peer.path_ms, peer.loss_percent), (5, 4, 0.0))
+                (caller,) = await server.peers()
+                self.assertIsNone(caller.loss_percent, "nothing was sent to it, which is not the same as 0")
                 self.assertEqual((await client.status()).peers, 1)
                 await client.disconnect(server.peer_id)
+
+    async def test_a_step_of_a_dial_says_what_is_tried_and_why(self) -> None:
+        async with P2PServer(binary=FAKE_NODE), P2PNode(binary=FAKE_NODE) as node:
+            events = node.events()
+            await node.send("service", "hello")
+            steps: list[Progress] = []
+            while len(steps) < 2:
+                event = await soon(anext(events))
+                steps += [event] if isinstance(event, Progress) else []
+        self.assertEqual(
+            [(step.strategy, step.why) for step in steps], [(None, None), ("direct", "it is near")]
+        )
 
     async def test_events_are_told_to_everybody_who_asks(self) -> None:
         server = P2PServer(binary=FAKE_NODE)
@@ -184,6 +201,18 @@ class TalkTest(NodeTestCase):
             self.assertEqual((pong.peer, pong.rtt_ms, pong.path.kind), (server.peer_id, 0.25, "loopback"))
             netcheck = await client.netcheck()
             self.assertEqual((netcheck.udp, netcheck.mapping), (True, "endpoint-independent"))
+            self.assertEqual((netcheck.ports.allocation, netcheck.ports.step), ("block", None))
+            self.assertEqual([server.rtt_ms for server in netcheck.servers], [20.5, None])
+            self.assertEqual(netcheck.pairs, ())
+
+    async def test_the_way_to_a_peer_is_judged_without_a_dial(self) -> None:
+        async with node() as client:
+            netcheck = await client.netcheck("y" * 52, lifetime=30)
+            (pair,) = netcheck.pairs
+            self.assertEqual((pair.peer, pair.outlook, pair.record_age_ms), ("y" * 52, "impossible", None))
+            self.assertEqual([way.method for way in pair.ways], ["no direct way"])
+            self.assertEqual(netcheck.lifetime.less_than_ms, 30_000)
+            self.assertIsNone(netcheck.lifetime.at_least_ms)
 
     async def test_a_queued_message_is_told_of_when_it_arrives(self) -> None:
         async with node() as client:

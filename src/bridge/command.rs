@@ -94,7 +94,12 @@ pub enum Verb {
     /// Tells how the node fares.
     Status,
     /// Finds out what the network lets through.
-    Netcheck,
+    Netcheck {
+        /// A peer that it is judged for, too.
+        with: Option<Recipient>,
+        /// The longest silence after which it is looked whether the NAT has forgotten a mapping.
+        lifetime: Option<Duration>,
+    },
     /// Tells the node's ticket.
     Ticket,
     /// Gives a running command up.
@@ -162,7 +167,6 @@ fn simple_verb(word: &str) -> Option<Verb> {
     match word {
         "list" | "peers" => Some(Verb::List),
         "status" => Some(Verb::Status),
-        "netcheck" => Some(Verb::Netcheck),
         "ticket" => Some(Verb::Ticket),
         "help" => Some(Verb::Help),
         "quit" | "shutdown" => Some(Verb::Quit),
@@ -178,6 +182,16 @@ fn credit(messages: u64) -> Result<Verb, Failure> {
         Ok(_) | Err(_) => {
             Err(wrong(format!("messages is an integer from 1 to {}", grammar::CREDIT_MAX)))
         }
+    }
+}
+
+/// How long a mapping may be left silent.
+fn silence(millis: u64) -> Result<Duration, Failure> {
+    let (least, most) = grammar::LIFETIME_MS;
+    match (least..=most).contains(&millis) {
+        true => Ok(Duration::from_millis(millis)),
+        false => Err(wrong(format!("lifetime_ms is an integer from {least} to {most}"))
+            .hint("\"lifetime_ms\":120000")),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     identity::PeerId,
     node::{
-        Handover, Inbox, Netcheck, Node, Received, Target,
+        Handover, Inbox, Netcheck, Node, Question, Received, Target,
         event::{Connection, PeerStatus, Pong, Receipt, Sent, Status},
     },
     proto::Message,
@@ -68,6 +68,7 @@ pub trait Driven: Send + Sync + 'static {
 
     fn netcheck(
         &self,
+        question: Question,
         timeout: Option<Duration>,
     ) -> impl Future<Output = Result<Netcheck, Failure>> + Send;
 
@@ -159,8 +160,12 @@ impl Driven for Node {
         self.ping(peer, timeout).await
     }
 
-    async fn netcheck(&self, timeout: Option<Duration>) -> Result<Netcheck, Failure> {
-        self.netcheck(timeout).await
+    async fn netcheck(
+        &self,
+        question: Question,
+        timeout: Option<Duration>,
+    ) -> Result<Netcheck, Failure> {
+        self.netcheck(question, timeout).await
     }
 
     async fn shutdown(&self) {

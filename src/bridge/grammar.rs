@@ -3,6 +3,7 @@
 //! The JSON commands are checked against it, `help` and the schema are made from it.
 
 mod events;
+mod netcheck;
 
 pub use events::{EVENTS, PARTS};
 
@@ -192,9 +193,12 @@ pub const COMMANDS: [CommandForm; 18] = [
     CommandForm {
         cmd: "netcheck",
         also: None,
-        usage: "netcheck",
-        does: "find out what this network lets through",
-        keys: Some(&[]),
+        usage: "netcheck [<peer>]",
+        does: "find out what this network lets through, and whether a peer can be reached",
+        keys: Some(&[
+            sometimes("peer", Kind::Text),
+            sometimes("lifetime_ms", Kind::Integer(LIFETIME_MS.0, LIFETIME_MS.1)),
+        ]),
     },
     CommandForm {
         cmd: "ticket",
@@ -253,6 +257,10 @@ pub const COMMANDS: [CommandForm; 18] = [
 
 /// Messages that one `credit` may allow.
 pub const CREDIT_MAX: u64 = 1_000_000;
+
+/// How long `netcheck` may leave a mapping silent, in milliseconds: as long as the node does, which brings everything else
+/// into these limits.
+pub const LIFETIME_MS: (u64, u64) = (4_000, 600_000);
 
 /// An hour, in milliseconds: longer than any dial makes sense, and no timer overflows.
 pub const TIMEOUT_MS_MAX: u64 = 3_600_000;

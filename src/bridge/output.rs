@@ -96,6 +96,12 @@ pub enum Output<'a> {
         elapsed_ms: u64,
         /// For people.
         detail: &'a str,
+        /// What is tried from here on, as a word of a closed list.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        strategy: Option<&'static str>,
+        /// What speaks for it, for people.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'a str>,
     },
     /// A link is up.
     Connected(Link),
@@ -251,12 +257,14 @@ impl<'a> From<&'a Event> for Output<'a> {
                 took_ms: whole_millis(*took),
             },
             Event::Connecting { target } => Self::Connecting { target, peer: target.peer() },
-            Event::Progress { target, peer, stage, elapsed, detail } => Self::Progress {
+            Event::Progress { target, peer, stage, elapsed, detail, chosen } => Self::Progress {
                 peer: *peer,
                 target,
                 stage: stage.as_str(),
                 elapsed_ms: whole_millis(*elapsed),
                 detail,
+                strategy: chosen.as_ref().map(|chosen| chosen.strategy.as_str()),
+                why: chosen.as_ref().map(|chosen| chosen.why.as_str()),
             },
             Event::Connected(connection) => Self::Connected(connection.into()),
             Event::PathChanged { peer, path, rtt } => {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     failure::{Code, Failure},
     identity::PeerId,
-    node::Target,
+    node::{Question, Target},
     proto::Message,
     ticket::Ticket,
 };
@@ -101,8 +101,10 @@ pub(super) fn task<N: Driven>(
         Verb::Status => {
             Task::new(None, async move { in_time(limit, node.status()).await.map(Reply::from) })
         }
-        Verb::Netcheck => {
-            Task::new(None, async move { node.netcheck(Some(limit)).await.map(Reply::from) })
+        Verb::Netcheck { with, lifetime } => {
+            let peer = with.map(|with| names.target(&with)).transpose()?;
+            let question = Question { peer, lifetime };
+            Task::new(None, async move { node.netcheck(question, timeout).await.map(Reply::from) })
         }
         Verb::Hello { .. }
         | Verb::Listen { .. }

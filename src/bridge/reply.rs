@@ -1,15 +1,17 @@
 //! What commands come to: the fields of their `ok`.
 
+pub mod netcheck;
+
 use std::net::SocketAddr;
 
 use serde::{Serialize, Serializer};
 
+use self::netcheck::NetcheckReply;
 use super::{
     grammar::COMMANDS,
-    values::{Given, Reason, display, display_some, millis, whole_millis},
+    values::{Given, Reason, display, display_some, millis, percent, whole_millis},
 };
 use crate::{
-    behaviour::Dependence,
     failure::Failure,
     identity::PeerId,
     node::{
@@ -146,6 +148,11 @@ pub struct Peer {
     pub link: Link,
     /// For how long.
     pub connected_ms: u64,
+    /// For how long over the current path.
+    pub path_ms: u64,
+    /// Of the packets sent to it lately, those that were lost; absent if none was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_percent: Option<f64>,
     /// Messages that it acknowledged.
     pub messages_sent: u64,
     /// Messages that it sent.
@@ -172,23 +179,6 @@ pub struct StatusReply {
     pub uptime_ms: u64,
     /// DHT nodes that answered lately.
     pub dht_nodes: usize,
-}
-
-/// What the network lets through.
-#[derive(Debug, Serialize)]
-pub struct NetcheckReply {
-    /// Whether any UDP came back.
-    pub udp: bool,
-    /// The node's addresses as STUN servers see them.
-    pub public_addrs: Vec<SocketAddr>,
-    /// How the NAT maps ports.
-    pub mapping: &'static str,
-    /// STUN servers that answered.
-    pub stun_servers: usize,
-    /// DHT nodes that answered lately.
-    pub dht_nodes: usize,
-    /// For people.
-    pub verdicts: Vec<String>,
 }
 
 /// One command, explained.
@@ -227,6 +217,8 @@ impl From<PeerStatus> for Peer {
         Self {
             link: (&peer.connection).into(),
             connected_ms: whole_millis(peer.connected_for),
+            path_ms: whole_millis(peer.path_for),
+            loss_percent: peer.loss.map(percent),
             messages_sent,
             messages_received,
         }
@@ -270,20 +262,7 @@ impl From<node::event::Pong> for Reply {
 
 impl From<node::Netcheck> for Reply {
     fn from(netcheck: node::Netcheck) -> Self {
-        Self::Netcheck(Box::new(NetcheckReply {
-            udp: netcheck.udp,
-            public_addrs: netcheck.public_addresses,
-            mapping: match netcheck.mapping {
-                Some(Dependence::None) => "none",
-                Some(Dependence::EndpointIndependent) => "endpoint-independent",
-                Some(Dependence::AddressDependent) => "address-dependent",
-                Some(Dependence::AddressAndPortDependent) => "address-and-port-dependent",
-                None => "unknown",
-            },
-            stun_servers: netcheck.stun_servers,
-            dht_nodes: netcheck.dht_nodes,
-            verdicts: netcheck.verdicts,
-        }))
+        Self::Netcheck(Box::new(netcheck.into()))
     }
 }
 

@@ -346,7 +346,7 @@ impl<N: Driven> Session<N> {
             | Verb::Ping { .. }
             | Verb::List
             | Verb::Status
-            | Verb::Netcheck) => return self.begin(asked, verb, timeout),
+            | Verb::Netcheck { .. }) => return self.begin(asked, verb, timeout),
         };
         self.answer(&asked, outcome.map(Into::into));
     }

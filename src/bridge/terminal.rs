@@ -3,11 +3,14 @@
 //! A message's text is its sender's, and so may be a part of an error: nothing of it moves the cursor,
 //! changes colours, or turns the direction of what stands beside it.
 
+mod netcheck;
+
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
+pub use self::netcheck::netcheck_lines;
 use super::{
     output::Output,
-    reply::{CommandHelp, Delivery, Failed, Link, NetcheckReply, Path, Peer, Reply, StatusReply},
+    reply::{CommandHelp, Delivery, Failed, Link, Path, Peer, Reply, StatusReply},
     values::{Ending, Reason},
 };
 use crate::{failure::Failure, identity::PeerId, node::Target, proto::Message};
@@ -180,12 +183,15 @@ fn broadcast(sent: &[Delivery], failed: &[Failed], style: Style) -> String {
 }
 
 fn peer_line(peer: &Peer, style: Style) -> String {
-    let Peer { link, connected_ms, messages_sent, messages_received } = peer;
+    let Peer { link, connected_ms, path_ms, loss_percent, messages_sent, messages_received } = peer;
+    let way = if link.direction == "in" { "dialled us" } else { "dialled" };
+    let lost = loss_percent.map_or_else(String::new, |percent| format!(", {percent} % lost"));
     format!(
-        "{}  {} path to {}, {:.0} ms, for {}; {messages_sent} messages sent, {messages_received} received",
+        "{}  {} path to {} for {}, {:.0} ms{lost}; {way}, connected for {}; {messages_sent} messages sent, {messages_received} received",
         style.bold(&link.peer.short()),
         link.path.kind,
         link.path.remote,
+        seconds(*path_ms),
         link.rtt_ms,
         seconds(*connected_ms)
     )
@@ -206,19 +212,6 @@ fn status_lines(status: &StatusReply) -> String {
         ("running for", seconds(status.uptime_ms)),
     ];
     table(&rows)
-}
-
-fn netcheck_lines(netcheck: &NetcheckReply) -> String {
-    let servers = format!("{} answered", netcheck.stun_servers);
-    let rows = [
-        ("UDP", if netcheck.udp { "yes" } else { "no" }.to_owned()),
-        ("public", addresses(&netcheck.public_addrs)),
-        ("NAT mapping", netcheck.mapping.to_owned()),
-        ("STUN servers", servers),
-        ("DHT nodes", format!("{} answered lately", netcheck.dht_nodes)),
-    ];
-    let verdicts = netcheck.verdicts.iter().map(|verdict| clean(verdict));
-    lines(std::iter::once(table(&rows)).chain(verdicts))
 }
 
 fn addresses(addresses: &[SocketAddr]) -> String {
@@ -401,6 +394,7 @@ mod tests {
             stage: Stage::Punch,
             elapsed: Duration::from_millis(934),
             detail: "probing 2 addresses".to_owned(),
+            chosen: None,
         };
         let lost = Event::Disconnected {
             peer: bob,

@@ -197,6 +197,11 @@ pub(super) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A share from 0 to 1 in percent, with one digit behind the point.
+pub(super) fn percent(share: f64) -> f64 {
+    (share * 1_000.0).round() / 10.0
+}
+
 /// Milliseconds with microseconds behind the point.
 pub(super) fn millis(duration: Duration) -> f64 {
     f64::from(u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)) / 1_000.0

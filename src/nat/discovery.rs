@@ -1,7 +1,7 @@
 //! Finds out how the internet sees our sockets, and notices when that changes.
 //!
 //! A *round* asks every server about every socket. Between rounds, one server per socket is asked every
-//! 20 to 25 s, which keeps the mapping alive and shows when it changed; then, or when told of a network
+//! 20 to 25 s, or more often where the NAT forgets mappings sooner (`rhythm`), which keeps the mapping alive and shows when it changed; then, or when told of a network
 //! change, there is another round. Servers that do not answer are tried again, ever more rarely.
 //!
 //! When idle, a socket sends one datagram in 22 s, and all of them together five in ten minutes for
@@ -9,6 +9,7 @@
 //! datagrams a minute for each socket.
 
 mod report;
+mod rhythm;
 mod servers;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 };
 
 use crate::{
+    behaviour::Lifetime,
     candidate::canonical,
     datagram::{BoundSocket, Datagram, Family, SocketIndex},
     entropy::Entropy,
@@ -28,7 +30,7 @@ use crate::{
     },
 };
 
-use self::{report::Summary, servers::choose_addresses};
+use self::{report::Summary, rhythm::Rhythm, servers::choose_addresses};
 pub use self::{
     report::{Report, Stage},
     servers::SERVERS_MAX,
@@ -36,11 +38,6 @@ pub use self::{
 
 /// Sockets that are asked about.
 pub const SOCKETS_MAX: usize = 4;
-
-/// Time between two signs of life through one mapping: 20 s, and up to 5 s more by chance, so that nodes
-/// do not fall in step. Linux forgets a UDP flow after 30 s.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const KEEPALIVE_JITTER_MS: usize = 5_000;
 
 /// Least time from one round to the next that nobody asked for, doubled with each one up to six times:
 /// a NAT that changes all the time costs a round in ten minutes.
@@ -72,6 +69,9 @@ pub struct Discovery {
     answering: BTreeMap<SocketIndex, VecDeque<SocketAddr>>,
     /// Those that do not, next to be tried first.
     failing: VecDeque<(SocketIndex, SocketAddr)>,
+    /// How long the last answers of each server took.
+    rtts: BTreeMap<SocketAddr, Duration>,
+    rhythm: Rhythm,
     round: Option<Round>,
     timers: Timers,
     /// What was last reported.
@@ -144,6 +144,8 @@ impl Discovery {
         self.client.forget_all();
         self.observations.clear();
         self.answering.clear();
+        self.rtts.clear();
+        self.rhythm = Rhythm::default();
         self.timers = Timers::default();
         self.begin_round(now, entropy);
         self.report();
@@ -186,6 +188,29 @@ impl Discovery {
         self.observations.is_empty()
     }
 
+    /// The servers that are asked, and how long their last answers took that were measured: `None` for those
+    /// that do not answer.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, SocketAddr, Option<Duration>)> {
+        self.servers.iter().map(|(name, address)| {
+            let mut seen = self.observations.iter();
+            let is_answering = seen.any(|seen| seen.server == *address);
+            let rtt = self.rtts.get(address).copied().filter(|_| is_answering);
+            (name.as_str(), *address, rtt)
+        })
+    }
+
+    /// Keeps mappings alive often enough for a NAT that forgets them after `lifetime`.
+    pub fn set_lifetime(&mut self, lifetime: Lifetime, now: Instant) {
+        self.rhythm.handle_lifetime(lifetime);
+        let due = now + self.rhythm.longest();
+        self.timers.keepalive = self.timers.keepalive.map(|planned| planned.min(due));
+    }
+
+    /// How much time there is between two signs of life through one mapping, at most.
+    pub fn keep_alive(&self) -> Duration {
+        self.rhythm.longest()
+    }
+
     /// Takes in a response that came from `remote` to `socket`.
     pub fn handle_response(
         &mut self,
@@ -207,7 +232,7 @@ impl Discovery {
             self.begin_round(now, entropy);
         }
         if is_due(&mut self.timers.keepalive) {
-            self.keep_alive(now, entropy);
+            self.send_signs_of_life(now, entropy);
         }
         if is_due(&mut self.timers.retry) {
             self.retry(now, entropy);
@@ -290,6 +315,9 @@ impl Discovery {
 
     fn handle_answer(&mut self, answer: &Answer, now: Instant, entropy: &mut Entropy) {
         let (socket, server) = (answer.socket, answer.server);
+        // Where a request was repeated nobody knows which was answered: what it took since the first is no less.
+        let rtt = answer.rtt.unwrap_or_else(|| now.saturating_duration_since(answer.asked_at));
+        self.rtts.insert(server, rtt);
         let was_silent = self.observations.is_empty();
         self.note_change(answer, now);
         let known = self.observations.iter().find(|seen| {
@@ -311,7 +339,7 @@ impl Discovery {
             answering.push_back(server);
         }
         if self.timers.keepalive.is_none() {
-            self.timers.keepalive = Some(now + keepalive_wait(entropy));
+            self.timers.keepalive = Some(now + self.rhythm.wait(entropy));
         }
         match &mut self.round {
             Some(round) => {
@@ -334,12 +362,16 @@ impl Discovery {
             return;
         };
         if before == answer.reflexive {
+            self.rhythm.handle_kept(now);
             let quiet = RECHECK * 2_u32.pow(RECHECK_DOUBLINGS_MAX);
             let asked_all = self.timers.asked_all;
             if asked_all.is_none_or(|at| now.saturating_duration_since(at) > quiet) {
                 self.timers.rechecks = 0;
             }
             return;
+        }
+        if before.ip() == answer.reflexive.ip() {
+            self.rhythm.handle_forgotten(now);
         }
         self.outputs.push_back(Output::Changed {
             socket: answer.socket,
@@ -413,7 +445,7 @@ impl Discovery {
         self.report();
     }
 
-    fn keep_alive(&mut self, now: Instant, entropy: &mut Entropy) {
+    fn send_signs_of_life(&mut self, now: Instant, entropy: &mut Entropy) {
         let keepers: Vec<(SocketIndex, SocketAddr)> = self
             .answering
             .iter()
@@ -425,7 +457,7 @@ impl Discovery {
         for (socket, server) in keepers {
             self.client.ask(socket, server, now, entropy);
         }
-        self.timers.keepalive = Some(now + keepalive_wait(entropy));
+        self.timers.keepalive = Some(now + self.rhythm.wait(entropy));
     }
 
     /// Tries one server that failed; one for each socket if there is no other.
@@ -487,11 +519,6 @@ impl Discovery {
             self.outputs.push_back(Output::Report(Box::new(report)));
         }
     }
-}
-
-fn keepalive_wait(entropy: &mut Entropy) -> Duration {
-    let jitter = u64::try_from(entropy.below(KEEPALIVE_JITTER_MS)).unwrap_or_default();
-    KEEPALIVE + Duration::from_millis(jitter)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 pub use self::samples::{SAMPLE_AGE_MAX, Samples};
@@ -23,7 +23,9 @@ use self::{
     mapping::{by_socket, socket_mapping},
 };
 use crate::{
-    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
+    behaviour::{
+        Dependence, Hairpin, Lifetime, NatBehaviour, Pooling, PortAllocation, PortCounter,
+    },
     datagram::{Family, SocketIndex},
     nat::distance::{Distance, is_shared},
     time::UnixMillis,
@@ -95,18 +97,9 @@ pub struct Told {
     /// Whether hosts behind the NAT reach each other by its public address.
     pub hairpin: Option<Hairpin>,
     /// How long a mapping was seen to live without a datagram.
-    pub lifetime: Option<Duration>,
+    pub lifetime: Lifetime,
     /// An endpoint whose port is forwarded to us: anybody reaches us there.
     pub forwarded: Option<SocketAddr>,
-}
-
-/// Whether hosts behind a NAT reach each other by its public address (RFC 4787, section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hairpin {
-    /// They do.
-    Works,
-    /// They do not.
-    Missing,
 }
 
 /// What an [`Inferred`] rests on.
@@ -160,7 +153,13 @@ impl Inferred {
     /// the NAT maps what we send ourselves.
     #[must_use]
     pub fn with(mut self, told: Told) -> Self {
-        self.behaviour.filtering = told.filtering;
+        // Where there is no NAT, who lets everybody in has no filter either.
+        self.behaviour.filtering = match (self.behaviour.mapping, told.filtering) {
+            (Some(Dependence::None), Some(Dependence::EndpointIndependent)) => {
+                Some(Dependence::None)
+            }
+            (_, filtering) => filtering,
+        };
         if let Some(endpoint) = told.forwarded {
             let everybody = Some(Dependence::EndpointIndependent);
             self.behaviour = NatBehaviour::new(everybody, everybody);
@@ -169,6 +168,37 @@ impl Inferred {
         }
         self.told = told;
         self
+    }
+
+    /// In how many of as many NATs with random ports these would lie within a block of this size once.
+    pub fn by_chance_once_in(&self) -> Option<u64> {
+        match self.allocation {
+            Some(PortAllocation::Block { low, high }) => {
+                Some(once_in(self.evidence.ports.len(), low, high))
+            }
+            Some(
+                PortAllocation::Preserving
+                | PortAllocation::Sequential { .. }
+                | PortAllocation::Random,
+            )
+            | None => None,
+        }
+    }
+
+    /// Whether our sockets are seen at one public address or at several; `None` if there is no NAT, or too
+    /// few sockets were seen to tell.
+    pub fn pooling(&self) -> Option<Pooling> {
+        let is_counted =
+            |seen: &&Observation| !self.evidence.outvoted_servers.contains(&seen.server);
+        let counted = || self.evidence.observations.iter().filter(is_counted);
+        let addresses: BTreeSet<IpAddr> = counted().map(|seen| seen.reflexive.ip()).collect();
+        let sockets: BTreeSet<SocketIndex> = counted().map(|seen| seen.socket).collect();
+        match (self.behaviour.mapping, addresses.len(), sockets.len()) {
+            (Some(Dependence::None), _, _) => None,
+            (_, 2.., _) => Some(Pooling::Arbitrary),
+            (_, 1, SOCKETS_FOR_POOLING..) => Some(Pooling::Paired),
+            (_, _, _) => None,
+        }
     }
 
     /// Whether a peer that saw us at `observed` saw what, by all this, cannot be.
@@ -275,8 +305,8 @@ impl fmt::Display for Inferred {
             Some(Hairpin::Missing) => f.write_str(", does not hairpin")?,
             None => {}
         }
-        if let Some(lifetime) = told.lifetime {
-            write!(f, ", mappings live {} s", lifetime.as_secs())?;
+        if !told.lifetime.is_unknown() {
+            write!(f, ", mappings live {}", told.lifetime)?;
         }
         match evidence.outvoted_servers.len() {
             0 => Ok(()),
@@ -284,6 +314,10 @@ impl fmt::Display for Inferred {
         }
     }
 }
+
+/// Sockets that must be seen at one address before it is believed to be the only one: of two addresses given
+/// at random, four sockets would show both in seven of eight cases.
+const SOCKETS_FOR_POOLING: usize = 4;
 
 /// Endpoints that an explanation names: with these the sentence still fits on a line or two.
 const ENDPOINTS_SHOWN_MAX: usize = 4;

@@ -5,7 +5,7 @@
 //!
 //! | ours × theirs | what opens it |
 //! |---|---|
-//! | no NAT, or a filter that lets anybody in | the address itself |
+//! | a filter that lets anybody in, or none | the address itself |
 //! | independent × independent | probes from both sides at once |
 //! | independent × dependent, ports in order | a run of mappings there, a comb of ports here |
 //! | independent × dependent, block or random | a crowd of sockets there, random ports here, the block first |
@@ -161,10 +161,13 @@ impl Plan {
 }
 
 /// Whether anybody who knows the address gets in, and is answered from there.
+///
+/// A public address alone does not show that: most hosts with one have a firewall, and that its filter is open only peers
+/// can show. What is tried beside the address itself is not begun where that answers.
 fn is_open(nat: &NatBehaviour) -> bool {
     let lets_anybody_in =
         matches!(nat.filtering, Some(Dependence::None | Dependence::EndpointIndependent));
-    nat.mapping == Some(Dependence::None) || (lets_anybody_in && !nat.has_dependent_mapping())
+    lets_anybody_in && !nat.has_dependent_mapping()
 }
 
 fn lets_any_port_in(nat: &NatBehaviour) -> bool {

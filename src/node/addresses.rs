@@ -2,7 +2,6 @@
 //! wants to know.
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -12,18 +11,19 @@ use super::{
     driver::{Driver, Outcome},
     environment::Interfaces,
     event::Event,
-    netcheck::Seen,
+    netcheck::{Life, Ports, Seen, StunServer},
     roaming::LOOK_INTERVAL,
     sampling::Sampling,
 };
 use crate::{
-    behaviour::NatBehaviour,
+    behaviour::{Dependence, Hairpin, Lifetime, NatBehaviour},
     datagram::{BoundSocket, Datagram, Family, Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
     nat::{
         discovery::{self, Discovery, Report, Stage},
         gather::{Loopback, gather},
+        inference::{Inferred, Told},
         stun::Response,
     },
 };
@@ -40,6 +40,8 @@ pub(super) struct Addresses {
     servers: Vec<String>,
     gathered: Gathered,
     report: Option<Report>,
+    /// What others have shown us, or we have measured, of our NATs: over IPv4, and over IPv6.
+    told: [Told; 2],
 }
 
 impl Addresses {
@@ -73,6 +75,7 @@ impl Addresses {
             servers,
             gathered,
             report: None,
+            told: <[Told; 2]>::default(),
         }
     }
 
@@ -129,20 +132,70 @@ impl Addresses {
 
     /// What STUN has shown; `None` while servers are being asked.
     pub(super) fn seen(&self) -> Option<Seen> {
+        let is_asking = self.report.as_ref().is_none_or(|report| report.stage == Stage::Asking);
+        let is_given_up = self.gathered.complete || self.gathered.is_unanswered;
+        (is_given_up || !is_asking).then(|| self.seen_so_far())
+    }
+
+    /// What STUN has shown so far.
+    pub(super) fn seen_so_far(&self) -> Seen {
         let report = self.report.as_ref();
-        if !self.gathered.complete && report.is_none_or(|report| report.stage == Stage::Asking) {
-            return None;
-        }
-        let known = report.into_iter().flat_map(|report| [&report.v4, &report.v6]).flatten();
-        let observations = known.flat_map(|inferred| &inferred.evidence.observations);
-        let servers: BTreeSet<SocketAddr> = observations.map(|seen| seen.server).collect();
-        Some(Seen {
+        let known = report.and_then(|report| report.v4.as_ref().or(report.v6.as_ref()));
+        let ports = known.map(Ports::of).unwrap_or_default();
+        let stun_servers = self.discovery.servers().map(|(name, address, rtt)| StunServer {
+            name: name.to_owned(),
+            address,
+            rtt,
+        });
+        let told = self.told();
+        Seen {
             public_addresses: self.public(),
             nat: self.gathered.nat,
-            stun_servers: servers.len(),
+            ports,
+            pooling: known.and_then(Inferred::pooling),
+            hairpin: told.hairpin,
+            lifetime: match told.lifetime.is_unknown() {
+                true => Life::NotMeasured,
+                false => Life::Measured(told.lifetime),
+            },
+            keep_alive: self.discovery.keep_alive(),
+            stun_servers: stun_servers.collect(),
             stun_configured: !self.servers.is_empty(),
             ..Seen::default()
-        })
+        }
+    }
+
+    /// What servers have seen of our own sockets over IPv4.
+    pub(super) fn seen_v4(&self) -> Option<&Inferred> {
+        self.report.as_ref()?.v4.as_ref()
+    }
+
+    /// What was told of the NAT that peers are told of.
+    fn told(&self) -> Told {
+        let [v4, v6] = self.told;
+        let has_v4 = self.report.as_ref().is_none_or(|report| report.v4.is_some());
+        if has_v4 { v4 } else { v6 }
+    }
+
+    /// Takes in whether our NAT hairpins.
+    pub(super) fn set_hairpin(&mut self, hairpin: Option<Hairpin>) {
+        let [v4, _] = &mut self.told;
+        v4.hairpin = hairpin.or(v4.hairpin);
+    }
+
+    /// Takes in how long our NAT was measured to keep a mapping, and keeps ours alive accordingly.
+    pub(super) fn set_lifetime(&mut self, lifetime: Lifetime, now: Instant) {
+        let [v4, _] = &mut self.told;
+        v4.lifetime = lifetime;
+        self.discovery.set_lifetime(lifetime, now);
+    }
+
+    /// Forgets what was told of our NATs: they are others.
+    fn forget_told(&mut self) {
+        for told in &mut self.told {
+            // Whom the filter lets in is known as long as our addresses are the same.
+            *told = Told { filtering: told.filtering, ..Told::default() };
+        }
     }
 
     /// How our NAT maps.
@@ -160,6 +213,15 @@ impl Addresses {
             }
         }
         servers
+    }
+
+    /// Takes in whom our filters let in, over IPv4 and over IPv6; says whether that is new.
+    pub(super) fn set_filtering(&mut self, v4: Option<Dependence>, v6: Option<Dependence>) -> bool {
+        let before = self.told;
+        for (told, filtering) in self.told.iter_mut().zip([v4, v6]) {
+            told.filtering = filtering;
+        }
+        before != self.told
     }
 
     /// When something is due.
@@ -187,7 +249,17 @@ impl Addresses {
         sockets: &[BoundSocket],
         sampling: &Sampling,
     ) -> bool {
-        let candidates = gather(&self.interfaces, sockets, &report.advertised(), Loopback::Skip);
+        let [v4, v6] = self.told;
+        let report = report.with(v4, v6);
+        let mut advertised = report.advertised();
+        if report.behaviour().has_dependent_mapping() {
+            // Fresh sockets may have been seen at addresses that this one was not: a peer that sends there opens its
+            // filter for them.
+            let is_other = |at: &SocketAddr| advertised.iter().all(|known| known.ip() != at.ip());
+            let others: Vec<SocketAddr> = sampling.public().filter(is_other).collect();
+            advertised.extend(others);
+        }
+        let candidates = gather(&self.interfaces, sockets, &advertised, Loopback::Skip);
         let nat = sampling.complement(report.behaviour());
         // A mapping that can be judged was seen by two servers: the others would only confirm it.
         let is_judged = report.stage == Stage::Complete || nat.mapping.is_some();
@@ -210,6 +282,7 @@ impl Driver {
     /// Asks all STUN servers where we are: what was known is forgotten.
     pub(super) fn rediscover(&mut self) {
         self.sampling.forget();
+        self.addresses.forget_told();
         let now = self.clock.now();
         let interfaces = self.addresses.interfaces.clone();
         let (sockets, entropy) = (&self.bound_sockets, &mut self.entropy);
@@ -276,6 +349,8 @@ impl Driver {
             match output {
                 discovery::Output::Transmit(datagram) => {
                     let Datagram { socket, remote, bytes } = datagram;
+                    // A peer may be a STUN server, too, and then our filter is open to it.
+                    self.helping.reachability.handle_sent(remote, self.clock.now());
                     self.sockets.send(Path { socket, remote }, &bytes);
                 }
                 discovery::Output::Report(report) => self.handle_report(*report),

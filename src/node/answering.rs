@@ -11,12 +11,12 @@ use std::{
 use super::{
     attempt,
     driver::{Driver, Owner},
-    event::{Event, Stage, Target},
+    event::{Chosen, Event, Stage, Target},
     extra::Holder,
     helping::{links::WayBack, reachability::is_public},
 };
 use crate::{
-    candidate::{CANDIDATES_MAX, Candidate, CandidateKind},
+    candidate::{CANDIDATES_MAX, Candidate, CandidateKind, listed},
     datagram::{Family, Path},
     dht::location::Name,
     failure::{Code, Failure},
@@ -25,7 +25,6 @@ use crate::{
         engine::{self, Engine, Setup},
         proved::Witness,
         punch::Opened,
-        strategy::Method,
     },
     offer::{self, AnswerKey, Offer, OpenedOffer},
     probe::{ConversationId, Probe, Side},
@@ -170,12 +169,12 @@ impl Driver {
     fn answer(&mut self, opened: OpenedOffer, carrier: Carrier, bystander: Option<Witness>) {
         let OpenedOffer { offer, keys, answer: key } = opened;
         let (peer, now) = (offer.from, self.clock.now());
-        let detail = format!(
-            "offer of {} read, {} addresses, {}",
-            peer.short(),
-            offer.candidates.len(),
-            offer.nat
-        );
+        let way = match &carrier {
+            Carrier::Inbox(_) => "in our inbox in the DHT",
+            Carrier::Helper(_) => "by a helper",
+        };
+        let addresses = listed(&offer.candidates);
+        let detail = format!("offer of {} read {way}, {addresses}, {}", peer.short(), offer.nat);
         let until = now + ANSWER_TIME;
         match self.answering.answers.get_mut(&peer) {
             Some(answer) if answer.offer.conversation == offer.conversation => {
@@ -288,9 +287,9 @@ impl Driver {
                     }
                 }
                 engine::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
-                engine::Output::Trying(plan) if plan.method == Method::Direct => {}
                 engine::Output::Trying(plan) | engine::Output::Incompatible(plan) => {
-                    self.answer_stage(peer, Stage::Punch, plan.to_string());
+                    let chosen = Some((&plan).into());
+                    self.answer_step(peer, Stage::Punch, plan.to_string(), chosen);
                 }
                 engine::Output::Heard { path } => {
                     if answer.path.is_none() {
@@ -420,10 +419,14 @@ impl Driver {
     }
 
     fn answer_stage(&mut self, peer: PeerId, stage: Stage, detail: String) {
+        self.answer_step(peer, stage, detail, None);
+    }
+
+    fn answer_step(&mut self, peer: PeerId, stage: Stage, detail: String, chosen: Option<Chosen>) {
         let since = self.answering.since(peer).unwrap_or_else(|| self.clock.now());
         let elapsed = self.clock.now().saturating_duration_since(since);
-        let target = Target::Peer(peer);
-        self.events.emit(Event::Progress { target, peer: Some(peer), stage, elapsed, detail });
+        let (target, peer) = (Target::Peer(peer), Some(peer));
+        self.events.emit(Event::Progress { target, peer, stage, elapsed, detail, chosen });
     }
 }
 

@@ -105,7 +105,7 @@ pub(super) fn has_to_guess(setup: &Setup) -> bool {
 const READ_AFTER: Duration = Duration::from_millis(400);
 
 /// Those of `candidates` that are on the public internet, each once.
-fn public_addresses(candidates: &[Candidate]) -> Vec<IpAddr> {
+pub(super) fn public_addresses(candidates: &[Candidate]) -> Vec<IpAddr> {
     let mut public = vec![];
     for ip in candidates.iter().map(|candidate| candidate.address).map(|at: SocketAddr| at.ip()) {
         let is_public = Distance::of(ip) == Distance::Internet && !is_shared(ip);

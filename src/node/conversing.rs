@@ -15,7 +15,9 @@ impl Driver {
             return;
         };
         tracing::trace!(%path, ?probe, ?owner, "probe heard");
-        match *owner {
+        let owner = *owner;
+        self.note_probe(path);
+        match owner {
             // Only what the dial chooses is admitted: an answer from elsewhere would be a crossed path.
             Owner::Dial(id) => {
                 self.tell_dial(id, |dial, now| dial.handle_probe(path, probe, now));
@@ -62,7 +64,7 @@ impl Driver {
         if let Some((_, keys)) = self.conversations.get(&conversation) {
             let datagram = keys.encode(probe, &mut self.entropy);
             tracing::trace!(%path, ?probe, "probe sent");
-            self.helping.reachability.handle_sent(path.remote.ip(), self.clock.now());
+            self.helping.reachability.handle_sent(path.remote, self.clock.now());
             match hops {
                 None => self.sockets.send(path, &datagram),
                 Some(hops) => self.sockets.send_within(path, &datagram, hops),

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     behaviour::{NatBehaviour, PortCounter},
-    candidate::Candidate,
+    candidate::{Candidate, listed},
     datagram::{Path, SocketIndex},
     entropy::Entropy,
     failure::{Code, Failure},
@@ -147,16 +147,22 @@ impl Dial {
 
     /// Takes in a record, or the addresses out of a ticket.
     pub(super) fn handle_found(&mut self, found: Found, now: Instant) {
-        if found.peer == self.dialler.identity.peer_id() {
+        self.take_found(found, "found", now);
+    }
+
+    /// Takes in what is known of a peer from before.
+    pub(super) fn handle_known(&mut self, found: Found, now: Instant) {
+        self.take_found(found, "remembered", now);
+    }
+
+    fn take_found(&mut self, found: Found, how: &str, now: Instant) {
+        let peer = found.peer;
+        if peer == self.dialler.identity.peer_id() {
             return;
         }
-        let detail = format!(
-            "record of {} found, {} addresses, {}",
-            found.peer.short(),
-            found.candidates.len(),
-            found.nat
-        );
-        self.stage(Some(found.peer), Stage::Resolve, detail);
+        let addresses = listed(&found.candidates);
+        let detail = format!("record of {} {how}, {addresses}, {}", peer.short(), found.nat);
+        self.stage(Some(peer), Stage::Resolve, detail);
         if self.contenders.is_news(&found) {
             self.adopt(found, now);
         }
@@ -180,6 +186,12 @@ impl Dial {
         self.facts.lookups += 1;
         self.facts.dht_nodes_answered = self.facts.dht_nodes_answered.max(nodes_answered);
         self.lookup = Lookup::Waiting { again: now + LOOKUP_RETRY };
+        if matches!(self.state, State::Resolving) {
+            let lookup = self.facts.lookups;
+            let detail =
+                format!("nothing found: {nodes_answered} DHT nodes answered, lookup {lookup}");
+            self.stage(None, Stage::Resolve, detail);
+        }
         self.settle(now);
     }
 
@@ -191,7 +203,8 @@ impl Dial {
         if !is_news {
             return;
         }
-        let detail = format!("{} addresses, {}", self.gathered.candidates.len(), self.gathered.nat);
+        let addresses = listed(&self.gathered.candidates);
+        let detail = format!("{addresses}, {}", self.gathered.nat);
         self.stage(None, Stage::Gather, detail);
         if let State::Reaching(reach) = &mut self.state {
             reach.handle_gathered(&self.gathered, now);
@@ -355,18 +368,8 @@ impl Dial {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });
         }
-        let known = self.contenders.get(peer).map_or(&[][..], |known| &known.helpers);
-        let has_new_helpers = found.helpers.iter().any(|helper| !known.contains(helper));
+        self.forward_by_new_helpers(&found);
         self.contenders.insert(found);
-        // By a helper the offer takes a round trip; the next attempt may be seconds away.
-        if has_new_helpers
-            && let State::Reaching(reach) = &self.state
-            && reach.peer == peer
-            && reach.path.is_none()
-            && let Some(sealed) = reach.told.clone()
-        {
-            self.outputs.push_back(Output::Forward { sealed });
-        }
     }
 
     fn give_up(&mut self, peer: PeerId) {
@@ -411,9 +414,9 @@ impl Dial {
         let gathered = Gathered { nat, ..self.gathered.clone() };
         let offer = reach.offer(&self.dialler, &gathered, made_at, &mut self.entropy);
         if reach.probe(&self.dialler, &self.gathered, (now, self.deadline), made_at) {
-            let addresses = reach.candidates(&self.gathered).len();
+            let addresses = listed(&reach.candidates(&self.gathered));
             self.outputs.push_back(Output::Converse { keys: offer.keys });
-            self.stage(Some(peer), Stage::Punch, format!("probing {addresses} addresses"));
+            self.stage(Some(peer), Stage::Punch, format!("probing {addresses}"));
         } else {
             self.outputs.push_back(Output::Connect { peer, initial_rtt: None });
         }

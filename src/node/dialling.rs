@@ -15,9 +15,10 @@ use self::connecting::Unproved;
 use super::{
     dial::{self, Dial, Dialler, Found, Gathered},
     driver::{DialId, Driver, Outcome, Owner},
-    event::{Connection, Direction, Event, Receipt, Target},
+    event::{Chosen, Connection, Direction, Event, Receipt, Stage, Target},
     explain,
     extra::Holder,
+    found::Records,
     handle::Answer as AnswerTo,
     outbox::Kept,
 };
@@ -37,6 +38,8 @@ use crate::{
 pub(super) struct Dialling {
     last: u64,
     dials: BTreeMap<DialId, Entry>,
+    /// What lookups have brought.
+    records: Records,
     /// What our own record says, if a dial has published it.
     vouched_for: Option<Gathered>,
 }
@@ -192,8 +195,8 @@ impl Driver {
         let has_room = self.dialling.dials.len() < DIALS_MAX;
         let id = has_room.then(|| self.begin_dial(target, deadline, Purpose::Rescue(peer)))?;
         let known = self.links.neighbours.get(&peer).map(|neighbour| neighbour.candidates.clone());
-        let helpers = self.helping.known(peer);
-        let found = Found::there_before(peer, &known.unwrap_or_default(), helpers);
+        let unix = self.clock.unix();
+        let found = self.dialling.records.last_known(peer, &known.unwrap_or_default(), unix);
         // The offer does not wait for the peer's record: it may be the peer that has to learn where we are.
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
         Some(id)
@@ -232,8 +235,12 @@ impl Driver {
             dial.handle_found(Found::in_ticket(ticket.peer, &ticket.addresses), times.0);
         }
         if let Some((peer, candidates)) = self.sessions.known(&target) {
-            let helpers = self.helping.known(peer);
-            dial.handle_found(Found::there_before(peer, candidates, helpers), times.0);
+            let found = self.dialling.records.last_known(peer, candidates, times.1);
+            dial.handle_known(found, times.0);
+        } else if purpose == Purpose::Link {
+            for found in self.dialling.records.under(&name, times.1) {
+                dial.handle_known(found, times.0);
+            }
         }
         let entry = Entry {
             dial,
@@ -345,16 +352,31 @@ impl Driver {
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
-                let now = self.clock.now();
-                if let Some(entry) = self.dialling.dials.get(&id)
-                    && entry.purpose == Purpose::Link
-                {
-                    let elapsed = now.saturating_duration_since(entry.dial.started());
-                    let target = entry.dial.target().clone();
-                    self.events.emit(Event::Progress { target, peer, stage, elapsed, detail });
-                }
+                self.tell_step(id, (peer, stage, detail), None);
+            }
+            dial::Output::Trying { peer, plan } => {
+                let step = (Some(peer), Stage::Punch, plan.to_string());
+                self.tell_step(id, step, Some((&plan).into()));
             }
             dial::Output::Failed(failure) => self.end_dial(id, &failure),
+        }
+    }
+
+    /// Tells the user of a dial's step, if it is one that leads to a link.
+    pub(super) fn tell_step(
+        &mut self,
+        id: DialId,
+        (peer, stage, detail): (Option<PeerId>, Stage, String),
+        chosen: Option<Chosen>,
+    ) {
+        let now = self.clock.now();
+        if let Some(entry) = self.dialling.dials.get(&id)
+            && entry.purpose == Purpose::Link
+        {
+            let peer = peer.or(entry.peer);
+            let elapsed = now.saturating_duration_since(entry.dial.started());
+            let target = entry.dial.target().clone();
+            self.events.emit(Event::Progress { target, peer, stage, elapsed, detail, chosen });
         }
     }
 

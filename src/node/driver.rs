@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     addresses::Addresses,
     answering::{Answering, Carrier, Slot},
+    checking::{CheckId, Checking},
     clock::Clock,
     config::Config,
     dial::Found,
@@ -35,7 +36,6 @@ use super::{
     helping::Helping,
     lan::{Heard, Lan, Neighbourhood},
     linking::{LinkEnd, Links},
-    netcheck::{Netcheck, Seen},
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
     received::Deliveries,
@@ -114,6 +114,8 @@ pub(super) enum Outcome {
     Neighbour(Heard),
     /// A lookup for helpers under this name has ended.
     HelpersFound(Name, Vec<Found>),
+    /// A lookup for this check of the network has ended, with so many DHT nodes' answers.
+    CheckedFor(CheckId, Vec<Found>, usize),
     /// STUN servers' names were resolved.
     StunResolved(Vec<(String, Vec<SocketAddr>)>),
 }
@@ -136,6 +138,7 @@ pub(super) struct Driver {
     pub(super) is_cut_off: bool,
     pub(super) extra: Extra,
     pub(super) sampling: Sampling,
+    pub(super) checking: Checking,
     pub(super) publishing: Publishing,
     pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
@@ -224,6 +227,7 @@ impl Driver {
             is_cut_off: false,
             extra,
             sampling: Sampling::default(),
+            checking: Checking::default(),
             publishing: Publishing::default(),
             neighbourhood: Neighbourhood::default(),
             standing: Standing::default(),
@@ -264,6 +268,7 @@ impl Driver {
                 Happened::TaskEnded => {}
                 Happened::TimePassed => self.wake(),
             }
+            self.go_on_checking();
         };
         self.stop(answer).await;
     }
@@ -293,6 +298,7 @@ impl Driver {
             Some(self.wakefulness.poll_timeout()),
             self.extra.poll_timeout(),
             self.sampling.poll_timeout(),
+            self.checking.poll_timeout(),
             self.publishing.poll_timeout(),
             self.standing.poll_timeout(),
             self.helping.poll_timeout(),
@@ -311,6 +317,7 @@ impl Driver {
         self.wake_addresses(now);
         self.wake_extra(now);
         self.wake_sampling(now);
+        self.wake_checking(now);
         self.wake_publishing(now);
         self.wake_standing(now);
         self.wake_helping(now);
@@ -339,7 +346,9 @@ impl Driver {
             Request::Peers { answer } => drop(answer.send(Ok(self.peer_statuses()))),
             Request::Status { answer } => drop(answer.send(Ok(self.status()))),
             Request::Ping { peer, answer } => self.ping(peer, answer),
-            Request::Netcheck { answer } => drop(answer.send(Ok(self.netcheck()))),
+            Request::Netcheck { question, timeout, answer } => {
+                self.check_network(question, timeout, answer);
+            }
             Request::Shutdown { .. } => unreachable!("the loop ends with a shutdown, see run"),
         }
     }
@@ -366,9 +375,13 @@ impl Driver {
             Ok(stun::Message::Response(response)) if self.extra.is_samplers(*socket) => {
                 self.handle_sampled((*socket, *remote), &response);
             }
+            Ok(stun::Message::Response(response)) if self.extra.is_checks(*socket) => {
+                self.handle_check_response((*socket, *remote), &response);
+            }
             Ok(stun::Message::Response(response)) => {
                 self.handle_stun_response((*socket, *remote), &response);
             }
+            Ok(stun::Message::Request(request)) if self.handle_knock(request) => {}
             Ok(stun::Message::Request(request)) => {
                 let now = self.clock.now();
                 if let Some(answer) = self.stun_server.handle_request(*remote, request, now) {
@@ -401,6 +414,7 @@ impl Driver {
             Outcome::PeerMoved(peer, addresses) => self.handle_peer_moved(peer, &addresses),
             Outcome::Neighbour(heard) => self.handle_neighbour(heard),
             Outcome::HelpersFound(name, found) => self.handle_helpers_found(&name, found),
+            Outcome::CheckedFor(id, found, nodes) => self.handle_checked_for(id, found, nodes),
             Outcome::StunResolved(servers) => self.handle_stun_resolved(&servers),
         }
     }
@@ -427,18 +441,6 @@ impl Driver {
             peers: self.links.count(),
             dht_nodes: dht.map_or(0, |health| health.nodes_answering),
         }
-    }
-
-    /// What is known of the network; `None` while servers are being asked.
-    fn netcheck(&self) -> Option<Netcheck> {
-        let seen = self.addresses.seen()?;
-        let health = self.rendezvous.as_ref().map(|rendezvous| rendezvous.health());
-        let seen = Seen {
-            dht_configured: health.is_some(),
-            dht_nodes: health.map_or(0, |health| health.nodes_answering),
-            ..seen
-        };
-        Some(seen.judge())
     }
 
     async fn stop(mut self, answer: Option<Answer<()>>) {

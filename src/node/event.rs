@@ -2,7 +2,13 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use crate::{failure::Failure, identity::PeerId, service::ServiceName, ticket::Ticket};
+use crate::{
+    failure::Failure,
+    identity::PeerId,
+    nat::strategy::{Aim, Method, Order, Plan},
+    service::ServiceName,
+    ticket::Ticket,
+};
 
 /// How a user names the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +50,8 @@ pub enum Event {
         elapsed: Duration,
         /// What was learned, for people.
         detail: String,
+        /// What is tried from here on, if that is what the step tells.
+        chosen: Option<Chosen>,
     },
     /// A link to a peer is up, in both directions.
     Connected(Connection),
@@ -134,6 +142,36 @@ pub enum Stage {
     Link,
 }
 
+/// A way to a peer that is tried, and what speaks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which way.
+    pub strategy: Strategy,
+    /// Why this one, for people.
+    pub why: String,
+}
+
+/// The ways to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
+    /// Addresses of the local network that both are in, and the hairpin of their router.
+    SameNetwork,
+    /// The peer's addresses as they are.
+    Direct,
+    /// Probes from both sides at once.
+    Simultaneous,
+    /// The peer opens many ports, and we guess one of them.
+    GuessedPorts,
+    /// We open many ports, and the peer guesses one of them.
+    Crowd,
+    /// Both sides open many ports, and each guesses the other's.
+    MeetingPorts,
+    /// Probes that open our NAT and do not get as far as the peer's.
+    QuietOpeners,
+    /// There is no direct way.
+    None,
+}
+
 /// How a message fared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
@@ -177,12 +215,17 @@ pub struct Pong {
 }
 
 /// A connected peer, as `list` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PeerStatus {
     /// The link, with its current path and round-trip time.
     pub connection: Connection,
     /// How long it has been up.
     pub connected_for: Duration,
+    /// How long the peer has been reached over the current path.
+    pub path_for: Duration,
+    /// Of the QUIC packets that we sent within the last minute or so, the share that was lost, from 0 to 1;
+    /// `None` if none was sent.
+    pub loss: Option<f64>,
     /// Messages sent and acknowledged, and received.
     pub messages: (u64, u64),
 }
@@ -260,5 +303,71 @@ impl Stage {
             Self::Path => "path",
             Self::Link => "link",
         }
+    }
+}
+
+impl Strategy {
+    /// All of them, as declared.
+    pub const ALL: [Self; 8] = [
+        Self::SameNetwork,
+        Self::Direct,
+        Self::Simultaneous,
+        Self::GuessedPorts,
+        Self::Crowd,
+        Self::MeetingPorts,
+        Self::QuietOpeners,
+        Self::None,
+    ];
+
+    /// As it stands in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SameNetwork => "same_network",
+            Self::Direct => "direct",
+            Self::Simultaneous => "simultaneous",
+            Self::GuessedPorts => "guessed_ports",
+            Self::Crowd => "crowd",
+            Self::MeetingPorts => "meeting_ports",
+            Self::QuietOpeners => "quiet_openers",
+            Self::None => "none",
+        }
+    }
+}
+
+impl From<Method> for Strategy {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::SameNetwork => Self::SameNetwork,
+            Method::Direct => Self::Direct,
+            Method::Simultaneous => Self::Simultaneous,
+            Method::Volley(Order { crowd: 0, .. }) => Self::GuessedPorts,
+            Method::Volley(Order { aim: Aim::Endpoint, .. }) => Self::Crowd,
+            Method::Volley(_) => Self::MeetingPorts,
+            Method::QuietOpeners => Self::QuietOpeners,
+            Method::Incompatible => Self::None,
+        }
+    }
+}
+
+impl From<&Plan> for Chosen {
+    fn from(plan: &Plan) -> Self {
+        Self { strategy: plan.method.into(), why: plan.why.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_volley_does_on_our_side_has_a_word_of_its_own() {
+        let volley = |crowd, aim| Strategy::from(Method::Volley(Order { crowd, aim }));
+        let next = Aim::Next { step: 1, run: 32 };
+        assert_eq!(volley(0, next), Strategy::GuessedPorts);
+        assert_eq!(volley(0, Aim::Anywhere), Strategy::GuessedPorts);
+        assert_eq!(volley(512, Aim::Endpoint), Strategy::Crowd);
+        assert_eq!(volley(32, next), Strategy::MeetingPorts);
+        assert_eq!(volley(1_024, Aim::Block { low: 1, high: 2 }), Strategy::MeetingPorts);
+        assert_eq!(Strategy::from(Method::Incompatible), Strategy::None);
     }
 }

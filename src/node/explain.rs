@@ -91,7 +91,7 @@ fn udp_blocked(facts: &Facts) -> Failure {
             facts.lookups,
             seconds(facts.elapsed)
         ))
-        .hint("is there a network at all? if a firewall blocks UDP, use another network")
+        .hint("is there a network at all? `p2p-node netcheck` says what it lets through; if UDP is blocked, use another one")
 }
 
 fn dht_unreachable(facts: &Facts) -> Failure {
@@ -155,7 +155,10 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
             format!("found {}, but no direct path can be opened", peer.short()),
         )
         .because(format!("both NATs use another port for every destination; {measured}"))
-        .hint("move one side behind another NAT, forward a UDP port to it (--bind 0.0.0.0:PORT), or use IPv6");
+        .hint(format!(
+            "move one side behind another NAT, forward a UDP port to it (--bind 0.0.0.0:PORT), or use IPv6; \
+             `p2p-node netcheck {peer}` tells whether that has helped"
+        ));
     }
     let message = format!("no answer from {} on {} addresses", peer.short(), facts.peer_addresses);
     if !facts.has_public_address && facts.our_addresses > 0 {
@@ -163,9 +166,10 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
             .because(format!("no STUN server answered, so our public address is not known; {measured}"))
             .hint("check that UDP leaves this network, or name a STUN server that you can reach: --stun HOST:PORT");
     }
-    Failure::new(Code::PunchTimeout, message).because(measured).hint(
-        "is the peer still running? if so, forward a UDP port to one side (--bind 0.0.0.0:PORT)",
-    )
+    Failure::new(Code::PunchTimeout, message).because(measured).hint(format!(
+        "is the peer still running? `p2p-node netcheck {peer}` says which way leads to it; forward a UDP port to \
+         one side (--bind 0.0.0.0:PORT) if none does"
+    ))
 }
 
 /// `error` of a link to `peer` as its user sees it.

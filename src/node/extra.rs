@@ -40,6 +40,8 @@ pub(super) enum Holder {
     Answer(PeerId),
     /// A look at how our NAT gives out ports.
     Sampler,
+    /// A check of the network.
+    Check,
     /// A path to this peer, if one still goes over it at this moment.
     Path(PeerId, Instant),
 }
@@ -54,7 +56,7 @@ impl Extra {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let looks = self.open.values().filter_map(|held| match held.holder {
             Holder::Path(_, look) => Some(look),
-            Holder::Dial(_) | Holder::Answer(_) | Holder::Sampler => None,
+            Holder::Dial(_) | Holder::Answer(_) | Holder::Sampler | Holder::Check => None,
         });
         looks.min()
     }
@@ -69,13 +71,18 @@ impl Extra {
         self.open.get(&index).is_some_and(|held| held.holder == Holder::Sampler)
     }
 
+    /// Whether `index` is open for a check of the network.
+    pub(super) fn is_checks(&self, index: SocketIndex) -> bool {
+        self.open.get(&index).is_some_and(|held| held.holder == Holder::Check)
+    }
+
     /// Datagrams that a volley of `holder` may send now. There is one crowd at a time: behind one NAT a
     /// second one would take the ports that the first one needs.
     pub(super) fn grant(&mut self, holder: Holder, wanted: (u32, u16), now: Instant) -> u32 {
         let (datagrams, crowd) = wanted;
         let is_crowd = |held: &Held| match held.holder {
             Holder::Dial(_) | Holder::Answer(_) => held.holder != holder,
-            Holder::Sampler | Holder::Path(..) => false,
+            Holder::Sampler | Holder::Check | Holder::Path(..) => false,
         };
         if crowd > 0 && self.open.values().any(is_crowd) {
             return 0;

@@ -13,14 +13,14 @@ use std::{
 use tokio::{
     sync::{Mutex, mpsc, oneshot},
     task::JoinSet,
-    time::{sleep, timeout_at},
+    time::timeout_at,
 };
 
 use super::{
     clock::Clock,
     event::{Connection, PeerStatus, Pong, Receipt, SendState, Sent, Status, Target},
     explain,
-    netcheck::Netcheck,
+    netcheck::{Netcheck, Question},
     received::Received,
     switchboard::{Posted, Switchboard},
 };
@@ -112,8 +112,8 @@ pub enum Request {
     Status { answer: Answer<Status> },
     /// [`Node::ping`]
     Ping { peer: PeerId, answer: Answer<Pong> },
-    /// [`Node::netcheck`]; `None` while servers are being asked.
-    Netcheck { answer: Answer<Option<Netcheck>> },
+    /// [`Node::netcheck`]
+    Netcheck { question: Question, timeout: Option<Duration>, answer: Answer<Netcheck> },
     /// [`Node::shutdown`]
     Shutdown { answer: Answer<()> },
 }
@@ -295,26 +295,18 @@ impl Node {
         })
     }
 
-    /// What this network lets through, as soon as the servers that are asked have answered or failed.
+    /// Finds out what this network lets through, and what that means for the peer that is named, if one is. When the
+    /// time is over, what is known by then is told; `timeout` shortens the time that it takes by itself, five
+    /// seconds and as long as a mapping's lifetime is measured.
     ///
     /// # Errors
     /// When the node is stopping.
-    pub async fn netcheck(&self, timeout: Option<Duration>) -> Result<Netcheck, Failure> {
-        let deadline = self.clock.now() + timeout.unwrap_or(self.patience);
-        loop {
-            let known = self.ask(|answer| Request::Netcheck { answer }).await?;
-            if let Some(netcheck) = known {
-                return Ok(netcheck);
-            }
-            if self.clock.now() >= deadline {
-                return Err(Failure::new(
-                    Code::Timeout,
-                    "the servers that are asked have not answered yet",
-                )
-                .hint("they have 3 s; wait longer: timeout_ms"));
-            }
-            sleep(NETCHECK_INTERVAL).await;
-        }
+    pub async fn netcheck(
+        &self,
+        question: Question,
+        timeout: Option<Duration>,
+    ) -> Result<Netcheck, Failure> {
+        self.ask(|answer| Request::Netcheck { question, timeout, answer }).await
     }
 
     /// Ends the link to `peer`, if there is one; done when it has ended.
@@ -377,6 +369,3 @@ async fn answer_to(expected: Option<AwaitedReply>) -> Option<session::Received> 
 fn stopping() -> Failure {
     Failure::new(Code::ShuttingDown, "the node is stopping")
 }
-
-/// How often a check that is not complete is looked at again.
-const NETCHECK_INTERVAL: Duration = Duration::from_millis(100);

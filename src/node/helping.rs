@@ -1,17 +1,15 @@
 //! Offers by helpers: we serve others (`desk`), others serve us (`links`, `recruiting`), and we send peers
-//! offers by theirs (`errands`).
+//! offers by theirs (`errands`). Whether we can be reached, so that we can serve, others have to show (`reachability`,
+//! `witnessing`).
 
 pub(super) mod desk;
 pub(super) mod errands;
 pub(super) mod links;
 pub(super) mod reachability;
 pub(super) mod recruiting;
+pub(super) mod witnessing;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
-    time::Instant,
-};
+use std::{net::SocketAddr, time::Instant};
 
 use self::{
     desk::Desk,
@@ -19,13 +17,14 @@ use self::{
     links::{HelperLinks, Output, WayBack},
     reachability::{Reachability, is_public},
     recruiting::{Lists, Recruiting},
+    witnessing::Arrivals,
 };
 use super::{
     answering::Carrier,
     config::{HelperMode, Role},
     dial::Found,
     driver::{DialId, Driver, Outcome},
-    event::Target,
+    event::{Stage, Target},
     found,
 };
 use crate::{
@@ -33,8 +32,7 @@ use crate::{
     dht::{location::Name, rendezvous::Pace},
     entropy::Entropy,
     forwarding::{self, Helper, Packet},
-    identity::{Identity, PeerId},
-    transport::route::RouteId,
+    identity::Identity,
 };
 
 /// Everything that has to do with helpers.
@@ -45,12 +43,9 @@ pub(super) struct Helping {
     recruiting: Recruiting,
     errands: Errands,
     pub(super) reachability: Reachability,
-    /// Handshakes that came in unannounced.
-    unannounced: BTreeMap<RouteId, IpAddr>,
+    arrivals: Arrivals,
     /// Our public addresses when we last looked.
     public: Vec<SocketAddr>,
-    /// By whom offers reached peers that were found before, the one found last at the end.
-    known: VecDeque<(PeerId, Vec<Helper>)>,
 }
 
 impl Helping {
@@ -62,16 +57,16 @@ impl Helping {
             recruiting: Recruiting::new(identity.peer_id(), entropy.fork()),
             errands: Errands::default(),
             reachability: Reachability::default(),
-            unannounced: BTreeMap::new(),
+            arrivals: Arrivals::default(),
             public: Vec::new(),
-            known: VecDeque::new(),
         }
     }
 
     /// When something is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let recruiting = self.recruiting.poll_timeout(self.missing());
-        let due = [self.links.poll_timeout(), self.errands.poll_timeout(), recruiting];
+        let proofs = self.reachability.poll_timeout();
+        let due = [self.links.poll_timeout(), self.errands.poll_timeout(), recruiting, proofs];
         due.into_iter().flatten().min()
     }
 
@@ -89,19 +84,9 @@ impl Helping {
         self.links.helpers()
     }
 
-    /// By whom offers reach `peer`, if it was found before.
-    pub(super) fn known(&self, peer: PeerId) -> Vec<Helper> {
-        let known = self.known.iter().find(|(known, _)| *known == peer);
-        known.map(|(_, helpers)| helpers.clone()).unwrap_or_default()
-    }
-
-    /// Remembers by whom offers reach a peer.
-    pub(super) fn remember(&mut self, found: &Found) {
-        self.known.retain(|(known, _)| *known != found.peer);
-        if self.known.len() >= KNOWN_MAX {
-            self.known.pop_front();
-        }
-        self.known.push_back((found.peer, found.helpers.clone()));
+    /// Whether we forward offers to others.
+    pub(super) fn serves(&self) -> bool {
+        self.desk.is_some()
     }
 }
 
@@ -194,6 +179,11 @@ impl Driver {
         let times = (self.clock.now(), &mut self.entropy);
         self.helping.errands.begin(id, &helpers, sealed, times);
         self.wake_errands();
+        if !helpers.is_empty() {
+            let ways: Vec<_> = helpers.iter().map(|(path, _)| path.remote.to_string()).collect();
+            let detail = format!("sent to the peer's helpers: {}", ways.join(", "));
+            self.tell_step(id, (None, Stage::Offer, detail), None);
+        }
     }
 
     /// Forgets the offers of a dial that is over.
@@ -211,6 +201,7 @@ impl Driver {
     /// Does what is due.
     pub(super) fn wake_helping(&mut self, now: Instant) {
         self.wake_errands();
+        self.wake_witnessing(now);
         self.helping.links.handle_timeout(now);
         self.drain_helping();
         let missing = self.helping.missing();
@@ -280,36 +271,18 @@ impl Driver {
         self.helping.links.handle_moved(now);
         self.drain_helping();
         self.helping.reachability.handle_moved();
+        self.tell_what_is_proved();
         if self.config.helper_mode == HelperMode::Auto && self.helping.desk.take().is_some() {
             // Whether we can be reached at the new addresses is not known.
             self.unlist_as_helper();
         }
     }
 
-    /// Somebody begins to dial us.
-    pub(super) fn note_arrival(&mut self, route: RouteId) {
-        let now = self.clock.now();
-        let Some(ip) = self.sockets.paths(route).first().map(|path| path.remote.ip()) else {
-            return;
-        };
-        let is_known = self.links.by_route.contains_key(&route);
-        if !is_known
-            && self.helping.reachability.is_unannounced(ip, now)
-            && self.helping.unannounced.len() < UNANNOUNCED_MAX
-        {
-            self.helping.unannounced.insert(route, ip);
-        }
-    }
-
-    /// What somebody who dialled us came to: `peer`, if it has proved who it is.
-    pub(super) fn note_accepted(&mut self, route: RouteId, peer: Option<PeerId>) {
-        let (Some(ip), Some(peer)) = (self.helping.unannounced.remove(&route), peer) else {
-            return;
-        };
-        self.helping.reachability.handle_witness(peer, ip);
+    /// Serves from here on, if everybody can reach us and the user leaves it to us.
+    pub(super) fn serve_if_reachable(&mut self) {
         let is_willing =
             self.config.helper_mode == HelperMode::Auto && self.config.role == Role::Server;
-        if is_willing && self.helping.reachability.is_proved() {
+        if is_willing && self.helping.reachability.is_proved(self.clock.now()) {
             self.begin_serving();
         }
     }
@@ -321,13 +294,7 @@ impl Driver {
     }
 
     fn send_forwarding(&mut self, path: Path, datagram: &[u8]) {
-        self.helping.reachability.handle_sent(path.remote.ip(), self.clock.now());
+        self.helping.reachability.handle_sent(path.remote, self.clock.now());
         self.sockets.send(path, datagram);
     }
 }
-
-/// Handshakes that are remembered to have come in unannounced; as many as run at a time.
-const UNANNOUNCED_MAX: usize = 64;
-
-/// Peers whose helpers are remembered.
-const KNOWN_MAX: usize = 256;

@@ -26,6 +26,7 @@ use crate::{
     proto::Message,
     transport::{
         link::{Link, LinkError},
+        loss::LossMeter,
         route::RouteId,
         session::Durability,
         upkeep::Upkeep,
@@ -65,6 +66,9 @@ pub(super) struct Live {
     /// The look at where the peer leaves word.
     pub(super) watch: Option<AbortHandle>,
     since: Instant,
+    /// Since when the peer is reached over the path in use.
+    pub(super) path_since: Instant,
+    pub(super) loss: LossMeter,
     took: Duration,
 }
 
@@ -147,6 +151,7 @@ impl Driver {
         let Some(path) = self.settled_path(route, direction) else {
             return self.close_link(Arc::new(link), "no path");
         };
+        self.note_linked(peer, path);
         let candidates = self.links.neighbours.get(&peer).map(|n| n.candidates.clone());
         let candidates = self.paths_to(&candidates.unwrap_or_default());
         self.replace_link(peer);
@@ -165,6 +170,8 @@ impl Driver {
             rescue: Rescue::default(),
             watch: None,
             since: now,
+            path_since: now,
+            loss: LossMeter::new(now),
             took: now.saturating_duration_since(began),
         };
         self.announce_link(peer, &live);
@@ -203,6 +210,7 @@ impl Driver {
             stage: Stage::Link,
             elapsed: live.took,
             detail: format!("identity proved over {}", live.upkeep.best().remote),
+            chosen: None,
         });
     }
 
@@ -421,6 +429,8 @@ impl Driver {
             Some(PeerStatus {
                 connection: self.connection(*peer, live),
                 connected_for: now.saturating_duration_since(live.since),
+                path_for: now.saturating_duration_since(live.path_since),
+                loss: live.loss.recent(live.link.packets(), now),
                 messages: self.sessions.counts(*peer),
             })
         };

@@ -3,7 +3,7 @@
 //!
 //! Inside, one task, the `driver`, owns every machine. `dial` decides how a peer is reached; the files
 //! that are named for an activity (`dialling`, `answering`, `linking`, `routing`, `addresses`,
-//! `extra`, `publishing`, `standing`, `helping`) perform what machines decide.
+//! `extra`, `publishing`, `standing`, `helping`, `checking`) perform what machines decide.
 
 pub mod clock;
 pub mod config;
@@ -16,6 +16,7 @@ mod addresses;
 mod answering;
 mod arriving;
 mod attempt;
+mod checking;
 mod conversing;
 mod dial;
 mod dialling;
@@ -45,5 +46,5 @@ pub use config::{Config, HelperMode, Role};
 pub use environment::Environment;
 pub use event::{Event, Target};
 pub use handle::{Answer, Node, Request};
-pub use netcheck::Netcheck;
+pub use netcheck::{Life, Netcheck, Outlook, Pair, Ports, Question, StunServer, Way};
 pub use received::{Handover, IN_REPLY_TO, Inbox, Received};

@@ -26,7 +26,7 @@ impl Driver {
     pub(super) fn open_route(&mut self, peer: PeerId, candidates: &[Candidate]) {
         let addresses: Vec<SocketAddr> = candidates.iter().map(|c| c.address).collect();
         for address in &addresses {
-            self.helping.reachability.handle_sent(address.ip(), self.clock.now());
+            self.helping.reachability.handle_sent(*address, self.clock.now());
         }
         if let Some(neighbour) = self.links.neighbours.get_mut(&peer) {
             candidates.clone_into(&mut neighbour.candidates);
@@ -181,6 +181,9 @@ impl Driver {
             (&mut neighbour.live, self.sockets.traffic(neighbour.route))
         {
             live.upkeep.handle_traffic(traffic, now);
+            if live.loss.is_due(now) {
+                live.loss.note(live.link.packets(), now);
+            }
         }
     }
 
@@ -201,6 +204,7 @@ impl Driver {
                 upkeep::Output::UseBest { path, rtt } => {
                     self.sockets.set_best(route, path);
                     live.link.nudge();
+                    live.path_since = self.clock.now();
                     tracing::info!(?peer, %path, "the path changes");
                     let path = self.path_report(path);
                     self.events.emit(Event::PathChanged { peer, path, rtt });

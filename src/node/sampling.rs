@@ -5,14 +5,18 @@
 //! before every offer and every answer, because everything that this host or another one sends moves it
 //! on. What the looks cost is bounded by [`sampler::SAMPLE_WAIT`] and a handful of datagrams each.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use super::{driver::Driver, extra::Holder};
 use crate::{
     behaviour::{NatBehaviour, PortAllocation, PortCounter},
     datagram::{Datagram, Family, Path, SocketIndex},
     nat::{
-        inference::{Counted, Observation, SAMPLE_AGE_MAX, infer},
+        inference::{Counted, Inferred, Observation, SAMPLE_AGE_MAX, infer},
         sampler::{self, SAMPLES_FOR_COUNT, SAMPLES_FOR_KIND, Sampler},
         stun::Response,
     },
@@ -25,10 +29,12 @@ pub(super) struct Sampling {
     known: Option<Known>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     allocation: Option<PortAllocation>,
     counted: Option<Counted>,
+    /// The newest endpoint at each public address that the sockets were seen at.
+    public: Vec<SocketAddr>,
     /// When the way of choosing was looked at.
     at: Instant,
 }
@@ -46,7 +52,7 @@ impl Sampling {
 
     /// `nat` with what is known of how it chooses ports.
     pub(super) fn complement(&self, nat: NatBehaviour) -> NatBehaviour {
-        let allocation = self.known.and_then(|known| known.allocation);
+        let allocation = self.known.as_ref().and_then(|known| known.allocation);
         let is_dependent = nat.has_dependent_mapping();
         NatBehaviour { allocation: allocation.filter(|_| is_dependent), ..nat }
     }
@@ -58,7 +64,12 @@ impl Sampling {
 
     /// Where our NAT had got to, if it counts.
     pub(super) fn counted(&self) -> Option<Counted> {
-        self.known?.counted
+        self.known.as_ref()?.counted
+    }
+
+    /// Where the sockets were seen: the newest endpoint at each public address.
+    pub(super) fn public(&self) -> impl Iterator<Item = SocketAddr> {
+        self.known.iter().flat_map(|known| &known.public).copied()
     }
 
     /// Forgets everything: the network is another one.
@@ -71,7 +82,7 @@ impl Sampling {
         if !nat.has_dependent_mapping() {
             return None;
         }
-        match self.known {
+        match &self.known {
             Some(known) if now.saturating_duration_since(known.at) <= SAMPLE_AGE_MAX => {
                 let counts = matches!(known.allocation, Some(PortAllocation::Sequential { .. }));
                 counts.then_some(SAMPLES_FOR_COUNT)
@@ -94,12 +105,22 @@ impl Sampling {
             }
             (_, Some(inferred)) => {
                 let (allocation, counted) = (inferred.allocation, inferred.counted);
-                self.known = Some(Known { allocation, counted, at: now });
+                let public = newest_at_each_address(&inferred);
+                self.known = Some(Known { allocation, counted, public, at: now });
             }
             (Some(_), None) => {}
-            (None, None) => self.known = Some(Known { allocation: None, counted: None, at: now }),
+            (None, None) => {
+                let public = vec![];
+                self.known = Some(Known { allocation: None, counted: None, public, at: now });
+            }
         }
     }
+}
+
+fn newest_at_each_address(inferred: &Inferred) -> Vec<SocketAddr> {
+    let seen = inferred.evidence.observations.iter().map(|seen| seen.reflexive);
+    let newest: BTreeMap<IpAddr, SocketAddr> = seen.map(|at| (at.ip(), at)).collect();
+    newest.into_values().collect()
 }
 
 impl Driver {

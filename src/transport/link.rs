@@ -48,6 +48,7 @@ use crate::{
     proto::wire::Addresses,
     ticket::TicketSecret,
     transport::{
+        loss::Packets,
         quic::{Arrival, Endpoint},
         session::Session,
     },
@@ -136,6 +137,12 @@ impl Link {
     /// QUIC's current estimate of the round trip.
     pub fn rtt(&self) -> Duration {
         self.shared.connection.rtt()
+    }
+
+    /// What was sent over it, and what of it was lost.
+    pub fn packets(&self) -> Packets {
+        let path = self.shared.connection.stats().path;
+        Packets { sent: path.sent_packets, lost: path.lost_packets }
     }
 
     /// Carries `session` from here on, if the peer's node does the same. Another link that carried it

@@ -21,6 +21,7 @@ pub mod upkeep;
 pub mod admission;
 pub mod frame;
 pub mod link;
+pub mod loss;
 pub mod quic;
 mod seeded;
 pub mod session;

@@ -130,6 +130,70 @@ fn a_ping_tells_path_and_time_of_every_answer() {
 }
 
 #[test]
+fn a_connect_tells_how_the_peer_is_reached_and_with_v_every_step() {
+    let home = Home::new("connect");
+    let listener = listen(&home, &[]);
+    let args = ["connect", "service:myapi:v1"];
+    let outcome = home.run(&args);
+    assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
+    let is_result = |line: &str| {
+        line.starts_with("connected to ") && line.contains("  loopback path 127.0.0.1:")
+    };
+    assert_eq!(outcome.stdout.lines().count(), 1, "{outcome:?}");
+    assert!(is_result(&outcome.stdout), "{outcome:?}");
+
+    let outcome = home.run(&[&args[..], &["-v", "--watch", "1ms"]].concat());
+    assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (Some(0), ""), "no logs: {outcome:?}");
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    let (result, timeline) = lines.split_last().unwrap();
+    assert!(is_result(result), "{lines:?}");
+    let steps: Vec<&str> =
+        timeline.iter().map(|line| line.split_whitespace().nth(2).unwrap()).collect();
+    let told = ["ourselves", "connecting", "resolve", "punch", "link", "connected"];
+    assert!(told.iter().all(|step| steps.contains(step)), "{lines:?}");
+    assert!(timeline.iter().any(|line| line.contains("  punch         direct: ")), "{lines:?}");
+    drop(listener);
+}
+
+#[test]
+fn a_connect_tells_events_if_asked_to() {
+    let home = Home::new("connect-json");
+    let _listener = listen(&home, &[]);
+    let events = |more: &[&str]| -> Vec<Value> {
+        let args = [&["connect", "service:myapi:v1", "--json", "--watch", "1ms"], more].concat();
+        let outcome = home.run(&args);
+        assert_eq!(outcome.exit_code, Some(0), "{outcome:?}");
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let [connected] = &events(&[])[..] else { panic!("more than the result") };
+    assert_eq!(
+        (&connected["event"], &connected["direction"]),
+        (&"connected".into(), &"out".into())
+    );
+    let all = events(&["-v"]);
+    assert_eq!(all[0]["event"], "connecting");
+    let strategies: Vec<&Value> =
+        all.iter().map(|event| &event["strategy"]).filter(|strategy| !strategy.is_null()).collect();
+    assert!(strategies.contains(&&"direct".into()), "{all:?}");
+    assert_eq!(all.iter().filter(|event| event["event"] == "connected").count(), 1);
+}
+
+#[test]
+fn a_link_that_ends_while_it_is_watched_is_a_failure() {
+    let home = Home::new("connect-lost");
+    let listener = listen(&home, &[]);
+    let args = ["connect", "service:myapi:v1", "-v", "--watch", "5m"];
+    let mut watcher = Running::start(&mut home.command(&args));
+    watcher.until("  connected  ");
+    listener.signal("TERM");
+    assert_eq!(listener.end().exit_code, Some(0));
+    let outcome = watcher.end();
+    assert_eq!(outcome.exit_code, Some(5), "{outcome:?}");
+    assert!(outcome.stdout.contains("  disconnected  "), "{outcome:?}");
+    assert!(outcome.stderr.starts_with("error[closed_by_peer]: "), "{outcome:?}");
+}
+
+#[test]
 fn wrong_usage_ends_with_2() {
     let home = Home::new("oneshot-usage");
     for args in [
@@ -146,6 +210,10 @@ fn wrong_usage_ends_with_2() {
         &["listen", "--service-secret-file", "secret"],
         &["ping"],
         &["ping", "service:a", "--count", "0"],
+        &["connect"],
+        &["connect", "service:a", "service:b"],
+        &["connect", "--peer", "service:a", "service:b"],
+        &["connect", "service:a", "--watch", "2h"],
         &["completions", "tcsh"],
     ] {
         let outcome = home.run(args);
@@ -177,7 +245,12 @@ fn a_file_that_names_no_peer_ends_with_3() {
 fn whoever_is_not_there_ends_with_5() {
     let home = Home::new("unreachable");
     let nobody = Identity::from_seed([9; 32]).peer_id().to_string();
-    for args in [&["send", &nobody, "x"][..], &["ping", &nobody], &["send", "service:a", "x"]] {
+    for args in [
+        &["send", &nobody, "x"][..],
+        &["ping", &nobody],
+        &["connect", &nobody],
+        &["send", "service:a", "x"],
+    ] {
         let outcome = home.run(args);
         assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (Some(5), ""), "{args:?}");
         let lines: Vec<&str> = outcome.stderr.lines().collect();
@@ -211,17 +284,26 @@ fn a_listener_that_hears_nothing_ends_with_7() {
 }
 
 #[test]
-fn a_listener_is_stopped_with_0_and_a_sender_with_130() {
+fn a_listener_and_a_watcher_are_stopped_with_0_and_a_sender_with_130() {
     let home = Home::new("oneshot-stop");
     let listener = listen(&home, &[]);
+    let args = ["connect", "service:myapi:v1", "-v", "--watch", "5m"];
+    let mut watcher = Running::start(&mut home.command(&args));
+    watcher.until("  connected  ");
+    watcher.signal("INT");
+    let outcome = watcher.end();
+    assert_eq!(outcome.exit_code, Some(0), "{outcome:?}");
+    assert!(outcome.stdout.contains("\nconnected to "), "{outcome:?}");
     listener.signal("TERM");
     assert_eq!(listener.end().exit_code, Some(0));
     // This port is ours and silent, so that a dial to it takes its whole time.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let ticket = crate::lifecycle::silent_ticket(&silent).to_string();
-    let args = ["send", &ticket, "x", "--log", "trace", "--connect-timeout", "5m"];
-    let mut sender = Running::start(&mut home.command(&args));
-    sender.until_stderr("probe sent");
-    sender.signal("INT");
-    assert_eq!(sender.end().exit_code, Some(130));
+    for args in [&["send", &ticket, "x"][..], &["connect", &ticket]] {
+        let args = [args, &["--log", "trace", "--connect-timeout", "5m"]].concat();
+        let mut sender = Running::start(&mut home.command(&args));
+        sender.until_stderr("probe sent");
+        sender.signal("INT");
+        assert_eq!(sender.end().exit_code, Some(130));
+    }
 }

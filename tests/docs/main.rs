@@ -55,10 +55,11 @@ const LISTEN: &str = "p2p-node listen --service myapi:v1 --count 2";
 const SEND: &str = "p2p-node send service:myapi:v1 hello";
 const SEND_PIPED: &str = "echo 'any bytes, up to 16 MiB' | p2p-node send service:myapi:v1 -";
 const PING: &str = "p2p-node ping service:myapi:v1 --count 2";
+const CONNECT: &str = "p2p-node connect -v service:myapi:v1";
 const TESTNET: &str = "p2p-node testnet";
 
 /// Every command in a `bash` block of README.md and QUICKSTART.md.
-const COMMANDS: [(&str, Fate); 23] = [
+const COMMANDS: [(&str, Fate); 24] = [
     (DEMO, Run),
     (DEMO_OPENED, Run),
     (DEMO_CLOSED, Run),
@@ -80,6 +81,7 @@ const COMMANDS: [(&str, Fate); 23] = [
     (LISTEN, Run),
     (SEND, Run),
     (SEND_PIPED, Run),
+    (CONNECT, Run),
     (PING, Run),
     (TESTNET, Run),
 ];

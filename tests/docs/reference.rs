@@ -61,7 +61,12 @@ fn every_flag_and_variable_that_is_documented_exists() {
     let help: String = [&["--help"][..], &["id", "--help"], &["ticket", "--help"]]
         .into_iter()
         .chain([&["demo", "--help"][..], &["testnet", "--help"], &["send", "--help"]])
-        .chain([&["listen", "--help"][..], &["ping", "--help"], &["schema", "--help"]])
+        .chain([
+            &["listen", "--help"][..],
+            &["connect", "--help"],
+            &["ping", "--help"],
+            &["schema", "--help"],
+        ])
         .map(help)
         .collect();
     let known = words(&help);

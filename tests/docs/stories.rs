@@ -6,7 +6,7 @@ use p2p_node::ticket::Ticket;
 use serde_json::Value;
 
 use crate::{
-    CLIENT, DEMO, DEMO_CLOSED, DEMO_OPENED, HIDE_SECRET, LISTEN, MAKE_SECRET, PING, PIPED,
+    CLIENT, CONNECT, DEMO, DEMO_CLOSED, DEMO_OPENED, HIDE_SECRET, LISTEN, MAKE_SECRET, PING, PIPED,
     PYTHON_CLIENT, PYTHON_SERVER, PYTHON_SERVICE_CLIENT, PYTHON_SERVICE_SERVER, SECRET_CLIENT,
     SECRET_SERVER, SEND, SEND_PIPED, SERVER, SERVICE, TESTNET, TICKET,
     markdown::{Document, commands},
@@ -85,13 +85,21 @@ fn a_script_pipes_one_command_in() {
 }
 
 #[test]
-fn scripts_send_listen_and_ping() {
+fn scripts_send_listen_connect_and_ping() {
     let home = Home::new("scripts", &Network::none());
     let mut listener = home.start(LISTEN);
     listener.notice("listening as ");
     let pinged = home.run(PING, END_TIME);
     assert_eq!(pinged.code, Some(0), "{}{}", pinged.stdout, pinged.stderr);
     assert_eq!(pinged.stdout.matches("pong from ").count(), 2, "{}", pinged.stdout);
+    let connected = home.run(CONNECT, END_TIME);
+    assert_eq!(connected.code, Some(0), "{}{}", connected.stdout, connected.stderr);
+    // The steps that the quick start names, as far as a dial on one machine has them.
+    for step in ["resolve", "punch", "link"] {
+        assert!(connected.stdout.contains(&format!(" ms  {step} ")), "{}", connected.stdout);
+    }
+    let result = connected.stdout.lines().last().unwrap();
+    assert!(result.starts_with("connected to "), "{}", connected.stdout);
     for send in [SEND, SEND_PIPED] {
         let sent = home.run(send, END_TIME);
         assert_eq!(sent.code, Some(0), "{}{}", sent.stdout, sent.stderr);

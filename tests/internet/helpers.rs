@@ -11,7 +11,7 @@ use p2p_node::{
     },
     forwarding::Helper,
     lab::{Nat, Ports},
-    node::{HelperMode, Role, Target, event::Stage},
+    node::{Event, HelperMode, Role, Target, event::Stage},
     ticket::Ticket,
     time::UnixMillis,
 };
@@ -159,6 +159,30 @@ fn a_server_whose_helper_is_not_there_is_found_without_it() {
 }
 
 #[test]
+fn both_sides_are_told_which_way_the_offer_went() {
+    run(1, async |mut world| {
+        let helper = helper(&mut world).await;
+        let server = served(&mut world, Nat::home(), 1).await;
+        let client = client(&mut world, Nat::home()).await;
+        client.connect().await.unwrap();
+        let told = |of: &Peer, wanted: &str| {
+            let steps = of.events().into_iter().filter_map(|(at, event)| match event {
+                Event::Progress { stage: Stage::Offer, detail, .. } => Some((at, detail)),
+                _ => None,
+            });
+            let steps: Vec<_> = steps.collect();
+            let step = steps.iter().find(|(_, detail)| detail.contains(wanted));
+            step.unwrap_or_else(|| panic!("no {wanted} in {steps:?}")).0
+        };
+        let address = helper.home.candidates().first().unwrap().to_string();
+        let sent = told(&client, &format!("sent to the peer's helpers: {address}:"));
+        let read = told(&server, "read by a helper, 2 addresses (");
+        let known = told(&client, "read by the peer, which had it from a helper");
+        assert_eq!([read - sent, known - sent], [ROUND_TRIP, 2 * ROUND_TRIP]);
+    });
+}
+
+#[test]
 fn a_peer_that_was_linked_before_is_reached_again_without_the_dht() {
     run(1, async |mut world| {
         let _helper = helper(&mut world).await;
@@ -177,6 +201,38 @@ fn a_peer_that_was_linked_before_is_reached_again_without_the_dht() {
     });
 }
 
+/// What a record has said is known in the next dial: nobody has to wait for the DHT to say it again before
+/// ports are guessed.
+#[test]
+fn a_peer_behind_a_nat_that_changes_ports_is_reached_again_without_the_dht() {
+    for (name, ports, median_max) in [
+        ("easy x sequential", Ports::Sequential { step: 1 }, 6.0),
+        ("easy x random", Ports::Random, 13.5),
+    ] {
+        let mut times: Vec<f64> = (1..=10)
+            .map(|seed| {
+                run(seed, async |mut world| {
+                    let _helper = helper(&mut world).await;
+                    let server = served(&mut world, Nat::symmetric(ports), 1).await;
+                    let client = client(&mut world, Nat::home()).await;
+                    client.connect().await.unwrap();
+                    client.node.disconnect(server.id()).await.unwrap();
+                    // The NATs forget where the last path went.
+                    sleep(secs(300)).await;
+                    world.set_dht(Reach::Offline);
+                    let began = Instant::now();
+                    client.connect().await.unwrap();
+                    round_trips(began.elapsed())
+                })
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
+        println!("{name}, linked before: link {median:.2} round trips, worst {worst:.2}");
+        assert!(median <= median_max && worst <= 75.0, "{name}: {times:?}");
+    }
+}
+
 #[test]
 fn a_helper_is_no_peer_and_does_not_count_as_one() {
     run(1, async |mut world| {
@@ -184,8 +240,7 @@ fn a_helper_is_no_peer_and_does_not_count_as_one() {
         let server = served(&mut world, Nat::home(), 1).await;
         for node in [&helper, &server] {
             assert_eq!(node.node.peers().await.unwrap(), []);
-            let connections =
-                node.count(|event| matches!(event, p2p_node::node::Event::Connected(_)));
+            let connections = node.count(|event| matches!(event, Event::Connected(_)));
             assert_eq!(connections, 0);
         }
     });
@@ -311,8 +366,7 @@ fn an_offer_that_arrives_on_every_way_makes_one_link() {
         client.connect().await.unwrap();
         client.say(to_service(), "once").await.unwrap();
         sleep(secs(20)).await;
-        let is_link =
-            |event: &p2p_node::node::Event| matches!(event, p2p_node::node::Event::Connected(_));
+        let is_link = |event: &Event| matches!(event, Event::Connected(_));
         assert_eq!((server.count(is_link), client.count(is_link)), (1, 1));
         assert_eq!(server.messages().len(), 1);
     });

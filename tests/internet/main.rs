@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+mod behaviour;
 mod determinism;
 mod failures;
 mod helpers;
@@ -18,11 +19,13 @@ mod lan;
 mod loss;
 mod matrix;
 mod multicast;
+mod netcheck;
 mod peer;
 mod places;
 mod roaming;
 mod sessions;
 mod stories;
 mod swarm;
+mod told;
 mod volleys;
 mod world;

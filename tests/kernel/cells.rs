@@ -137,8 +137,9 @@ fn dial(place: &Place, [client, server]: [&Node; 2], id: u64) -> Outcome {
     let connected = answer.is_ok().then(|| client.process.wait_for("connected", DELIVERY));
     let told = client.process.take_told();
     let stages = || told.iter().filter(|event| event["event"] == "progress");
-    let is_by_helper =
-        |event: &Value| event["stage"] == "offer" && text(&event["detail"]).contains("helper");
+    let is_by_helper = |event: &Value| {
+        event["stage"] == "offer" && text(&event["detail"]).contains("from a helper")
+    };
     let by_helper = stages().any(is_by_helper);
     match (answer, connected) {
         (Ok(_), Some(connected)) => {

@@ -82,9 +82,9 @@ fn is_reached_by_helper(world: &World, host: &Host) -> Node {
     let client = world.client(host);
     connect(&client).expect("it has a helper");
     let told = client.process.take_told();
-    let by_helper = told
-        .iter()
-        .any(|event| event["stage"] == "offer" && event["detail"].to_string().contains("helper"));
+    let by_helper = told.iter().any(|event| {
+        event["stage"] == "offer" && event["detail"].to_string().contains("from a helper")
+    });
     assert!(by_helper, "{told:#?}");
     client
 }

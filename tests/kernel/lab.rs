@@ -253,6 +253,13 @@ impl Router {
         ));
     }
 
+    /// Makes it forget UDP flows after this silence.
+    pub fn forget_after(&self, seconds: u32) {
+        for timer in ["udp_timeout", "udp_timeout_stream"] {
+            self.shared.namespace.set(&format!("net.netfilter.nf_conntrack_{timer}={seconds}"));
+        }
+    }
+
     /// Takes the line to the internet away.
     pub fn unplug(&self) {
         self.shared.namespace.ip("link set wan down");

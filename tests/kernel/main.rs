@@ -35,6 +35,7 @@ mod flood;
 mod lab;
 mod namespace;
 mod nat;
+mod netcheck;
 mod outages;
 mod process;
 mod proof;

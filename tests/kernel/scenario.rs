@@ -248,21 +248,24 @@ impl World {
         self.lab.home(nat)
     }
 
+    /// What a node is told of this world.
+    pub(super) fn flags(&self) -> Vec<&str> {
+        let bootstrap = self.bootstrap.iter().flat_map(|node| ["--dht-bootstrap", node]);
+        let stun = self.stun.iter().flat_map(|server| ["--stun", server]);
+        ["--ephemeral", "--no-lan"].into_iter().chain(bootstrap).chain(stun).collect()
+    }
+
     /// A node that takes commands.
     fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
         self.launch(host, &["--mode", mode, "--service", service])
     }
 
-    /// A node that takes commands, with these flags beside those that put it into the lab.
+    /// A node that takes commands, with these flags beside those of this world.
     pub(super) fn launch(&self, host: &Host, flags: &[&str]) -> Node {
-        let mut arguments = vec!["--ephemeral", "--no-lan"];
-        let bootstrap = self.bootstrap.iter().flat_map(|node| ["--dht-bootstrap", node]);
-        let stun = self.stun.iter().flat_map(|server| ["--stun", server]);
-        arguments.extend(flags.iter().copied().chain(bootstrap).chain(stun));
+        let arguments = [flags, &self.flags()].concat();
         let process = host.spawn(&p2p_node(), &arguments);
         process.wait_for("hello", START);
-        let ready = process.wait_for("ready", START);
-        let peer_id = ready["peer_id"].clone();
+        let peer_id = process.wait_for("ready", START)["peer_id"].clone();
         assert!(peer_id.is_string(), "`ready` names the peer");
         Node { process, peer_id }
     }

@@ -11,6 +11,8 @@
 mod echo;
 mod noise;
 mod program;
+#[path = "../datagrams/seed.rs"]
+mod seed;
 mod session;
 
 use std::{

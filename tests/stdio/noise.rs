@@ -11,7 +11,7 @@ use p2p_node::{
 };
 use prost::Message as _;
 
-use crate::{Session, echo, options};
+use crate::{Session, echo, options, seed::seed};
 
 /// Inputs that go through the codecs.
 const INPUTS: usize = 20_000;
@@ -38,14 +38,6 @@ const LINES: [&str; 16] = [
     "help",
     "# nothing",
 ];
-
-/// The seed of this run; `P2P_NODE_SEED` takes its place.
-#[allow(clippy::print_stdout, reason = "it is shown when the test fails")]
-fn seed() -> u64 {
-    let seed = std::env::var("P2P_NODE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    println!("to replay: P2P_NODE_SEED={seed}");
-    seed
-}
 
 #[test]
 fn no_input_upsets_the_codecs() {

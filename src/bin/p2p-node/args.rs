@@ -2,6 +2,7 @@
 
 mod examples;
 mod log;
+mod netcheck;
 mod network;
 mod oneshot;
 mod run;
@@ -14,14 +15,16 @@ use clap_complete::Shell;
 
 use self::{
     log::LogFlags,
+    netcheck::NetcheckFlags,
     network::IdentityFlag,
-    oneshot::{ListenFlags, PingFlags, SendFlags},
+    oneshot::{ConnectFlags, ListenFlags, PingFlags, SendFlags},
     run::RunFlags,
 };
 pub(crate) use self::{
     log::{Colour, LogArgs},
+    netcheck::NetcheckArgs,
     network::{IdentityChoice, NodeArgs},
-    oneshot::{ListenArgs, PingArgs, SendArgs, Shape, Text},
+    oneshot::{ConnectArgs, Detail, ListenArgs, PingArgs, SendArgs, Shape, Text},
     run::{PeerName, RunArgs, Stdio},
 };
 use crate::{demo::DemoArgs, testnet::TestnetArgs};
@@ -42,8 +45,12 @@ pub(crate) enum Action {
     Send(Box<SendArgs>),
     /// Print messages.
     Listen(Box<ListenArgs>),
+    /// Show how a peer is reached.
+    Connect(Box<ConnectArgs>),
     /// See whether a peer answers.
     Ping(Box<PingArgs>),
+    /// Find out what the network lets through.
+    Netcheck(Box<NetcheckArgs>),
     /// Print the peer id.
     Id { identity: Option<PathBuf> },
     /// Play the main job.
@@ -92,9 +99,15 @@ enum Command {
     /// Print messages as they arrive; others find this node as they find a server
     #[command(after_help = examples::LISTEN)]
     Listen(Box<ListenFlags>),
+    /// Connect to a peer, and show how it is reached, or why it is not
+    #[command(after_help = examples::CONNECT)]
+    Connect(Box<ConnectFlags>),
     /// See whether a peer can be reached, how, and how quickly it answers
     #[command(after_help = examples::PING)]
     Ping(Box<PingFlags>),
+    /// Find out what this network lets through, and whether a peer can be reached from it
+    #[command(after_help = examples::NETCHECK)]
+    Netcheck(Box<NetcheckFlags>),
     /// Print the peer id of this user's identity, which is made if there is none
     #[command(after_help = examples::ID)]
     Id {
@@ -158,8 +171,14 @@ impl Args {
             Some(Command::Listen(flags)) => {
                 Action::Listen(Box::new(ListenArgs::from_flags(*flags, own)?))
             }
+            Some(Command::Connect(flags)) => {
+                Action::Connect(Box::new(ConnectArgs::from_flags(*flags, own)?))
+            }
             Some(Command::Ping(flags)) => {
                 Action::Ping(Box::new(PingArgs::from_flags(*flags, own)?))
+            }
+            Some(Command::Netcheck(flags)) => {
+                Action::Netcheck(Box::new(NetcheckArgs::from_flags(*flags, own)?))
             }
             Some(Command::Id { identity }) => Action::Id { identity: identity.identity },
             Some(Command::Demo(args)) => Action::Demo(args),
@@ -173,7 +192,8 @@ impl Args {
         };
         // Global flags may stand before or after the subcommand; clap knows where this one came from.
         let log_is_typed = source(matches, "log") == Some(ValueSource::CommandLine);
-        Ok(Self { action, log: log.read(log_is_typed) })
+        let is_spent = matches!(action, Action::Connect(_));
+        Ok(Self { action, log: log.read(log_is_typed, u8::from(is_spent)) })
     }
 }
 

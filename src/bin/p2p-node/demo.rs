@@ -3,7 +3,7 @@
 //! The DHT is real (`mainline` nodes on loopback), and so is everything in the two nodes; only the network
 //! between them is simulated, in real time. Each node sits behind a NAT of its own.
 
-mod timeline;
+mod story;
 
 use std::{io, io::Write, process::ExitCode, sync::Arc, time::Duration};
 
@@ -32,8 +32,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use self::timeline::Timeline;
-use crate::exit;
+use self::story::Story;
+use crate::{exit, timeline::Step};
 
 /// How the demo's internet is made.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -119,7 +119,7 @@ async fn talk(
     client: &mut Side,
     out: &mut impl Write,
 ) -> io::Result<Result<(), Failure>> {
-    let mut timeline = Timeline::begin(Instant::now());
+    let mut story = Story::begin(Instant::now());
     let greeting = client.node.clone();
     let mut sending = tokio::spawn(async move {
         greeting.send(Target::Service(service().name), message(HELLO), Some(PATIENCE)).await
@@ -130,10 +130,10 @@ async fn talk(
         tokio::select! {
             biased;
             Some(event) = server.events.recv() => {
-                timeline.print("server", &event, out)?;
+                story.print("server", &event, out)?;
             }
             Some(received) = server.inbox.next() => {
-                timeline.print_message("server", &received.message, out)?;
+                story.print_message("server", &received.message, out)?;
                 greeted = true;
                 let (answering, peer) = (server.node.clone(), received.peer);
                 // Its arrival at the client shows how it fared.
@@ -142,15 +142,16 @@ async fn talk(
                 });
             }
             Some(event) = client.events.recv() => {
-                timeline.print("client", &event, out)?;
+                story.print("client", &event, out)?;
             }
             Some(received) = client.inbox.next() => {
-                timeline.print_message("client", &received.message, out)?;
+                story.print_message("client", &received.message, out)?;
                 answered = true;
             }
             sent = &mut sending, if receipt.is_none() => match sent.map_err(io::Error::other)? {
                 Ok(done) => {
-                    timeline.note("client", "delivered", &format!("acknowledged after {:.0?}", done.rtt), out)?;
+                    let step = Step::new("delivered", &format!("acknowledged after {:.0?}", done.rtt));
+                    story.print_step("client", &step, out)?;
                     receipt = Some(done);
                 }
                 Err(failure) => return Ok(Err(failure)),
@@ -158,7 +159,7 @@ async fn talk(
             else => break,
         }
     }
-    timeline.summary(out)?;
+    story.summary(out)?;
     Ok(Ok(()))
 }
 

@@ -26,6 +26,7 @@ mod signals;
 mod start;
 mod stderr;
 mod testnet;
+mod timeline;
 mod watchdog;
 
 use std::{panic, process::ExitCode, time::Duration};
@@ -48,7 +49,9 @@ fn main() -> ExitCode {
         Action::Run(args) => run::run(*args, colour, &watchdog),
         Action::Send(args) => oneshot::send(*args, colour, &watchdog),
         Action::Listen(args) => oneshot::listen(*args, colour, &watchdog),
+        Action::Connect(args) => oneshot::connect(*args, colour, &watchdog),
         Action::Ping(args) => oneshot::ping(*args, colour, &watchdog),
+        Action::Netcheck(args) => oneshot::netcheck(*args, colour, &watchdog),
         Action::Id { identity } => exit::report(offline::id(identity)),
         Action::Ticket { identity, addrs } => exit::report(offline::ticket(identity, addrs)),
         Action::Schema { proto } => generated::schema(proto),

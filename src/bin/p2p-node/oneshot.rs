@@ -1,6 +1,8 @@
 //! The commands for scripts: a node that does one thing and ends, with an exit code that says how it went.
 
+mod connect;
 mod listen;
+mod netcheck;
 mod ping;
 mod send;
 
@@ -23,7 +25,9 @@ use p2p_node::{
 use tokio::{sync::mpsc, time};
 use tracing::debug;
 
-pub(crate) use self::{listen::listen, ping::ping, send::send};
+pub(crate) use self::{
+    connect::connect, listen::listen, netcheck::netcheck, ping::ping, send::send,
+};
 use crate::{
     args::{Colour, NodeArgs, PeerName},
     exit::complain,
@@ -114,32 +118,49 @@ fn find_peer(name: &PeerName, mut node: NodeArgs) -> Result<(Target, NodeArgs), 
 }
 
 impl Told {
-    /// Waits for `work`, and tells what happens meanwhile.
+    /// Waits for `work`, and tells whoever sees stderr what happens meanwhile.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let style = self.style;
+        self.watching(work, |event| tell(event, style)).await
+    }
+
+    /// Waits for `work`, and hands over what happens meanwhile.
+    async fn watching<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+        mut tell: impl FnMut(&Event),
+    ) -> Result<T, Stop> {
         let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 biased;
                 Some(signal) = self.signals.recv() => return Err(Stop::Signal(signal)),
                 done = &mut work => return Ok(done),
-                event = self.events.recv() => match event {
-                    Some(event) => self.tell(&event),
-                    None => return Err(Stop::NodeGone),
-                },
+                event = self.events.recv() => tell(&event.ok_or(Stop::NodeGone)?),
             }
         }
     }
 
-    fn tell(&self, event: &Event) {
-        // That it is delivered, the command says itself.
-        if matches!(event, Event::Delivered(_)) {
-            return;
+    /// Waits for the next event.
+    async fn next(&mut self) -> Result<Event, Stop> {
+        tokio::select! {
+            biased;
+            Some(signal) = self.signals.recv() => Err(Stop::Signal(signal)),
+            event = self.events.recv() => event.ok_or(Stop::NodeGone),
         }
-        if let Some(style) = self.style
-            && let Some(line) = terminal::render(&Output::from(event), style)
-        {
-            stderr::write((line + "\n").as_bytes());
-        }
+    }
+}
+
+/// Tells whoever sees stderr, in this style.
+fn tell(event: &Event, style: Option<Style>) {
+    // That it is delivered, the command says itself.
+    if matches!(event, Event::Delivered(_)) {
+        return;
+    }
+    if let Some(style) = style
+        && let Some(line) = terminal::render(&Output::from(event), style)
+    {
+        stderr::write((line + "\n").as_bytes());
     }
 }
 

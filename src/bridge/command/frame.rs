@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::{Command, Id, Rejected, Verb, credit, timeout, wrong};
+use super::{Command, Id, Rejected, Verb, credit, silence, timeout, wrong};
 use crate::{
     bridge::{
         frames::Frame,
@@ -91,7 +91,16 @@ fn verb(verb: stdio::command::Verb, known: &mut Known) -> Result<Verb, Failure> 
         Written::List(_) => Verb::List,
         Written::Status(_) => Verb::Status,
         Written::Ping(ping) => Verb::Ping { to: peer(known, &ping.peer)? },
-        Written::Netcheck(_) => Verb::Netcheck,
+        Written::Netcheck(netcheck) => Verb::Netcheck {
+            with: match netcheck.peer.is_empty() {
+                true => None,
+                false => Some(known.parse(&netcheck.peer)?),
+            },
+            lifetime: match netcheck.lifetime_ms {
+                0 => None,
+                millis => Some(silence(u64::from(millis))?),
+            },
+        },
         Written::Ticket(_) => Verb::Ticket,
         Written::Cancel(cancel) => Verb::Cancel {
             target: id_of(cancel.target).ok_or_else(|| wrong("target is the id of a command"))?,

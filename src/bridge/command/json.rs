@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{
-    Command, ID_RULE, Id, Rejected, Verb, credit, simple_verb, text_id, timeout, unknown_command,
-    unnamed, wrong, wrong_timeout,
+    Command, ID_RULE, Id, Rejected, Verb, credit, silence, simple_verb, text_id, timeout,
+    unknown_command, unnamed, wrong, wrong_timeout,
 };
 use crate::{
     bridge::{
@@ -68,6 +68,10 @@ impl Object<'_> {
             "connect" => Verb::Connect { to: self.peer()? },
             "disconnect" => Verb::Disconnect { from: self.peer()? },
             "ping" => Verb::Ping { to: self.peer()? },
+            "netcheck" => Verb::Netcheck {
+                with: self.fields.get("peer").map(|_| self.peer()).transpose()?,
+                lifetime: self.lifetime()?,
+            },
             "listen" => Verb::Listen { enabled: self.needed(form, "enabled", "true or false")? },
             "credit" => credit(self.needed(form, "messages", "an integer")?)?,
             "cancel" => {
@@ -95,6 +99,12 @@ impl Object<'_> {
             client: message::client(client.transpose()?.unwrap_or_default())?,
             credit: credit.transpose()?,
         })
+    }
+
+    fn lifetime(&self) -> Result<Option<Duration>, Failure> {
+        let lifetime = self.fields.get("lifetime_ms");
+        let millis = lifetime.map(|it| read::<u64>("lifetime_ms", "an integer", it)).transpose()?;
+        millis.map(silence).transpose()
     }
 
     fn timeout(&self) -> Result<Option<Duration>, Failure> {

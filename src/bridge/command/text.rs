@@ -66,6 +66,13 @@ fn verb(
             Ok(Verb::Send { to, message })
         }
         "ping" => Ok(Verb::Ping { to: alone(known, "ping <peer>", first, last)? }),
+        "netcheck" => Ok(Verb::Netcheck {
+            with: match first.is_empty() {
+                true => None,
+                false => Some(alone(known, "netcheck [<peer>]", first, last)?),
+            },
+            lifetime: None,
+        }),
         "listen" => match rest.trim() {
             "on" => Ok(Verb::Listen { enabled: true }),
             "off" => Ok(Verb::Listen { enabled: false }),

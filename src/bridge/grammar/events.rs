@@ -2,7 +2,7 @@
 
 use super::{
     ADDRESSES, COUNT, EventForm, ID_CHARACTERS_MAX, ID_NUMBER_MAX, Key, Kind, Part, Shape, always,
-    sometimes,
+    netcheck, sometimes,
 };
 
 /// What stands in an `ok` besides its reply.
@@ -38,6 +38,18 @@ const RECEIVER: Key = sometimes("peer", Kind::Part("peer_id"));
 
 /// Once it is acknowledged.
 const RECEIPT_RTT_MS: Key = sometimes("rtt_ms", Kind::Decimal);
+
+/// What a step of a dial may say that it tries.
+const STRATEGIES: [&str; 8] = [
+    "same_network",
+    "direct",
+    "simultaneous",
+    "guessed_ports",
+    "crowd",
+    "meeting_ports",
+    "quiet_openers",
+    "none",
+];
 
 /// All events, in the order in which a session meets them.
 pub const EVENTS: [EventForm; 26] = [
@@ -83,6 +95,8 @@ pub const EVENTS: [EventForm; 26] = [
             always("stage", Kind::Text),
             always("elapsed_ms", COUNT),
             always("detail", Kind::Text),
+            sometimes("strategy", Kind::OneOf(&STRATEGIES)),
+            sometimes("why", Kind::Text),
         ],
     },
     EventForm {
@@ -148,28 +162,7 @@ pub const EVENTS: [EventForm; 26] = [
         ],
     },
     EventForm { event: "ok", when: "ping", keys: &[ID, WHO, RTT_MS, PATH] },
-    EventForm {
-        event: "ok",
-        when: "netcheck",
-        keys: &[
-            ID,
-            always("udp", Kind::Boolean),
-            always("public_addrs", ADDRESSES),
-            always(
-                "mapping",
-                Kind::OneOf(&[
-                    "endpoint-independent",
-                    "address-dependent",
-                    "address-and-port-dependent",
-                    "none",
-                    "unknown",
-                ]),
-            ),
-            always("stun_servers", COUNT),
-            always("dht_nodes", COUNT),
-            always("verdicts", Kind::List(&Kind::Text)),
-        ],
-    },
+    EventForm { event: "ok", when: "netcheck", keys: &netcheck::ID_AND_KEYS },
     EventForm { event: "ok", when: "ticket", keys: &[ID, always("ticket", Kind::Text)] },
     EventForm {
         event: "ok",
@@ -215,7 +208,7 @@ pub const EVENTS: [EventForm; 26] = [
 ];
 
 /// What the forms share. `code` is not here: it is the list of all codes.
-pub const PARTS: [Part; 8] = [
+pub const PARTS: [Part; 13] = [
     Part {
         name: "id",
         shape: Shape::Either(&[
@@ -263,6 +256,8 @@ pub const PARTS: [Part; 8] = [
             RTT_MS,
             TOOK_MS,
             always("connected_ms", COUNT),
+            always("path_ms", COUNT),
+            sometimes("loss_percent", Kind::Decimal),
             always("messages_sent", COUNT),
             always("messages_received", COUNT),
         ]),
@@ -273,4 +268,20 @@ pub const PARTS: [Part; 8] = [
         name: "usage",
         shape: Shape::Object(&[always("usage", Kind::Text), always("does", Kind::Text)]),
     },
+    netcheck::PORTS_PART,
+    netcheck::LIFETIME_PART,
+    netcheck::STUN_SERVER_PART,
+    netcheck::PAIR_PART,
+    netcheck::WAY_PART,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::event::Strategy;
+
+    #[test]
+    fn every_strategy_of_a_dial_is_listed() {
+        assert_eq!(STRATEGIES, Strategy::ALL.map(Strategy::as_str));
+    }
+}

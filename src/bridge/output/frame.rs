@@ -1,5 +1,7 @@
 //! Events as protobuf frames: `Event` of `proto/stdio.proto`.
 
+mod netcheck;
+
 use bytes::Bytes;
 use prost::{
     Message as _,
@@ -10,7 +12,7 @@ use super::{Output, encoder::Chunks, grease::Grease};
 use crate::{
     bridge::{
         command::Id,
-        reply::{Delivery, Failed, Link, NetcheckReply, Path, Peer, Reply, StatusReply},
+        reply::{Delivery, Failed, Link, Path, Peer, Reply, StatusReply},
         values::{Ending, Reason, shown},
     },
     identity::PeerId,
@@ -158,13 +160,15 @@ fn kind(output: &Output<'_>) -> Option<Kind> {
         Output::Connecting { target, peer } => {
             Kind::Connecting(event::Connecting { target: shown(target), peer: named(*peer) })
         }
-        Output::Progress { peer, target, stage, elapsed_ms, detail } => {
+        Output::Progress { peer, target, stage, elapsed_ms, detail, strategy, why } => {
             Kind::Progress(event::Progress {
                 peer: named(*peer),
                 target: shown(target),
                 stage: (*stage).to_owned(),
                 elapsed_ms: *elapsed_ms,
                 detail: (*detail).to_owned(),
+                strategy: strategy.unwrap_or_default().to_owned(),
+                why: why.unwrap_or_default().to_owned(),
             })
         }
         Output::Connected(link) => Kind::Connected(link.into()),
@@ -292,6 +296,8 @@ impl From<&Peer> for event::peers::Peer {
         Self {
             link: Some((&peer.link).into()),
             connected_ms: peer.connected_ms,
+            path_ms: peer.path_ms,
+            loss_percent: peer.loss_percent,
             messages_sent: peer.messages_sent,
             messages_received: peer.messages_received,
         }
@@ -309,19 +315,6 @@ impl From<&StatusReply> for event::Status {
             peers: count(status.peers),
             uptime_ms: status.uptime_ms,
             dht_nodes: count(status.dht_nodes),
-        }
-    }
-}
-
-impl From<&NetcheckReply> for event::Netcheck {
-    fn from(netcheck: &NetcheckReply) -> Self {
-        Self {
-            udp: netcheck.udp,
-            public_addrs: texts(&netcheck.public_addrs),
-            mapping: netcheck.mapping.to_owned(),
-            stun_servers: count(netcheck.stun_servers),
-            dht_nodes: count(netcheck.dht_nodes),
-            verdicts: netcheck.verdicts.clone(),
         }
     }
 }

@@ -10,12 +10,13 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    behaviour::Dependence,
+    behaviour::{Dependence, Hairpin, Lifetime, NatBehaviour, Pooling, PortAllocation},
     bridge::{Started, values::Admission},
     failure::{Code, Failure},
     identity::{Identity, PeerId},
     node::{
-        Event, Inbox, Netcheck, Node, Received, Request, Target,
+        Event, Inbox, Life, Netcheck, Node, Outlook, Pair, Ports, Received, Request, StunServer,
+        Target, Way,
         event::{
             Connection, Direction, PathKind, PathReport, PeerStatus, Pong, Receipt, SendState,
             Status,
@@ -133,7 +134,9 @@ async fn serve(mut queue: mpsc::Receiver<Request>, log: Sender<Asked>, manner: M
                 let pong = Pong { peer, rtt: Duration::from_millis(35), path: path() };
                 drop(answer.send(reach(&Target::Peer(peer)).unwrap_or(Ok(())).map(|()| pong)));
             }
-            Request::Netcheck { answer } => drop(answer.send(Ok(Some(netcheck())))),
+            Request::Netcheck { question, answer, .. } => {
+                drop(answer.send(Ok(netcheck(question.peer))));
+            }
             Request::Shutdown { answer } => match manner {
                 Manner::Polite | Manner::Reticent => {
                     seen(Asked::Shutdown);
@@ -189,18 +192,65 @@ fn peer_status() -> PeerStatus {
     PeerStatus {
         connection: connection(),
         connected_for: Duration::from_secs(60),
+        path_for: Duration::from_secs(20),
+        loss: Some(0.0123),
         messages: (3, 2),
     }
 }
 
-fn netcheck() -> Netcheck {
+fn netcheck(peer: Option<Target>) -> Netcheck {
+    let way = Way {
+        method: "probes from both sides".to_owned(),
+        why: "neither NAT is known to give each destination another port".to_owned(),
+        outlook: Outlook::Opens,
+        takes: "one or two round trips".to_owned(),
+    };
+    let pair = Pair {
+        peer: bob().peer_id(),
+        addresses: vec!["198.51.100.9:50112".parse().unwrap()],
+        nat: NatBehaviour::new(Some(Dependence::EndpointIndependent), None),
+        record_age: Some(Duration::from_secs(90)),
+        helpers: 2,
+        ways: vec![way],
+        outlook: Outlook::Opens,
+        verdict: "It takes one or two round trips.".to_owned(),
+    };
     Netcheck {
         udp: true,
+        local_addresses: vec!["192.168.1.20:41641".parse().unwrap()],
         public_addresses: vec!["203.0.113.7:41641".parse().unwrap()],
         mapping: Some(Dependence::EndpointIndependent),
-        stun_servers: 2,
+        filtering: None,
+        ports: Ports {
+            allocation: Some(PortAllocation::Block { low: 41_000, high: 41_900 }),
+            seen: 8,
+            by_chance_once_in: Some(900),
+        },
+        pooling: Some(Pooling::Paired),
+        hairpin: Some(Hairpin::Missing),
+        lifetime: Life::Measured(Lifetime {
+            at_least: Some(Duration::from_secs(60)),
+            less_than: Some(Duration::from_secs(90)),
+        }),
+        keep_alive: Duration::from_secs(25),
+        stun_servers: vec![
+            StunServer {
+                name: "stun.example:3478".to_owned(),
+                address: "198.51.100.10:3478".parse().unwrap(),
+                rtt: Some(Duration::from_micros(20_500)),
+            },
+            StunServer {
+                name: "stun.example.net:3478".to_owned(),
+                address: "198.51.100.11:3478".parse().unwrap(),
+                rtt: None,
+            },
+        ],
         dht_nodes: 18,
+        helpers: 1,
+        is_helper: false,
+        is_complete: true,
         verdicts: vec!["peers behind home routers will work".to_owned()],
+        pairs: peer.map(|_| pair).into_iter().collect(),
     }
 }
 

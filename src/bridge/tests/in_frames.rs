@@ -115,7 +115,13 @@ fn frame(command: Command, ids: &mut Ids) -> Vec<u8> {
         Verb::Ping { to } => Written::Ping(written::Ping { peer: named(&to) }),
         Verb::List => Written::List(written::List {}),
         Verb::Status => Written::Status(written::Status {}),
-        Verb::Netcheck => Written::Netcheck(written::Netcheck {}),
+        Verb::Netcheck { with, lifetime } => {
+            let lifetime_ms = lifetime.map_or(0, |lifetime| lifetime.as_millis());
+            Written::Netcheck(written::Netcheck {
+                peer: with.as_ref().map(named).unwrap_or_default(),
+                lifetime_ms: u32::try_from(lifetime_ms).unwrap(),
+            })
+        }
         Verb::Ticket => Written::Ticket(written::Ticket {}),
         Verb::Cancel { target } => Written::Cancel(written::Cancel { target: ids.number(&target) }),
         Verb::Help => Written::Help(written::Help {}),

@@ -16,7 +16,7 @@ use crate::{
     failure::{Code, Failure},
     node::{
         Event, Handover, Received, Target,
-        event::{Receipt, SendState, Stage},
+        event::{Chosen, Receipt, SendState, Stage, Strategy},
     },
     proto::Message,
     ticket::Ticket,
@@ -174,6 +174,18 @@ fn event(text: &str) -> Event {
             stage: Stage::Punch,
             elapsed: Duration::from_millis(934),
             detail: "probe answered by 198.51.100.9:50112".to_owned(),
+            chosen: None,
+        },
+        "progress with what is tried" => Event::Progress {
+            target,
+            peer: Some(peer),
+            stage: Stage::Punch,
+            elapsed: Duration::from_millis(82),
+            detail: "guessed ports: their NAT counts ports".to_owned(),
+            chosen: Some(Chosen {
+                strategy: Strategy::GuessedPorts,
+                why: "their NAT counts ports".to_owned(),
+            }),
         },
         "connected" => Event::Connected(connection()),
         "path changed" => {

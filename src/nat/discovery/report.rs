@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::{
     behaviour::{NatBehaviour, PortAllocation},
-    nat::inference::{Counted, Inferred},
+    nat::inference::{Counted, Inferred, Told},
 };
 
 /// What is known.
@@ -36,6 +36,16 @@ pub(super) struct Summary {
 }
 
 impl Report {
+    /// The same with what somebody told us of each family.
+    #[must_use]
+    pub fn with(self, v4: Told, v6: Told) -> Self {
+        Self {
+            v4: self.v4.map(|inferred| inferred.with(v4)),
+            v6: self.v6.map(|inferred| inferred.with(v6)),
+            stage: self.stage,
+        }
+    }
+
     /// Our endpoints as the internet sees them, worth telling a peer, best first.
     pub fn advertised(&self) -> Vec<SocketAddr> {
         let families = [&self.v4, &self.v6];

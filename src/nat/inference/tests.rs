@@ -232,6 +232,31 @@ fn a_forwarded_port_is_advertised_first_whatever_the_nat_does_otherwise() {
 }
 
 #[test]
+fn a_nat_with_several_addresses_shows_them_and_one_address_takes_four_sockets_to_believe() {
+    let socket = |index: u16, at: &str| seen_on(index, "192.168.1.20:4000", &[(ONE, at)]);
+    let one = |count: u16| -> Vec<Observation> {
+        (0..count).flat_map(|index| socket(index, &format!("198.51.100.9:5{index}000"))).collect()
+    };
+    assert_eq!(v4(&one(3)).pooling(), None);
+    assert_eq!(v4(&one(4)).pooling(), Some(Pooling::Paired));
+    let mut several = one(2);
+    several.extend(socket(2, "198.51.100.10:4000"));
+    assert_eq!(v4(&several).pooling(), Some(Pooling::Arbitrary));
+    let public = seen_on(0, "198.51.100.9:4000", &[(ONE, "198.51.100.9:4000")]);
+    assert_eq!(v4(&public).pooling(), None);
+}
+
+#[test]
+fn a_host_without_nat_that_lets_everybody_in_has_no_filter() {
+    let told = Told { filtering: Some(Dependence::EndpointIndependent), ..Told::default() };
+    let at = "198.51.100.9:4000";
+    let public = v4(&seen(at, &[(ONE, at), (TWO, at)])).with(told);
+    assert_eq!(public.behaviour.filtering, Some(Dependence::None));
+    let home = v4(&seen("192.168.1.20:4000", &[(ONE, at), (TWO, at)])).with(told);
+    assert_eq!(home.behaviour.filtering, Some(Dependence::EndpointIndependent));
+}
+
+#[test]
 fn sockets_that_keep_their_port_once_show_a_preserving_nat() {
     let mut observations =
         seen_on(0, "192.168.1.20:4000", &[(ONE, "198.51.100.9:4000"), (TWO, "198.51.100.9:4001")]);

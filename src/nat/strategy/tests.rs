@@ -25,8 +25,9 @@ const BLOCK: PortAllocation = Block { low: 2_048, high: 2_900 };
 const IN_ORDER: PortAllocation = Sequential { step: 2 };
 
 #[test]
-fn whoever_has_no_nat_or_no_filter_is_dialled_and_nothing_else() {
-    let public = party(Dependence::None, None, 2);
+fn whoever_is_known_to_let_everybody_in_is_dialled_and_nothing_else() {
+    let mut public = party(Dependence::None, None, 2);
+    public.nat.filtering = Some(Dependence::None);
     let mut forwarded = party(EndpointIndependent, None, 2);
     forwarded.nat.filtering = Some(EndpointIndependent);
     for open in [public, forwarded] {
@@ -36,6 +37,18 @@ fn whoever_has_no_nat_or_no_filter_is_dialled_and_nothing_else() {
             assert_eq!(methods(&open, &other), ["direct"]);
         }
     }
+}
+
+/// A public address may have a firewall before it. If it has none, the address itself answers before anything else begins.
+#[test]
+fn a_public_host_of_unknown_filter_is_dialled_and_met_like_one_that_filters() {
+    let public = party(Dependence::None, None, 3);
+    let expected = ["direct", "probes from both sides", "quiet openers"];
+    assert_eq!(methods(&home(), &public), expected);
+    let expected = ["direct", "probes from both sides", "512 more sockets"];
+    assert_eq!(methods(&symmetric(Random), &public), expected);
+    let expected = ["direct", "probes from both sides", "guessed ports"];
+    assert_eq!(methods(&public, &symmetric(Random)), expected);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     forwarding::Helper,
     identity::{Identity, PeerId},
-    nat::proved::Witness,
+    nat::{proved::Witness, strategy::Plan},
     node::event::{Stage, Target},
     probe::{Probe, ProbeKeys},
     sealing::Key,
@@ -108,6 +108,8 @@ pub(in crate::node) enum Output {
     Connect { peer: PeerId, initial_rtt: Option<Duration> },
     /// Tell the user.
     Stage { peer: Option<PeerId>, stage: Stage, detail: String },
+    /// Tell the user what is tried, or that nothing is.
+    Trying { peer: PeerId, plan: Plan },
     /// The dial is over without a link.
     Failed(Failure),
 }

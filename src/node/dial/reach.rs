@@ -366,10 +366,10 @@ impl Reach {
                 engine::Output::Unspent(datagrams) => outputs.push(Output::Unspent(datagrams)),
                 engine::Output::Trying(plan) => {
                     self.incompatible = None;
-                    outputs.extend(self.trying(&plan));
+                    outputs.push(self.trying(&plan));
                 }
                 engine::Output::Incompatible(plan) => {
-                    outputs.extend(self.trying(&plan));
+                    outputs.push(self.trying(&plan));
                     self.incompatible = Some(plan);
                 }
                 // Its packets come in, and those that it let out let ours in: the path is good enough for
@@ -397,12 +397,9 @@ impl Reach {
         outputs
     }
 
-    fn trying(&mut self, plan: &Plan) -> Option<Output> {
+    fn trying(&mut self, plan: &Plan) -> Output {
         self.has_volley |= matches!(plan.method, Method::Volley(_));
-        let detail = plan.to_string();
-        // What costs nothing needs no words.
-        let is_told = plan.method != Method::Direct;
-        is_told.then_some(Output::Stage { peer: Some(self.peer), stage: Stage::Punch, detail })
+        Output::Trying { peer: self.peer, plan: plan.clone() }
     }
 
     fn take_path(&mut self, path: Path, rtt: Option<Duration>, detail: String) -> [Output; 3] {

@@ -9,6 +9,7 @@ use crate::{
     datagram::{BoundSocket, SocketIndex},
     forwarding::{Helper, Token},
     identity::Identity,
+    node::event::Strategy,
     probe::{Transaction, Urgency},
 };
 
@@ -34,6 +35,7 @@ enum Asked {
     UsePath,
     Connect,
     Stage(Stage),
+    Try(Strategy),
     Failed(&'static str),
 }
 
@@ -94,6 +96,7 @@ impl Story {
                 Output::UsePath { .. } => Asked::UsePath,
                 Output::Connect { .. } => Asked::Connect,
                 Output::Stage { stage, .. } => Asked::Stage(stage),
+                Output::Trying { plan, .. } => Asked::Try(plan.method.into()),
                 Output::Failed(failure) => Asked::Failed(failure.code.as_str()),
             };
             self.asked.push((self.ms(), asked));
@@ -189,12 +192,17 @@ fn with_a_record_in_hand_everything_begins_at_once_and_stages_come_in_order() {
     story.tell(|dial, now| dial.handle_probe(path, ping, now));
     assert_eq!(story.times(&Asked::UsePath), [300]);
     assert_eq!(story.times(&Asked::Connect), [50, 300]);
-    let stages = story.asked.iter().filter_map(|(_, asked)| {
-        let Asked::Stage(stage) = asked else { return None };
-        Some(*stage)
-    });
-    let expected = [Stage::Resolve, Stage::Punch, Stage::Punch, Stage::Offer, Stage::Path];
-    assert_eq!(stages.collect::<Vec<_>>(), expected);
+    let is_told = |asked: &Asked| matches!(asked, Asked::Stage(_) | Asked::Try(_));
+    let told = story.asked.iter().map(|(_, asked)| asked).filter(|asked| is_told(asked));
+    let expected = [
+        Asked::Stage(Stage::Resolve),
+        Asked::Stage(Stage::Punch),
+        Asked::Try(Strategy::Direct),
+        Asked::Try(Strategy::Simultaneous),
+        Asked::Stage(Stage::Offer),
+        Asked::Stage(Stage::Path),
+    ];
+    assert_eq!(told.cloned().collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -234,6 +242,8 @@ fn nobody_and_no_dht_are_different_ends_after_eight_seconds() {
         story.wait_until(30_000);
         assert_eq!(story.times(&Asked::Failed(code)), [8_000]);
         assert_eq!(story.times(&Asked::Lookup), [0, 1_600, 3_200, 4_800, 6_400]);
+        let told = story.times(&Asked::Stage(Stage::Resolve));
+        assert_eq!(told, [100, 1_700, 3_300, 4_900, 6_500], "what each lookup came to");
     }
     let mut hasty = Story::new(gathered(), Duration::from_secs(2));
     hasty.wait_until(30_000);

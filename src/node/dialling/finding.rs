@@ -66,13 +66,13 @@ impl Driver {
 
     /// Takes in that a lookup has found somebody.
     pub(in crate::node) fn handle_found(&mut self, id: DialId, found: Found) {
-        let purpose = self.dialling.dials.get(&id).map(|entry| entry.purpose);
-        if let Some(Purpose::Rescue(peer)) = purpose
+        let Some(entry) = self.dialling.dials.get(&id) else { return };
+        if let Purpose::Rescue(peer) = entry.purpose
             && peer != found.peer
         {
             return;
         }
-        self.helping.remember(&found);
+        self.dialling.records.remember(&entry.name, &found);
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
     }
 }

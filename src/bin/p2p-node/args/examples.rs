@@ -44,12 +44,32 @@ Examples:
 
 Ends with 0 after --count messages, or when it is stopped; 7 if time is over.";
 
+pub(super) const CONNECT: &str = "\
+Examples:
+  p2p-node connect service:myapi:v1
+  p2p-node connect -v --peer-file ticket.txt             every step, what is tried and why
+  p2p-node connect -v service:myapi:v1 --watch 1m        and whether the path changes
+
+Ends with 0 when the link is up, and stays up as long as it is watched; 5 if the peer is not found, not
+reached or lost again, 6 if it refuses or is not who it should be, 7 if time is over.";
+
 pub(super) const PING: &str = "\
 Examples:
   p2p-node ping service:myapi:v1
   p2p-node ping --peer-file ticket.txt --count 10
 
 Ends with 0 if any answer came, else with 5.";
+
+pub(super) const NETCHECK: &str = "\
+Examples:
+  p2p-node netcheck
+  p2p-node netcheck service:myapi:v1
+  p2p-node netcheck --json --peer-file ticket.txt
+  p2p-node netcheck --lifetime
+
+Ends within five seconds, with what is known by then; with --lifetime in two minutes more. The exit code is
+0 if UDP comes back and the peer that is named, if one is, may be reached; 4 if no UDP comes back; 5 if the
+peer is not found, or no way leads to it from this network.";
 
 pub(super) const ID: &str = "\
 Examples:

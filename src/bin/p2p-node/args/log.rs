@@ -51,17 +51,18 @@ pub(super) struct LogFlags {
 }
 
 impl LogFlags {
-    /// What the flags mean; `log_is_typed` tells a typed `--log` from an inherited one.
-    pub(super) fn read(&self, log_is_typed: bool) -> LogArgs {
+    /// What the flags mean; `log_is_typed` tells a typed `--log` from an inherited one, and `spent` says how many
+    /// `-v` mean something else to the command.
+    pub(super) fn read(&self, log_is_typed: bool, spent: u8) -> LogArgs {
         let rust_log = std::env::var("RUST_LOG").ok();
         LogArgs {
-            filter: self.filter(log_is_typed, rust_log),
+            filter: self.filter(log_is_typed, spent, rust_log),
             colour: self.colour_of_environment(),
         }
     }
 
-    fn filter(&self, log_is_typed: bool, rust_log: Option<String>) -> EnvFilter {
-        let verbose = match self.verbose {
+    fn filter(&self, log_is_typed: bool, spent: u8, rust_log: Option<String>) -> EnvFilter {
+        let verbose = match self.verbose.saturating_sub(spent) {
             0 => None,
             1 => Some("info"),
             2 => Some("debug"),
@@ -116,13 +117,23 @@ mod tests {
     fn a_typed_level_wins_over_verbosity_and_that_over_the_environment() {
         let filter = |log: Option<&str>, verbose, typed, rust_log: Option<&str>| {
             let flags = LogFlags { log: log.map(str::to_owned), verbose, color: Colour::Auto };
-            flags.filter(typed, rust_log.map(str::to_owned)).to_string()
+            flags.filter(typed, 0, rust_log.map(str::to_owned)).to_string()
         };
         assert_eq!(filter(Some("error"), 1, true, Some("trace")), "error");
         assert_eq!(filter(Some("error"), 1, false, Some("trace")), "info");
         assert_eq!(filter(Some("error"), 0, false, Some("trace")), "error");
         assert_eq!(filter(None, 0, false, Some("trace")), "trace");
         assert_eq!(filter(None, 0, false, None), "stun_types=error,mainline=off,warn");
+    }
+
+    #[test]
+    fn a_v_that_the_command_takes_for_itself_logs_nothing() {
+        let filter = |verbose| {
+            let flags = LogFlags { log: None, verbose, color: Colour::Auto };
+            flags.filter(false, 1, None).to_string()
+        };
+        assert_eq!(filter(0), filter(1));
+        assert_eq!([filter(2), filter(3)], ["info", "debug"]);
     }
 
     #[test]

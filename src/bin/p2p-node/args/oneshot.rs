@@ -2,7 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgAction, ArgMatches, builder::BoolishValueParser, error::ErrorKind, parser::ValueSource,
+};
 use p2p_node::bridge::recipient::Recipient;
 
 use super::{
@@ -53,6 +55,27 @@ pub(crate) enum Shape {
     Json,
 }
 
+/// To whom to connect.
+#[derive(Debug)]
+pub(crate) struct ConnectArgs {
+    pub(crate) peer: PeerName,
+    pub(crate) detail: Detail,
+    pub(crate) timeout: Option<Duration>,
+    /// How long to stay when the link is up.
+    pub(crate) watch: Option<Duration>,
+    pub(crate) json: bool,
+    pub(crate) node: NodeArgs,
+}
+
+/// How much is told of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// What it came to.
+    Result,
+    /// Every step.
+    Timeline,
+}
+
 /// Whom to ping.
 #[derive(Debug)]
 pub(crate) struct PingArgs {
@@ -65,7 +88,7 @@ pub(crate) struct PingArgs {
 }
 
 #[derive(Debug, clap::Args)]
-struct PeerFlags {
+pub(super) struct PeerFlags {
     /// The peer, where it is not the first argument
     #[arg(
         id = "named_peer",
@@ -118,6 +141,29 @@ pub(super) struct ListenFlags {
     /// Print each message as JSON, one a line
     #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_JSON")]
     json: bool,
+    #[command(flatten)]
+    node: NodeFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConnectFlags {
+    /// To whom: service, service:NAME, a peer id or a ticket; left out where --peer or --peer-file says it
+    #[arg(value_name = "PEER")]
+    first: Option<String>,
+    /// How long it may take in all, the search for the peer included
+    #[arg(long, value_name = "TIME", value_parser = values::duration, env = "P2P_NODE_TIMEOUT")]
+    timeout: Option<Duration>,
+    /// How long to stay when the link is up, in case the path changes [default: 3s with -v, else not at all]
+    #[arg(long, value_name = "TIME", value_parser = values::duration, env = "P2P_NODE_WATCH")]
+    watch: Option<Duration>,
+    /// Print events as JSON, one a line: connected and path_changed, and with -v all of them
+    #[arg(long, value_parser = BoolishValueParser::new(), env = "P2P_NODE_JSON")]
+    json: bool,
+    /// Print every step: what was learned, what is tried and why, and when; -vv and -vvv log, too
+    #[arg(short, long, action = ArgAction::Count)]
+    verbose: u8,
+    #[command(flatten)]
+    peer: PeerFlags,
     #[command(flatten)]
     node: NodeFlags,
 }
@@ -189,16 +235,26 @@ impl ListenArgs {
     }
 }
 
+impl ConnectArgs {
+    pub(super) fn from_flags(
+        flags: ConnectFlags,
+        matches: &ArgMatches,
+    ) -> Result<Self, clap::Error> {
+        Ok(Self {
+            peer: flags.peer.only(flags.first, matches)?,
+            detail: if flags.verbose > 0 { Detail::Timeline } else { Detail::Result },
+            timeout: flags.timeout,
+            watch: flags.watch,
+            json: flags.json,
+            node: NodeArgs::from_flags(flags.node, matches)?,
+        })
+    }
+}
+
 impl PingArgs {
     pub(super) fn from_flags(flags: PingFlags, matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let peer = match (flags.first, flags.peer.named(matches)?) {
-            (Some(_), Named::Typed(_)) => return Err(named_twice()),
-            (Some(first), Named::Inherited(_) | Named::Nowhere) => given(&first)?,
-            (None, Named::Typed(peer) | Named::Inherited(peer)) => peer,
-            (None, Named::Nowhere) => return Err(nobody_named()),
-        };
         Ok(Self {
-            peer,
+            peer: flags.peer.only(flags.first, matches)?,
             count: flags.count,
             interval: flags.interval,
             timeout: flags.timeout,
@@ -216,6 +272,25 @@ enum Named {
 }
 
 impl PeerFlags {
+    /// The peer, where the arguments have nothing else to say than who it is.
+    fn only(self, first: Option<String>, matches: &ArgMatches) -> Result<PeerName, clap::Error> {
+        self.or_first(first, matches)?.ok_or_else(nobody_named)
+    }
+
+    /// The peer that the `first` argument names, or a flag.
+    pub(super) fn or_first(
+        self,
+        first: Option<String>,
+        matches: &ArgMatches,
+    ) -> Result<Option<PeerName>, clap::Error> {
+        match (first, self.named(matches)?) {
+            (Some(_), Named::Typed(_)) => Err(named_twice()),
+            (Some(first), Named::Inherited(_) | Named::Nowhere) => given(&first).map(Some),
+            (None, Named::Typed(peer) | Named::Inherited(peer)) => Ok(Some(peer)),
+            (None, Named::Nowhere) => Ok(None),
+        }
+    }
+
     fn named(self, matches: &ArgMatches) -> Result<Named, clap::Error> {
         let place = |name: &str, peer: PeerName| match source(matches, name) {
             Some(ValueSource::CommandLine) => Named::Typed(peer),
