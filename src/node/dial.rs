@@ -368,6 +368,7 @@ impl Dial {
             let candidates = reach.candidates(&self.gathered);
             self.outputs.push_back(Output::Reach { peer, candidates });
         }
+        self.forward_by_new_helpers(&found);
         self.contenders.insert(found);
     }
 

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     dht::{self, inbox, item::Item, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
+    forwarding::Helper,
     identity::PeerId,
     nat::sampler::SAMPLE_WAIT,
     probe::ConversationId,
@@ -128,6 +129,11 @@ impl Dialling {
     /// What the dials under way look for.
     pub(super) fn names(&self) -> Vec<(DialId, Name)> {
         self.dials.iter().map(|(id, entry)| (*id, entry.name.clone())).collect()
+    }
+
+    /// By whom offers reach the peer that a dial is reaching.
+    pub(super) fn helpers(&self, id: DialId) -> &[Helper] {
+        self.dials.get(&id).map_or(&[], |entry| entry.dial.helpers())
     }
 
     /// Whether a dial is reaching `peer` at the moment.
@@ -326,11 +332,10 @@ impl Driver {
             }
             dial::Output::Offer { sealed } => {
                 self.vouch(id);
-                let entry = self.dialling.dials.get(&id);
-                let helpers = entry.map(|entry| entry.dial.helpers().to_vec());
-                self.forward_offer(id, &helpers.unwrap_or_default(), &sealed);
+                self.forward_offer(id, &sealed);
                 self.leave_offer(id, sealed);
             }
+            dial::Output::Forward { sealed } => self.forward_offer(id, &sealed),
             dial::Output::Transmit { path, probe, hops } => {
                 let conversation =
                     self.dialling.dials.get(&id).and_then(|entry| entry.conversation);

@@ -172,7 +172,8 @@ impl Driver {
     }
 
     /// Sends the offer of a dial by the helpers that the peer names.
-    pub(super) fn forward_offer(&mut self, id: DialId, helpers: &[Helper], sealed: &[u8]) {
+    pub(super) fn forward_offer(&mut self, id: DialId, sealed: &[u8]) {
+        let helpers = self.dialling.helpers(id);
         let path = |helper: &Helper| Some((self.sockets.path_to(helper.address)?, helper.token));
         let helpers: Vec<_> = helpers.iter().filter_map(path).collect();
         let times = (self.clock.now(), &mut self.entropy);

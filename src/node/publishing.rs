@@ -33,10 +33,27 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Publishing {
     records: Vec<Record>,
+    first: FirstWrites,
     was_online: bool,
     /// DHT nodes that took the last record.
     stored_at: usize,
 }
+
+/// Whether the first records wait for a helper that the user names: without it they would say nothing of it until
+/// [`publication::CHANGE_INTERVAL`] later.
+#[derive(Debug, Default)]
+enum FirstWrites {
+    /// Nothing was to be written yet.
+    #[default]
+    None,
+    /// These wait until then.
+    Held { until: Instant, writes: Vec<(usize, Write)> },
+    /// Nothing waits any more.
+    Begun,
+}
+
+/// What a record may replace, and the least number that it may have.
+type Write = (Option<i64>, i64);
 
 #[derive(Debug)]
 struct Record {
@@ -70,7 +87,12 @@ pub(super) enum Published {
 impl Publishing {
     /// When a record is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.records.iter().filter_map(|record| record.publication.poll_timeout()).min()
+        let held = match &self.first {
+            FirstWrites::Held { until, .. } => Some(*until),
+            FirstWrites::None | FirstWrites::Begun => None,
+        };
+        let records = self.records.iter().filter_map(|record| record.publication.poll_timeout());
+        records.chain(held).min()
     }
 
     /// The network is another one: what could not be written may be written now.
@@ -164,14 +186,42 @@ impl Driver {
             return;
         }
         let now = self.clock.now();
-        for record in &mut self.publishing.records {
-            record.publication.handle_changed(now);
+        let held = self.hold_first_writes(now);
+        for (index, record) in self.publishing.records.iter_mut().enumerate() {
+            // What is still to be written says what there is then.
+            if !held.contains(&index) {
+                record.publication.handle_changed(now);
+            }
         }
         self.drain_publishing();
     }
 
+    /// Holds the first records back while there is reason to; returns those that are held or were until now.
+    fn hold_first_writes(&mut self, now: Instant) -> Vec<usize> {
+        if matches!(self.publishing.first, FirstWrites::None) {
+            let until = now + HELPER_WAIT;
+            self.publishing.first = FirstWrites::Held { until, writes: Vec::new() };
+        }
+        let FirstWrites::Held { until, writes } = &mut self.publishing.first else {
+            return Vec::new();
+        };
+        let held = writes.iter().map(|(index, _)| *index).collect();
+        let needs_none = self.config.helpers.is_empty();
+        if needs_none || *until <= now || !self.helping.helpers().is_empty() {
+            let writes = std::mem::take(writes);
+            self.publishing.first = FirstWrites::Begun;
+            for (index, write) in writes {
+                self.write_record(index, write);
+            }
+        }
+        held
+    }
+
     /// Writes the records that are due.
     pub(super) fn wake_publishing(&mut self, now: Instant) {
+        if matches!(self.publishing.first, FirstWrites::Held { .. }) {
+            self.hold_first_writes(now);
+        }
         for record in &mut self.publishing.records {
             record.publication.handle_timeout(now);
         }
@@ -241,20 +291,22 @@ impl Driver {
                     });
                 }
                 Some(publication::Output::Write { cas, seq_min }) => {
-                    self.write_record(&rendezvous, index, cas, seq_min);
+                    match &mut self.publishing.first {
+                        FirstWrites::Held { writes, .. } => writes.push((index, (cas, seq_min))),
+                        FirstWrites::None | FirstWrites::Begun => {
+                            self.write_record(index, (cas, seq_min));
+                        }
+                    }
                 }
                 None => {}
             }
         }
     }
 
-    fn write_record(
-        &mut self,
-        rendezvous: &Arc<dyn Rendezvous>,
-        index: usize,
-        cas: Option<i64>,
-        seq_min: i64,
-    ) {
+    fn write_record(&mut self, index: usize, (cas, seq_min): Write) {
+        let Some(rendezvous) = self.rendezvous.clone() else {
+            return;
+        };
         let unix = self.clock.unix();
         let gathered = self.addresses.gathered();
         let helpers = self.helping.helpers();
@@ -297,7 +349,7 @@ impl Driver {
             }
         };
         tracing::debug!(seq, cas, "a record is written");
-        let (rendezvous, outcomes) = (rendezvous.clone(), self.outcomes());
+        let outcomes = self.outcomes();
         self.spawn(async move {
             let result = rendezvous.put(item, cas).await;
             let written = Published::Written { record: index, seq, result };
@@ -389,6 +441,9 @@ impl Record {
         }
     }
 }
+
+/// How long the first records wait for a helper that the user names: a lookup, and two round trips to it.
+const HELPER_WAIT: Duration = Duration::from_secs(2);
 
 /// A put takes a round trip, and up to a second if the nodes were asked just now.
 const RETIRE_TIME: Duration = Duration::from_millis(1_500);

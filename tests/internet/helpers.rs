@@ -97,6 +97,35 @@ fn an_offer_by_a_helper_opens_a_path_in_one_and_a_half_round_trips() {
 }
 
 #[test]
+fn a_server_that_names_a_helper_is_found_with_it_from_the_start() {
+    run(1, async |mut world| {
+        let helper = helper(&mut world).await;
+        let home = home(&mut world, Some(Nat::home()));
+        let mut config = world.config(Role::Server);
+        config.helpers = vec![Target::Peer(helper.id())];
+        let mut server = world.start(&home, config);
+        server.online().await;
+        assert_eq!(helpers_of(&world, &server).len(), 1);
+    });
+}
+
+#[test]
+fn a_server_whose_helper_is_not_there_is_found_without_it() {
+    run(1, async |mut world| {
+        let home = home(&mut world, Some(Nat::home()));
+        let mut config = world.config(Role::Server);
+        let nobody = p2p_node::identity::Identity::from_seed([77; 32]);
+        config.helpers = vec![Target::Peer(nobody.peer_id())];
+        let began = Instant::now();
+        let mut server = world.start(&home, config);
+        server.online().await;
+        assert!(began.elapsed() < secs(6), "{:?}", began.elapsed());
+        let client = client(&mut world, Nat::home()).await;
+        client.connect().await.unwrap();
+    });
+}
+
+#[test]
 fn both_sides_are_told_which_way_the_offer_went() {
     run(1, async |mut world| {
         let helper = helper(&mut world).await;

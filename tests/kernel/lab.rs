@@ -7,6 +7,7 @@ use super::{
     namespace::{Namespace, sweep},
     nat::Nat,
     process::Process,
+    user_nat::NatBox,
 };
 
 /// Everything above a home or a host. Whatever is below keeps what is above it alive.
@@ -39,7 +40,11 @@ pub struct Router {
 }
 
 struct Shared {
+    /// Declared first, so dropped first: it runs in the namespace.
+    nat_box: Option<NatBox>,
     namespace: Namespace,
+    /// Its address on the outside.
+    address: String,
     /// The first three numbers of its inside addresses.
     network: &'static str,
     inside: Cell<u8>,
@@ -72,6 +77,20 @@ impl KernelLab {
         Ok(Self::build(None))
     }
 
+    /// A lab in which what separates people is their access lines: homes are this far from each other, and
+    /// half as far from public hosts, which are close together.
+    ///
+    /// # Errors
+    ///
+    /// [`Skip`] if this machine or this user cannot have one.
+    pub fn with_access_lines(round_trip: Duration) -> Result<Self, Skip> {
+        check_means()?;
+        sweep();
+        // Every path between homes goes along two lines.
+        let line = Distance { round_trip: round_trip / 2, percent_lost: 0 };
+        Ok(Self::build(Some((line, Some(ACCESS)))))
+    }
+
     /// A lab in which public addresses are this far from each other.
     ///
     /// # Errors
@@ -80,15 +99,15 @@ impl KernelLab {
     pub fn with(distance: Distance) -> Result<Self, Skip> {
         check_means()?;
         sweep();
-        Ok(Self::build(Some(distance)))
+        Ok(Self::build(Some((distance, None))))
     }
 
-    fn build(distance: Option<Distance>) -> Self {
+    fn build(distance: Option<(Distance, Option<&str>)>) -> Self {
         let namespace = Namespace::new("core");
         namespace.set("net.ipv4.ip_forward=1");
         // What nobody has is lost without a word, as it is out there.
         namespace.ip("route add blackhole default");
-        let delay = distance.map(|distance| keep_apart(&namespace, distance));
+        let delay = distance.map(|(distance, access)| keep_apart(&namespace, distance, access));
         Self { core: Rc::new(Core { _delay: delay, namespace, uplinks: Cell::new(0) }) }
     }
 
@@ -97,6 +116,24 @@ impl KernelLab {
         let namespace = Namespace::new("public");
         self.core.connect(&namespace, addresses);
         Host::new(namespace, self.upstream())
+    }
+
+    /// Loses what the public addresses send to each other.
+    pub fn block(&self, one: &str, other: &str) {
+        self.core.namespace.load_rules(&format!(
+            "table ip blocked {{
+                chain forward {{
+                    type filter hook forward priority filter
+                    ip saddr {one} ip daddr {other} drop
+                    ip saddr {other} ip daddr {one} drop
+                }}
+            }}"
+        ));
+    }
+
+    /// Takes every [`Self::block`] back.
+    pub fn unblock(&self) {
+        self.core.namespace.load_rules("delete table ip blocked");
     }
 
     /// A home with a public address of its own.
@@ -117,9 +154,12 @@ impl KernelLab {
         let namespace = Namespace::new(label);
         let address = format!("203.0.113.{}", self.core.uplinks.get() + 1);
         self.core.connect(&namespace, &[&address]);
-        Router::new(namespace, nat, network, self.upstream())
+        Router::new(namespace, nat, (address, network), self.upstream())
     }
 }
+
+/// Where the public addresses of routers are.
+const ACCESS: &str = "203.0.113.0/24";
 
 /// What the inside addresses of homes and of carriers begin with.
 const HOME: &str = "192.168.1";
@@ -149,17 +189,29 @@ impl Core {
 }
 
 impl Router {
-    fn new(namespace: Namespace, nat: Nat, network: &'static str, upstream: Upstream) -> Self {
+    fn new(
+        namespace: Namespace,
+        nat: Nat,
+        (address, network): (String, &'static str),
+        upstream: Upstream,
+    ) -> Self {
         namespace.set("net.ipv4.ip_forward=1");
         namespace.ip("link add lan type bridge");
         // Frames inside the home are none of the firewall's business.
         namespace.set("net.bridge.bridge-nf-call-iptables=0");
         namespace.ip(&format!("addr add {network}.1/24 dev lan"));
         namespace.ip("link set lan up");
-        namespace.load_rules(&nat.rules());
+        let inside = format!("{network}.0/24");
+        namespace.load_rules(&nat.rules(&inside));
+        let nat_box = match nat {
+            Nat::InUserSpace(nat) => Some(NatBox::start(&namespace, nat, &address, &inside)),
+            Nat::Masquerade | Nat::AddressRestricted | Nat::FullCone | Nat::FullyRandom => None,
+        };
         Self {
             shared: Rc::new(Shared {
+                nat_box,
                 namespace,
+                address,
                 network,
                 inside: Cell::new(0),
                 _upstream: upstream,
@@ -172,6 +224,33 @@ impl Router {
         let namespace = Namespace::new("host");
         self.connect(&namespace);
         Host::new(namespace, self.upstream())
+    }
+
+    /// Its address on the outside.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    /// Its NAT, if that is one in user space.
+    ///
+    /// # Panics
+    ///
+    /// If it is the kernel's own, which cannot be told to forget.
+    pub fn nat_box(&self) -> &NatBox {
+        self.shared.nat_box.as_ref().expect("the story needs a NAT in user space")
+    }
+
+    /// Lets everybody in by this port, to the same port of the first host.
+    pub fn forward_port(&self, port: u16) {
+        self.shared.namespace.load_rules(&format!(
+            "table ip forwarded {{
+                chain admit {{
+                    type nat hook prerouting priority dstnat
+                    iifname wan udp dport {port} dnat to {}.20
+                }}
+            }}",
+            self.shared.network
+        ));
     }
 
     /// Makes it forget UDP flows after this silence.
@@ -189,16 +268,16 @@ impl Router {
     /// A home on the inside, if this is a carrier.
     pub fn home(&self, nat: Nat) -> Self {
         let namespace = Namespace::new("home");
-        self.connect(&namespace);
-        Self::new(namespace, nat, HOME, self.upstream())
+        let address = self.connect(&namespace);
+        Self::new(namespace, nat, (address, HOME), self.upstream())
     }
 
     fn upstream(&self) -> Upstream {
         Rc::<Shared>::clone(&self.shared)
     }
 
-    /// Connects the interface `wan` of `inside`, which gets the next inside address.
-    fn connect(&self, inside: &Namespace) {
+    /// Connects the interface `wan` of `inside`, which gets the next inside address: this.
+    fn connect(&self, inside: &Namespace) -> String {
         let number = self.shared.inside.get();
         self.shared.inside.set(number + 1);
         let (router, network, link) =
@@ -206,9 +285,11 @@ impl Router {
         router.ip(&format!("link add {link} type veth peer name wan netns {}", inside.name()));
         router.ip(&format!("link set {link} master lan"));
         router.ip(&format!("link set {link} up"));
-        inside.ip(&format!("addr add {network}.{}/24 dev wan", 20 + number));
+        let address = format!("{network}.{}", 20 + number);
+        inside.ip(&format!("addr add {address}/24 dev wan"));
         inside.ip("link set wan up");
         inside.ip(&format!("route add default via {network}.1"));
+        address
     }
 }
 
@@ -237,27 +318,48 @@ impl Host {
         self.machine.namespace.name()
     }
 
+    /// Datagrams that its programs have sent so far.
+    pub fn datagrams_sent(&self) -> u64 {
+        let arguments = format!("netns exec {} cat /proc/net/snmp", self.name());
+        let counters = run("ip", &arguments, "").unwrap_or_else(|complaint| panic!("{complaint}"));
+        // A line of names, then one of values; after the title, `OutDatagrams` is the fourth.
+        let udp = counters.lines().filter(|line| line.starts_with("Udp:")).nth(1);
+        let sent = udp.and_then(|values| values.split(' ').nth(4)?.parse().ok());
+        sent.unwrap_or_else(|| panic!("no counters of UDP in {counters}"))
+    }
+
     /// Starts a program on it; the program ends with the returned value.
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Process {
         let machine = Rc::<Machine>::clone(&self.machine);
-        start_in(self.name(), program, arguments, machine)
+        // By its files there a client finds a server on the same machine without any network.
+        let own = machine.namespace.directory();
+        let mut command = command_in(self.name(), program, arguments);
+        Process::start(command.env("XDG_RUNTIME_DIR", own), machine)
     }
 }
 
-fn start_in(namespace: &str, program: &str, arguments: &[&str], kept: Rc<dyn Any>) -> Process {
+/// Starts a program that belongs to the lab in a namespace.
+pub fn start_in(namespace: &Namespace, program: &str, arguments: &[&str]) -> Process {
+    // Whoever holds it keeps the namespace, not the other way round.
+    Process::start(&mut command_in(namespace.name(), program, arguments), Rc::new(()))
+}
+
+fn command_in(namespace: &str, program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", namespace, program]);
-    Process::start(command.args(arguments), kept)
+    command.args(["netns", "exec", namespace, program]).args(arguments);
+    command
 }
 
 /// Sends every packet that crosses the core through a program that holds it for a while, or loses it.
-fn keep_apart(core: &Namespace, distance: Distance) -> Process {
+///
+/// With a network of access lines the distance is that along each of them.
+fn keep_apart(core: &Namespace, distance: Distance, access: Option<&str>) -> Process {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernel/delay.py");
     let delay_ms = (distance.round_trip / 2).as_millis().to_string();
     let percent_lost = distance.percent_lost.to_string();
-    let arguments = [script, &delay_ms, &percent_lost];
-    // The core keeps the program, not the other way round.
-    let delay = start_in(core.name(), "python3", &arguments, Rc::new(()));
+    let arguments = [script, &delay_ms, &percent_lost].into_iter().chain(access);
+    let arguments: Vec<&str> = arguments.collect();
+    let delay = start_in(core, "python3", &arguments);
     delay.wait_for("ready", Duration::from_secs(10));
     core.ip("link set delay0 up");
     core.ip("route add default dev delay0 table 100");

@@ -15,7 +15,7 @@
 //!
 //! Every home uses the same private network, as homes do: what is somebody's address in one is somebody
 //! else's in the next. `lab.rs` builds the picture, `nat.rs` says how each kind of NAT is made of
-//! nftables rules, `proof.rs` shows that each kind does what its name says.
+//! nftables rules, `user_nat.rs` which are made in user space, `proof.rs` shows that each kind does what its name says.
 //!
 //! This needs root and the programs `ip`, `nft` and `python3`. Where they are missing, a test says so and
 //! passes, except under `CI=true`, where it fails. Every lab removes what it made when it is dropped, and
@@ -29,12 +29,16 @@
     reason = "a test program: it runs others in real time, says why it skips, and may panic"
 )]
 
+mod cells;
 mod command;
+mod flood;
 mod lab;
 mod namespace;
 mod nat;
 mod netcheck;
+mod outages;
 mod process;
 mod proof;
 mod roaming;
 mod scenario;
+mod user_nat;

@@ -1,8 +1,9 @@
 //! A network namespace that ends with its owner, or else with the next lab.
 
 use std::{
-    fs,
-    path::Path,
+    env, fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -40,6 +41,14 @@ impl Namespace {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// A directory that ends with it, for what its programs keep: machines do not share files.
+    pub fn directory(&self) -> PathBuf {
+        let directory = directory_of(&self.name);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        directory
     }
 
     /// Runs `ip` in it.
@@ -105,4 +114,9 @@ fn remove(name: &str) {
         let _ = run("kill", &format!("-KILL {pid}"), "");
     }
     let _ = run("ip", &format!("netns delete {name}"), "");
+    let _ = fs::remove_dir_all(directory_of(name));
+}
+
+fn directory_of(name: &str) -> PathBuf {
+    env::temp_dir().join(name)
 }

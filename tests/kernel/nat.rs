@@ -1,9 +1,11 @@
-//! Kinds of NAT, made of nftables rules.
+//! Kinds of NAT, made of nftables rules, or else of a program in user space.
 //!
-//! All of them keep a host's port if it is free, except the symmetric one, and drop what arrives
+//! Those of nftables keep a host's port if it is free, except the symmetric one, and drop what arrives
 //! unasked. They must: a datagram that the router itself accepts before the inside host has sent
 //! anything takes the flow's place in the connection table, and the host's own datagram is then given
 //! another port than STUN has seen.
+
+use super::user_nat::{NatBox, UserNat};
 
 /// A kind of NAT, in the words of RFC 4787.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,21 +19,22 @@ pub enum Nat {
     /// `masquerade fully-random`: another random port for every destination, address- and port-dependent
     /// filtering.
     FullyRandom,
+    /// What no rules make.
+    InUserSpace(UserNat),
 }
 
 impl Nat {
-    /// The rules of a router whose outside is the interface `wan`.
-    pub fn rules(self) -> String {
-        let masquerade = match self {
-            Self::Masquerade | Self::AddressRestricted | Self::FullCone => "masquerade",
-            Self::FullyRandom => "masquerade fully-random",
-        };
-        let inbound = match self {
-            Self::Masquerade | Self::FullyRandom => "",
-            Self::AddressRestricted => {
-                "iifname wan udp dport . ip saddr @contacted dnat to udp dport map @inside"
-            }
-            Self::FullCone => "iifname wan dnat to udp dport map @inside",
+    /// The rules of a router whose outside is the interface `wan`, and whose inside network this is.
+    pub fn rules(self, inside: &str) -> String {
+        let (masquerade, inbound) = match self {
+            Self::Masquerade => ("masquerade", ""),
+            Self::AddressRestricted => (
+                "masquerade",
+                "iifname wan udp dport . ip saddr @contacted dnat to udp dport map @inside",
+            ),
+            Self::FullCone => ("masquerade", "iifname wan dnat to udp dport map @inside"),
+            Self::FullyRandom => ("masquerade fully-random", ""),
+            Self::InUserSpace(_) => return NatBox::rules(inside),
         };
         format!(
             "

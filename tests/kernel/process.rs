@@ -96,6 +96,13 @@ impl Process {
         }
     }
 
+    /// All lines that have come and nobody has waited for.
+    pub fn take_told(&self) -> Vec<Value> {
+        let mut pending = self.pending.borrow_mut();
+        pending.extend(self.events.try_iter());
+        pending.drain(..).collect()
+    }
+
     /// Whether an event of this name has come that nobody has waited for.
     pub fn has_told(&self, event: &str) -> bool {
         let mut pending = self.pending.borrow_mut();

@@ -1,5 +1,7 @@
 //! The lab is what it says: every kind of NAT maps and filters as its name promises.
 
+mod user_space;
+
 use std::{
     collections::BTreeSet,
     iter, panic,

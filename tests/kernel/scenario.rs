@@ -13,7 +13,7 @@ use super::{
     process::Process,
 };
 
-const SERVICE: &str = "myapi:v1";
+pub(super) const SERVICE: &str = "myapi:v1";
 
 /// From the start of a program to a word from it.
 pub(super) const START: Duration = Duration::from_secs(10);
@@ -257,8 +257,12 @@ impl World {
 
     /// A node that takes commands.
     fn start(&self, host: &Host, mode: &str, service: &str) -> Node {
-        let mut arguments = vec!["--mode", mode, "--service", service];
-        arguments.extend(self.flags());
+        self.launch(host, &["--mode", mode, "--service", service])
+    }
+
+    /// A node that takes commands, with these flags beside those of this world.
+    pub(super) fn launch(&self, host: &Host, flags: &[&str]) -> Node {
+        let arguments = [flags, &self.flags()].concat();
         let process = host.spawn(&p2p_node(), &arguments);
         process.wait_for("hello", START);
         let peer_id = process.wait_for("ready", START)["peer_id"].clone();
@@ -332,7 +336,7 @@ pub(super) fn heard(node: &Node) -> (Value, Value) {
 }
 
 /// The answer to the command `id`: an event `ok` or, as an error, an event `error`.
-fn answer(node: &Node, id: u64, within: Duration) -> Result<Value, Value> {
+pub(super) fn answer(node: &Node, id: u64, within: Duration) -> Result<Value, Value> {
     let answer = node.process.wait_until(&format!("answer to {id}"), within, |event| {
         event["id"] == id && (event["event"] == "ok" || event["event"] == "error")
     });

@@ -88,8 +88,10 @@ pub(in crate::node) enum Output {
     Reach { peer: PeerId, candidates: Vec<Candidate> },
     /// Take probes of this conversation as this dial's.
     Converse { keys: ProbeKeys },
-    /// Leave `sealed` in the peer's inbox.
+    /// Leave `sealed` in the peer's inbox, and send it by the peer's helpers.
     Offer { sealed: Vec<u8> },
+    /// Send `sealed`, which lies in the inbox already, by the peer's helpers: they were not known before.
+    Forward { sealed: Vec<u8> },
     /// Send a probe, with a time to live of its own if one is given.
     Transmit { path: Path, probe: Probe, hops: Option<u8> },
     /// Open a socket of this family, on any port.

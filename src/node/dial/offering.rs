@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Dial, OFFER_RETRY, State};
+use super::{Dial, Found, OFFER_RETRY, Output, State};
 use crate::{forwarding::Helper, node::event::Stage};
 
 impl Dial {
@@ -37,6 +37,20 @@ impl Dial {
             reach.handle_offer_stored(&self.gathered, now);
             self.facts.offers_stored += 1;
             self.stage(peer, Stage::Offer, "read by the peer, which had it from a helper".into());
+        }
+    }
+
+    /// Sends what lies in the peer's inbox by helpers that were not known before `found`: by them it takes a round
+    /// trip, and the next attempt may be seconds away.
+    pub(super) fn forward_by_new_helpers(&mut self, found: &Found) {
+        let known = self.contenders.get(found.peer).map_or(&[][..], |known| &known.helpers);
+        if found.helpers.iter().any(|helper| !known.contains(helper))
+            && let State::Reaching(reach) = &self.state
+            && reach.peer == found.peer
+            && reach.path.is_none()
+            && let Some(sealed) = reach.told.clone()
+        {
+            self.outputs.push_back(Output::Forward { sealed });
         }
     }
 

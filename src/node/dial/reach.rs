@@ -55,6 +55,8 @@ pub(super) struct Reach {
     engine: Option<Engine>,
     knocking: Option<Knocking>,
     answer_key: Option<AnswerKey>,
+    /// The newest offer, sealed.
+    pub(super) told: Option<Vec<u8>>,
     /// When the peer's answer came.
     pub(super) answered_at: Option<Instant>,
     /// Offers that were knocked for.
@@ -100,6 +102,7 @@ impl Reach {
             engine: None,
             knocking: None,
             answer_key: None,
+            told: None,
             answered_at: None,
             knocks: 0,
             pings_before: 0,
@@ -176,6 +179,7 @@ impl Reach {
         };
         let sealed = offer.seal(&dialler.identity, &self.peer, &self.ephemeral, entropy);
         self.answer_key = Some(sealed.answer.clone());
+        self.told = Some(sealed.bytes.clone());
         sealed
     }
 

@@ -7,6 +7,7 @@ use crate::{
     behaviour::NatBehaviour,
     candidate::{Candidate, CandidateKind},
     datagram::{BoundSocket, SocketIndex},
+    forwarding::{Helper, Token},
     identity::Identity,
     node::event::Strategy,
     probe::{Transaction, Urgency},
@@ -29,6 +30,7 @@ enum Asked {
     Reach(PeerId, usize),
     Converse,
     Offer,
+    Forward,
     Probe,
     UsePath,
     Connect,
@@ -85,6 +87,7 @@ impl Story {
                 Output::Reach { peer, candidates } => Asked::Reach(peer, candidates.len()),
                 Output::Converse { .. } => Asked::Converse,
                 Output::Offer { .. } => Asked::Offer,
+                Output::Forward { .. } => Asked::Forward,
                 Output::Transmit { .. } => Asked::Probe,
                 Output::OpenSocket { .. }
                 | Output::CloseSocket(_)
@@ -262,6 +265,21 @@ fn a_peer_that_moves_is_probed_at_its_new_address_at_once() {
     // An older record changes nothing.
     story.tell(|dial, now| dial.handle_found(found(1, 5), now));
     assert_eq!(story.turns().len(), 2);
+}
+
+#[test]
+fn a_peer_whose_helper_becomes_known_has_the_offer_from_it_at_once_and_once() {
+    let mut story = Story::new(gathered(), Duration::from_secs(10));
+    story.tell(|dial, now| dial.handle_found(found(1, 10), now));
+    story.wait_until(400);
+    let helper = Helper { address: "198.51.100.9:5000".parse().unwrap(), token: Token([7; 7]) };
+    let newer = Found { helpers: vec![helper], ..found(1, 20) };
+    story.tell(|dial, now| dial.handle_found(newer.clone(), now));
+    assert_eq!(story.dial.helpers(), [helper]);
+    story.wait_until(800);
+    story.tell(|dial, now| dial.handle_found(newer, now));
+    assert_eq!(story.times(&Asked::Forward), [400]);
+    assert_eq!(story.times(&Asked::Offer), [0], "it lies in the inbox already");
 }
 
 #[test]
