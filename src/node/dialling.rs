@@ -4,6 +4,8 @@ mod answers;
 mod connecting;
 mod finding;
 
+pub(super) use self::connecting::assumed_rtt;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -47,6 +49,8 @@ struct Entry {
     admission: Option<Key>,
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
+    /// When the first offer to it was sent.
+    offered_at: Option<Instant>,
     quic: Option<AbortHandle>,
     /// Looks for the peer's answer, in this place.
     answer: Option<(dht::location::Target, AbortHandle)>,
@@ -234,6 +238,7 @@ impl Driver {
             name,
             admission,
             peer: None,
+            offered_at: None,
             quic: None,
             answer: None,
             unproved: None,
@@ -306,6 +311,9 @@ impl Driver {
                 let before = entry.and_then(|entry| entry.peer.replace(peer));
                 if let Some(before) = before.filter(|before| *before != peer) {
                     self.release_route(before);
+                    if let Some(entry) = self.dialling.dials.get_mut(&id) {
+                        entry.offered_at = None;
+                    }
                 }
                 match self.links.live(peer).is_some() && purpose == Some(Purpose::Link) {
                     true => self.join(id, peer),
@@ -319,8 +327,11 @@ impl Driver {
             }
             dial::Output::Offer { sealed } => {
                 self.vouch(id);
-                let entry = self.dialling.dials.get(&id);
-                let helpers = entry.map(|entry| entry.dial.helpers().to_vec());
+                let (now, entry) = (self.clock.now(), self.dialling.dials.get_mut(&id));
+                let helpers = entry.map(|entry| {
+                    entry.offered_at.get_or_insert(now);
+                    entry.dial.helpers().to_vec()
+                });
                 self.forward_offer(id, &helpers.unwrap_or_default(), &sealed);
                 self.leave_offer(id, sealed);
             }
@@ -337,7 +348,11 @@ impl Driver {
                 self.give_leave(id, (datagrams, crowd));
             }
             dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
-            dial::Output::UsePath { peer, path } => self.use_path(peer, path),
+            dial::Output::UsePath { peer, path } => {
+                // Whoever is heard has read the offer.
+                self.quieten_errands(id);
+                self.use_path(peer, path);
+            }
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
                 let now = self.clock.now();

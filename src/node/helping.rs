@@ -195,6 +195,11 @@ impl Driver {
         self.wake_errands();
     }
 
+    /// The peer that a dial is reaching has read its offer.
+    pub(super) fn quieten_errands(&mut self, id: DialId) {
+        self.helping.errands.handle_read(id, self.clock.now());
+    }
+
     /// Forgets the offers of a dial that is over.
     pub(super) fn end_errands(&mut self, id: DialId) {
         self.helping.errands.end(id);

@@ -35,7 +35,7 @@ fn home(world: &mut World, nat: Option<Nat>) -> Home {
 }
 
 /// A public node that helps.
-async fn helper(world: &mut World) -> Peer {
+pub(crate) async fn helper(world: &mut World) -> Peer {
     let mut config = world.config(Role::Server);
     config.service = None;
     config.helper_mode = HelperMode::On;
@@ -54,7 +54,7 @@ async fn served(world: &mut World, nat: Nat, count: usize) -> Peer {
 }
 
 /// Waits until the service's record names so many helpers of the server.
-async fn until_served(world: &World, server: &Peer, count: usize) {
+pub(crate) async fn until_served(world: &World, server: &Peer, count: usize) {
     for _ in 0..600 {
         if helpers_of(world, server).len() == count {
             return;
