@@ -39,6 +39,7 @@ use super::{
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
     received::Deliveries,
+    rescue::Lookout,
     roaming::{Wakefulness, changed},
     sampling::Sampling,
     sessions::Sessions,
@@ -140,6 +141,7 @@ pub(super) struct Driver {
     pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
     pub(super) helping: Helping,
+    pub(super) lookout: Lookout,
     pub(super) dialling: Dialling,
     pub(super) answering: Answering,
     pub(super) links: Links,
@@ -210,6 +212,7 @@ impl Driver {
         Self {
             us: config.identity.peer_id(),
             helping: Helping::new(&config.identity, &mut entropy),
+            lookout: Lookout::default(),
             config,
             clock,
             started: clock.now(),
@@ -291,6 +294,7 @@ impl Driver {
         let due = [
             self.addresses.poll_timeout(),
             Some(self.wakefulness.poll_timeout()),
+            self.lookout.poll_timeout(),
             self.extra.poll_timeout(),
             self.sampling.poll_timeout(),
             self.publishing.poll_timeout(),
@@ -317,6 +321,7 @@ impl Driver {
         self.wake_dials(now);
         self.wake_answers(now);
         self.wake_links(now);
+        self.wake_lookout(now);
         self.wake_sessions(now);
         self.wake_outbox(now);
     }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     datagram::Path,
-    dht::{location::Name, rendezvous::Pace},
+    dht::location::Name,
     entropy::Entropy,
     forwarding::{self, Helper, Packet},
     identity::{Identity, PeerId},
@@ -258,10 +258,7 @@ impl Driver {
                     self.helping.recruiting.handle_gone(helper, now);
                 }
                 Output::Changed => {
-                    let has_any = !self.helping.links.helpers().is_empty();
-                    if let Some(rendezvous) = &self.rendezvous {
-                        rendezvous.set_pace(if has_any { Pace::Gentle } else { Pace::Close });
-                    }
+                    self.pace_inboxes(now);
                     if self.helping.links.missing() > 0 {
                         self.helping.recruiting.hurry(now);
                     }
