@@ -125,9 +125,10 @@ impl Courier {
         }
     }
 
-    /// Looks at what is watched this often from the next look on.
-    pub fn set_pace(&mut self, pace: Pace) {
+    /// Looks at what is watched this often from now on.
+    pub fn set_pace(&mut self, pace: Pace, now: Instant) {
         self.pace = pace;
+        self.next_poll = self.next_poll.min(now + pace.interval(POLL_INTERVAL));
     }
 
     /// Somebody looks for what lies at `location`; mainline's lookup was started already.
@@ -351,7 +352,7 @@ impl Courier {
         }
         // A quarter more or less, so that nodes and watchers do not fall into step.
         let percent = u32::try_from(75 + self.entropy.below(51)).unwrap_or(100);
-        self.next_poll = now + POLL_INTERVAL * self.pace.factor() * percent / 100;
+        self.next_poll = now + self.pace.interval(POLL_INTERVAL) * percent / 100;
         for target in self.polling.in_turn() {
             let Some(place) = self.places.get(&target) else {
                 continue;

@@ -204,7 +204,7 @@ impl Driver {
                 self.watchers.insert(id, items);
                 self.courier.handle_watch(id, locations, now());
             }
-            Command::SetPace(pace) => self.courier.set_pace(pace),
+            Command::SetPace(pace) => self.courier.set_pace(pace, now()),
             Command::NetworkChanged => {
                 match open_socket(self.bind) {
                     Ok(socket) => self.socket = socket,

@@ -14,7 +14,7 @@ use std::{
 
 use futures_lite::future::{Boxed, FutureExt};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until},
 };
 
@@ -33,7 +33,7 @@ pub struct MemoryDht {
     /// Watches of this node, which share its polls.
     watches: Arc<AtomicU32>,
     /// Of one handle.
-    pace: Arc<Mutex<Pace>>,
+    pace: Arc<watch::Sender<Pace>>,
 }
 
 /// How a [`MemoryDht`] behaves.
@@ -108,8 +108,8 @@ impl MemoryDht {
     /// Between two looks of this node at a location, now.
     fn poll_interval(&self) -> Duration {
         let watches = self.watches.load(Ordering::Relaxed).min(SERVER_WATCHES);
-        let pace = *self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        pace.factor() * self.conditions().poll_interval * watches / SERVER_WATCHES
+        let pace = *self.pace.borrow();
+        pace.interval(self.conditions().poll_interval) * watches / SERVER_WATCHES
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -198,8 +198,9 @@ impl Rendezvous for MemoryDht {
         let task = Task::spawn(async move {
             let _counted = counted;
             let mut seen: BTreeMap<Target, i64> = BTreeMap::new();
+            let mut pace = dht.pace.subscribe();
             loop {
-                let next = Instant::now() + dht.poll_interval();
+                let asked_at = Instant::now();
                 for (location, item) in dht.ask_all(&at).await {
                     let news = seen.get(&location.target).is_none_or(|seq| *seq < item.seq());
                     if news {
@@ -209,14 +210,20 @@ impl Rendezvous for MemoryDht {
                         }
                     }
                 }
-                sleep_until(next).await;
+                loop {
+                    let next = asked_at + dht.poll_interval();
+                    tokio::select! {
+                        () = sleep_until(next) => break,
+                        _ = pace.changed() => {}
+                    }
+                }
             }
         });
         Watch::new(items, Some(task))
     }
 
     fn set_pace(&self, pace: Pace) {
-        *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+        self.pace.send_replace(pace);
     }
 
     fn known(&self, at: Target) -> Option<Item> {

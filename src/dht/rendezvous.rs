@@ -58,14 +58,17 @@ pub enum Pace {
     Close,
     /// An eighth of that: there is a faster way.
     Gentle,
+    /// Four times as often, for a moment: a peer that was connected may be leaving word.
+    Urgent,
 }
 
 impl Pace {
-    /// By how much the time between two looks is longer.
-    pub fn factor(self) -> u32 {
+    /// The time between two looks, where it is `close` at [`Pace::Close`].
+    pub fn interval(self, close: Duration) -> Duration {
         match self {
-            Self::Close => 1,
-            Self::Gentle => 8,
+            Self::Close => close,
+            Self::Gentle => close * 8,
+            Self::Urgent => close / 4,
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Addresses {
     pub(super) discovery: Discovery,
     look: Interfaces,
     interfaces: Vec<IpAddr>,
+    /// Addresses that sockets are bound to and no interface has.
+    absent: Vec<IpAddr>,
     look_interval: Duration,
     next_look: Instant,
     /// When a STUN server may be asked again because somebody says that the network has changed.
@@ -69,6 +71,7 @@ impl Addresses {
             discovery,
             look,
             interfaces,
+            absent: Vec::new(),
             look_interval,
             next_look,
             next_hurry: now,
@@ -91,6 +94,16 @@ impl Addresses {
         let is_new = interfaces != self.interfaces;
         self.interfaces = interfaces;
         is_new
+    }
+
+    /// The addresses that `sockets` are bound to and that have gone since this was last asked.
+    pub(super) fn newly_absent(&mut self, sockets: &[BoundSocket]) -> Vec<IpAddr> {
+        let bound = sockets.iter().map(|socket| socket.local.ip());
+        let absent: Vec<IpAddr> = bound
+            .filter(|ip| !ip.is_unspecified() && !ip.is_loopback() && !self.interfaces.contains(ip))
+            .collect();
+        let before = std::mem::replace(&mut self.absent, absent.clone());
+        absent.into_iter().filter(|ip| !before.contains(ip)).collect()
     }
 
     /// Whether enough time has passed since this was last asked to look for ourselves again.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::{
+    dialling::assumed_rtt,
     driver::{Driver, Outcome},
     event::Direction,
 };
@@ -22,7 +23,7 @@ use crate::{
 
 impl Driver {
     /// Lets somebody in who dialled us, as far as it gets.
-    pub(super) fn handle_arrival(&mut self, arrival: Arrival) {
+    pub(super) fn handle_arrival(&mut self, mut arrival: Arrival) {
         let Some(route) = self.sockets.route_of(arrival.address()) else {
             return;
         };
@@ -30,6 +31,12 @@ impl Driver {
         // A dialler takes answers only from where it dials to.
         self.settled_path(route, Direction::Incoming);
         let caller = self.caller(route);
+        if let Caller::Announced(peer) = &caller
+            && let Some(since) = self.answering.since(*peer)
+        {
+            // It dials as soon as it hears our first probe: a round trip ago we sent it.
+            arrival.assume_rtt(assumed_rtt(self.clock.now().saturating_duration_since(since)));
+        }
         let (endpoint, outcomes) = (self.endpoint.clone(), self.outcomes());
         let began = self.clock.now();
         self.spawn(async move {

@@ -4,6 +4,8 @@ mod answers;
 mod connecting;
 mod finding;
 
+pub(super) use self::connecting::assumed_rtt;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -51,6 +53,8 @@ struct Entry {
     admission: Option<Key>,
     /// Whom it is reaching at the moment.
     peer: Option<PeerId>,
+    /// When the first offer to it was sent.
+    offered_at: Option<Instant>,
     quic: Option<AbortHandle>,
     /// Looks for the peer's answer, in this place.
     answer: Option<(dht::location::Target, AbortHandle)>,
@@ -247,6 +251,7 @@ impl Driver {
             name,
             admission,
             peer: None,
+            offered_at: None,
             quic: None,
             answer: None,
             unproved: None,
@@ -319,6 +324,9 @@ impl Driver {
                 let before = entry.and_then(|entry| entry.peer.replace(peer));
                 if let Some(before) = before.filter(|before| *before != peer) {
                     self.release_route(before);
+                    if let Some(entry) = self.dialling.dials.get_mut(&id) {
+                        entry.offered_at = None;
+                    }
                 }
                 match self.links.live(peer).is_some() && purpose == Some(Purpose::Link) {
                     true => self.join(id, peer),
@@ -332,6 +340,10 @@ impl Driver {
             }
             dial::Output::Offer { sealed } => {
                 self.vouch(id);
+                let now = self.clock.now();
+                if let Some(entry) = self.dialling.dials.get_mut(&id) {
+                    entry.offered_at.get_or_insert(now);
+                }
                 self.forward_offer(id, &sealed);
                 self.leave_offer(id, sealed);
             }
@@ -349,7 +361,11 @@ impl Driver {
                 self.give_leave(id, (datagrams, crowd));
             }
             dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
-            dial::Output::UsePath { peer, path } => self.use_path(peer, path),
+            dial::Output::UsePath { peer, path } => {
+                // Whoever is heard has read the offer.
+                self.quieten_errands(id);
+                self.use_path(peer, path);
+            }
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
                 self.tell_step(id, (peer, stage, detail), None);

@@ -39,6 +39,7 @@ use super::{
     outbox::{Kept, Outbox, Seen as Noted},
     publishing::{Published, Publishing},
     received::Deliveries,
+    rescue::Lookout,
     roaming::{Wakefulness, changed},
     sampling::Sampling,
     sessions::Sessions,
@@ -143,6 +144,7 @@ pub(super) struct Driver {
     pub(super) neighbourhood: Neighbourhood,
     pub(super) standing: Standing,
     pub(super) helping: Helping,
+    pub(super) lookout: Lookout,
     pub(super) dialling: Dialling,
     pub(super) answering: Answering,
     pub(super) links: Links,
@@ -213,6 +215,7 @@ impl Driver {
         Self {
             us: config.identity.peer_id(),
             helping: Helping::new(&config.identity, &mut entropy),
+            lookout: Lookout::default(),
             config,
             clock,
             started: clock.now(),
@@ -296,6 +299,7 @@ impl Driver {
         let due = [
             self.addresses.poll_timeout(),
             Some(self.wakefulness.poll_timeout()),
+            self.lookout.poll_timeout(),
             self.extra.poll_timeout(),
             self.sampling.poll_timeout(),
             self.checking.poll_timeout(),
@@ -324,6 +328,7 @@ impl Driver {
         self.wake_dials(now);
         self.wake_answers(now);
         self.wake_links(now);
+        self.wake_lookout(now);
         self.wake_sessions(now);
         self.wake_outbox(now);
     }

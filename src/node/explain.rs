@@ -1,6 +1,6 @@
 //! Failures that explain themselves: what failed, why as far as it was measured, and what to do.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::event::Target;
 use crate::{
@@ -190,6 +190,13 @@ pub(super) fn link_failed(error: &LinkError, peer: PeerId) -> Failure {
         LinkError::Full => failure.hint("try again later, or another server"),
         LinkError::ClosedByPeer { .. } | LinkError::Closed | LinkError::Replaced => failure,
     }
+}
+
+/// A socket was bound to `address`, which no interface has any more.
+pub(super) fn bound_address_gone(address: IpAddr) -> Failure {
+    Failure::new(Code::AddressInUse, format!("{address} is no address of this machine any more"))
+        .because("a socket is bound to it, and is silent until it comes back")
+        .hint("without --bind, or with 0.0.0.0 or [::], the node goes along to another network")
 }
 
 /// There is no room for another peer beside as many as these.

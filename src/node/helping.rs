@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     datagram::Path,
-    dht::{location::Name, rendezvous::Pace},
+    dht::location::Name,
     entropy::Entropy,
     forwarding::{self, Helper, Packet},
     identity::Identity,
@@ -186,6 +186,11 @@ impl Driver {
         }
     }
 
+    /// The peer that a dial is reaching has read its offer.
+    pub(super) fn quieten_errands(&mut self, id: DialId) {
+        self.helping.errands.handle_read(id, self.clock.now());
+    }
+
     /// Forgets the offers of a dial that is over.
     pub(super) fn end_errands(&mut self, id: DialId) {
         self.helping.errands.end(id);
@@ -245,10 +250,7 @@ impl Driver {
                     self.helping.recruiting.handle_gone(helper, now);
                 }
                 Output::Changed => {
-                    let has_any = !self.helping.links.helpers().is_empty();
-                    if let Some(rendezvous) = &self.rendezvous {
-                        rendezvous.set_pace(if has_any { Pace::Gentle } else { Pace::Close });
-                    }
+                    self.pace_inboxes(now);
                     if self.helping.links.missing() > 0 {
                         self.helping.recruiting.hurry(now);
                     }

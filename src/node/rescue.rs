@@ -15,7 +15,12 @@ use super::{
     event::{Direction, Target},
     linking::{Links, Live},
 };
-use crate::{dht::location::Name, identity::PeerId, ticket::Ticket};
+use crate::{
+    dht::{location::Name, rendezvous::Pace},
+    identity::PeerId,
+    nat::rate::{Bucket, Limit},
+    ticket::Ticket,
+};
 
 /// How far the rescue of one link is.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +58,55 @@ impl Links {
     }
 }
 
+/// Whether our inboxes are looked into more often: a peer that was connected may be leaving word.
+#[derive(Debug, Default)]
+pub(super) struct Lookout {
+    until: Option<Instant>,
+    times: Bucket,
+    pace: Pace,
+}
+
+impl Lookout {
+    /// A link hears nothing any more.
+    fn begin(&mut self, now: Instant) {
+        if self.times.has_room(LOOKOUT_LIMIT, now) {
+            self.times.take(LOOKOUT_LIMIT, now);
+            self.until = Some(now + LOOKOUT_TIME);
+        }
+    }
+
+    /// When it ends.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
 impl Driver {
+    /// Has our inboxes looked into as often as it is of use now.
+    pub(super) fn pace_inboxes(&mut self, now: Instant) {
+        let live = self.links.neighbours.values().filter_map(|n| n.live.as_ref());
+        let is_missed = |live: &Live| !matches!(live.rescue, Rescue::Idle);
+        let is_any_missed = live.into_iter().any(is_missed);
+        self.lookout.until = self.lookout.until.filter(|until| now < *until && is_any_missed);
+        let pace = match (self.lookout.until, self.helping.helpers().is_empty()) {
+            (Some(_), _) => Pace::Urgent,
+            (None, false) => Pace::Gentle,
+            (None, true) => Pace::Close,
+        };
+        if let Some(rendezvous) = &self.rendezvous
+            && std::mem::replace(&mut self.lookout.pace, pace) != pace
+        {
+            rendezvous.set_pace(pace);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn wake_lookout(&mut self, now: Instant) {
+        if self.lookout.until.is_some_and(|until| until <= now) {
+            self.pace_inboxes(now);
+        }
+    }
+
     /// Begins or ends the rescue of the link to `peer`, if it is time.
     pub(super) fn look_after(&mut self, peer: PeerId) {
         let now = self.clock.now();
@@ -64,6 +117,8 @@ impl Driver {
             (Rescue::Idle, true) => {
                 let due = now + RESCUE_AFTER;
                 live.rescue = Rescue::Waiting { due };
+                self.lookout.begin(now);
+                self.pace_inboxes(now);
                 self.open_meeting(peer);
                 self.look_for_ourselves();
             }
@@ -131,6 +186,9 @@ impl Driver {
             }
             std::mem::take(&mut live.rescue)
         });
+        if before.as_ref().is_some_and(|before| !matches!(before, Rescue::Idle)) {
+            self.pace_inboxes(self.clock.now());
+        }
         if let Some(Rescue::Running { dial: Some(dial) }) = before {
             self.drop_dial(dial);
         }
@@ -151,6 +209,13 @@ const MEETINGS_MAX: usize = 8;
 /// Links dialled to us that are rescued by offers of ours at a time; a server with more is found by its diallers.
 /// Each costs three lookups in the DHT.
 const RESCUES_MAX: usize = 8;
+
+/// How long a peer that has moved takes to leave word in the DHT, and to do so again if it was lost.
+const LOOKOUT_TIME: Duration = Duration::from_secs(3);
+
+/// Lookouts for peers that vanish one after the other: a node whose peers do so all the time is on the lookout
+/// for a fifth of it.
+const LOOKOUT_LIMIT: Limit = Limit { burst: 4, interval: Duration::from_secs(15) };
 
 /// QUIC gives a silent connection up before this has passed.
 const RESCUE_TIME: Duration = Duration::from_secs(45);

@@ -14,6 +14,8 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     driver::{Driver, Outcome},
+    event::Event,
+    explain,
     rescue::Rescue,
 };
 use crate::{
@@ -111,6 +113,9 @@ impl Driver {
     /// Our addresses are others than before.
     fn handle_network_changed(&mut self) {
         tracing::info!(interfaces = ?self.addresses.interfaces(), "the network has changed");
+        for address in self.addresses.newly_absent(&self.bound_sockets) {
+            self.events.emit(Event::Warning(explain::bound_address_gone(address)));
+        }
         self.start_anew();
         self.ask_all_links(ASK_TIME);
     }

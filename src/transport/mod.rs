@@ -8,6 +8,7 @@
 pub mod demux;
 pub mod path_table;
 mod quic_header;
+mod repeats;
 pub mod route;
 mod routes;
 mod slot;

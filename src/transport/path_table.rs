@@ -13,18 +13,21 @@
 //! A peer may own two virtual addresses: one that we dialled and one that it came in on. Its packets
 //! for both come by the same paths, so they are told apart by their connection ids.
 
+mod strangers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use quinn::udp::Transmit;
 
 pub use super::route::{RouteId, WaitingDatagram};
 use super::{
-    quic_header::{ConnectionId, LongHeader},
-    route::{Outlet, Route, Standing, VirtualAddress, Watch},
+    quic_header::LongHeader,
+    repeats::Copies,
+    route::{Outlet, Standing, VirtualAddress, Watch},
     routes::{ROUTES_MAX, Routes},
     traffic::{Sent, Traffic, Volume},
 };
@@ -38,6 +41,8 @@ use crate::{
 pub enum Destinations {
     /// To the route's best path.
     One(Path),
+    /// To the route's best path, now and again a moment later: it is one of the first of a connection.
+    Repeatedly(Path, Copies),
     /// To every path that may reach the peer, because none is known to.
     Several(Vec<Path>),
     /// To nobody: the address belongs to no route, or the route has no path.
@@ -235,6 +240,14 @@ impl PathTable {
         }
     }
 
+    /// Gives up the connections that were begun on this route so far, of which none was answered: what waits for a
+    /// path is forgotten, and what they still say goes nowhere.
+    pub fn give_up_dials(&mut self, route: RouteId) {
+        if let Some(changed) = self.routes.get_mut(route) {
+            changed.give_up_dials();
+        }
+    }
+
     /// Makes one of the route's virtual addresses the one that [`PathTable::virtual_address`] says and new
     /// connections of the peer come in on.
     pub fn set_primary(&mut self, route: RouteId, virtual_address: SocketAddr) {
@@ -283,13 +296,18 @@ impl PathTable {
         if let Some(header) = LongHeader::read(transmit.contents)
             && header.source.is_unguessable()
         {
+            if self.routes.is_given_up(id, header.source) {
+                return Destinations::Nowhere;
+            }
             self.routes.note_own_id(address, header.source);
         }
         let Some(route) = self.routes.get_mut(id) else {
             return Destinations::Nowhere;
         };
         if let Outlet::Open(best) = route.outlet {
-            return Destinations::One(best);
+            let copies = route.copies(transmit);
+            return copies
+                .map_or(Destinations::One(best), |copies| Destinations::Repeatedly(best, copies));
         }
         route.keep_waiting(transmit, now);
         let paths = self.paths_of_search(id);
@@ -387,59 +405,6 @@ impl PathTable {
             answered.outlet = Outlet::Open(path);
         }
     }
-
-    /// The owner of a path that nobody owned, if `datagram` begins a connection and there is room.
-    fn welcome(&mut self, path: Path, datagram: &[u8], now: Instant) -> Option<RouteId> {
-        let first = LongHeader::read_first(datagram);
-        // An answer to us is no beginning, though a server's first packet looks like a client's.
-        let first = first.filter(|first| self.routes.by_own_id(first.destination).is_none());
-        let Some(header) = first else {
-            self.refusals.unknown_remote += 1;
-            return None;
-        };
-        // A dialler sends the same first packet to all our addresses, from all of its own.
-        let known = self.routes.by_first_id(header.destination);
-        let owner = known.or_else(|| self.welcome_stranger(path, header.destination, now))?;
-        self.routes.insert_path(owner, path);
-        Some(owner)
-    }
-
-    fn welcome_stranger(
-        &mut self,
-        path: Path,
-        first_id: ConnectionId,
-        now: Instant,
-    ) -> Option<RouteId> {
-        self.evict_idle_strangers(now);
-        let outlet = Outlet::Open(path);
-        let opened = match self.routes.strangers() < STRANGERS_MAX {
-            true => self.routes.open(Standing::Stranger, Some(first_id), outlet).ok(),
-            false => None,
-        };
-        if opened.is_none() {
-            self.refusals.strangers += 1;
-        }
-        opened
-    }
-
-    /// Closes the routes of strangers that were not heard for a while.
-    fn evict_idle_strangers(&mut self, now: Instant) {
-        let recently = |at: Instant, age| now.saturating_duration_since(at) < age;
-        if self.strangers_sifted_at.is_some_and(|at| recently(at, STRANGERS_SIFTED_EVERY)) {
-            return;
-        }
-        self.strangers_sifted_at = Some(now);
-        let is_idle = |route: &Route| {
-            let heard = route.traffic.heard_at;
-            route.standing == Standing::Stranger
-                && !heard.is_some_and(|at| recently(at, STRANGER_IDLE_MAX))
-        };
-        let idle = self.routes.iter().filter(|(_, route)| is_idle(route));
-        let idle: Vec<RouteId> = idle.map(|(id, _)| id).collect();
-        for route in idle {
-            self.close_route(route);
-        }
-    }
 }
 
 impl Family {
@@ -479,15 +444,6 @@ fn acceptable(candidates: &[SocketAddr]) -> Vec<SocketAddr> {
     accepted.truncate(CANDIDATES_MAX);
     accepted
 }
-
-/// Strangers at a time: a hundred new diallers a second, each with ten seconds for its handshake.
-const STRANGERS_MAX: usize = 1024;
-
-/// How long a stranger may be silent: longer than any step of a handshake that will succeed.
-const STRANGER_IDLE_MAX: Duration = Duration::from_secs(10);
-
-/// Looking for idle strangers walks the table, so a flood must not do it for every packet.
-const STRANGERS_SIFTED_EVERY: Duration = Duration::from_secs(1);
 
 /// Of the paths on which a peer was heard, those that a search includes: the latest, one per IP family
 /// and socket in use, with some to spare.

@@ -63,6 +63,7 @@ pub struct Endpoint {
 pub struct Arrival {
     pub(super) incoming: quinn::Incoming,
     pub(super) slot: OwnedSemaphorePermit,
+    pub(super) initial_rtt: Duration,
 }
 
 impl Arrival {
@@ -70,6 +71,11 @@ impl Arrival {
     /// virtual one.
     pub fn address(&self) -> SocketAddr {
         self.incoming.remote_address()
+    }
+
+    /// Paces the first retransmissions as if this were a round trip, instead of [`INITIAL_RTT`].
+    pub fn assume_rtt(&mut self, initial_rtt: Duration) {
+        self.initial_rtt = initial_rtt;
     }
 }
 
@@ -156,7 +162,9 @@ impl Endpoint {
                 continue;
             }
             match self.handshakes.clone().try_acquire_owned() {
-                Ok(slot) => return Some(Arrival { incoming, slot }),
+                Ok(slot) => {
+                    return Some(Arrival { incoming, slot, initial_rtt: INITIAL_RTT });
+                }
                 Err(_) => incoming.ignore(),
             }
         }
@@ -183,9 +191,15 @@ impl Endpoint {
         self.inner.connect_with(config, address, SERVER_NAME)
     }
 
-    /// The configuration that lets in only the key of `pin`, or any.
-    pub(super) fn acceptor(&self, pin: Option<Arc<Pin>>) -> Arc<ServerConfig> {
+    /// The configuration that lets in only the key of `pin`, or any; for `initial_rtt` see
+    /// [`Arrival::assume_rtt`].
+    pub(super) fn acceptor(
+        &self,
+        pin: Option<Arc<Pin>>,
+        initial_rtt: Duration,
+    ) -> Arc<ServerConfig> {
         let mut config = self.acceptor.clone();
+        config.transport_config(Arc::new(transport_config(initial_rtt)));
         if pin.is_some() {
             config.crypto = quic_server(&self.credentials, pin);
         }

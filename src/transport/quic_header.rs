@@ -73,6 +73,43 @@ impl LongHeader {
     }
 }
 
+/// Whether there is a Handshake packet of QUIC version 1 among the packets in `datagram`.
+pub(super) fn has_handshake(mut datagram: &[u8]) -> bool {
+    loop {
+        match datagram.first().map(|first| first & TYPE_MASK) {
+            Some(HANDSHAKE) => return true,
+            Some(INITIAL) => {}
+            // What comes behind others has no length or is of no handshake.
+            Some(_) | None => return false,
+        }
+        let Some(rest) = after_initial(datagram) else {
+            return false;
+        };
+        datagram = rest;
+    }
+}
+
+/// What follows on the Initial packet that `datagram` starts with (RFC 9000, section 17.2.2).
+fn after_initial(datagram: &[u8]) -> Option<&[u8]> {
+    let (_first_and_version, rest) = datagram.split_first_chunk::<5>()?;
+    let (_destination, rest) = read_connection_id(rest)?;
+    let (_source, rest) = read_connection_id(rest)?;
+    let (token_size, rest) = read_integer(rest)?;
+    let (_token, rest) = rest.split_at_checked(token_size)?;
+    let (size, rest) = read_integer(rest)?;
+    let (_packet, rest) = rest.split_at_checked(size)?;
+    Some(rest)
+}
+
+/// An integer of variable length (RFC 9000, section 16), if it can be a size.
+fn read_integer(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (&first, rest) = bytes.split_first()?;
+    let (more, rest) = rest.split_at_checked((1 << (first >> 6)) - 1)?;
+    let begin = u64::from(first & 0x3F);
+    let number = more.iter().fold(begin, |number, byte| number << 8 | u64::from(*byte));
+    Some((usize::try_from(number).ok()?, rest))
+}
+
 fn read_connection_id(bytes: &[u8]) -> Option<(ConnectionId, &[u8])> {
     let (&size, rest) = bytes.split_first()?;
     let (id, rest) = rest.split_at_checked(usize::from(size))?;
@@ -91,6 +128,7 @@ const LONG_FORM: u8 = 0x80;
 /// Form, fixed bit and packet type of RFC 9000, section 17.2.2.
 const TYPE_MASK: u8 = 0xF0;
 const INITIAL: u8 = 0xC0;
+const HANDSHAKE: u8 = 0xE0;
 
 const VERSION_1: [u8; 4] = [0, 0, 0, 1];
 
@@ -146,6 +184,30 @@ pub(super) mod tests {
         assert_eq!(LongHeader::read_first(&other_version), None);
     }
 
+    /// What a dialler sends when it has the acceptor's first flight: an ack, and the end of its own handshake.
+    fn coalesced(token: &[u8], padding: u8) -> Vec<u8> {
+        let mut datagram = vec![0xC3, 0, 0, 0, 1, 8];
+        datagram.extend([1; 8]);
+        datagram.push(8);
+        datagram.extend([2; 8]);
+        datagram.push(u8::try_from(token.len()).unwrap());
+        datagram.extend(token);
+        // Two bytes tell the size.
+        datagram.extend([0x40, padding]);
+        datagram.extend(vec![0; padding.into()]);
+        [datagram, handshake([1; 8], [2; 8])].concat()
+    }
+
+    #[test]
+    fn a_handshake_packet_is_found_behind_an_initial_one() {
+        assert!(has_handshake(&handshake([1; 8], [2; 8])));
+        assert!(has_handshake(&coalesced(&[], 40)));
+        assert!(has_handshake(&coalesced(&[9; 16], 63)));
+        assert!(!has_handshake(&initial([1; 8], [2; 8])));
+        assert!(!has_handshake(&short([1; 8])));
+        assert!(!has_handshake(&coalesced(&[], 40)[..60]));
+    }
+
     #[test]
     fn a_packet_is_received_by_its_destination_only() {
         for datagram in [handshake([1; 8], [2; 8]), short([1; 8])] {
@@ -159,6 +221,7 @@ pub(super) mod tests {
         #[test]
         fn any_bytes_are_taken_calmly(bytes in prop::collection::vec(any::<u8>(), 0..1300)) {
             let _ = LongHeader::read_first(&bytes);
+            let _ = has_handshake(&bytes);
             if let Some(header) = LongHeader::read(&bytes) {
                 prop_assert!(header.destination.receives(&bytes));
             }

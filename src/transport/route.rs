@@ -13,6 +13,7 @@ use quinn::udp::{EcnCodepoint, Transmit};
 
 use super::{
     quic_header::{ConnectionId, LongHeader},
+    repeats::Copies,
     traffic::Traffic,
 };
 use crate::datagram::Path;
@@ -50,6 +51,10 @@ pub(super) struct Route {
     pub(super) heard_on: Option<Path>,
     pub(super) traffic: Traffic,
     pub(super) watch: Watch,
+    /// Ids of connections that nobody answered and nobody waits for, the newest last.
+    pub(super) given_up: VecDeque<ConnectionId>,
+    /// Datagrams of the newest connection that are still to be sent twice.
+    repeats_left: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +150,8 @@ impl Route {
             heard_on: None,
             traffic: Traffic::default(),
             watch: Watch::Off,
+            given_up: VecDeque::new(),
+            repeats_left: 0,
         }
     }
 
@@ -183,6 +190,36 @@ impl Route {
             Some(dialled) if LongHeader::read(datagram).is_none() => dialled.address,
             Some(_) | None => self.primary(),
         }
+    }
+
+    /// A connection begins.
+    pub(super) fn begin_repeating(&mut self) {
+        self.repeats_left = REPEATS_PER_CONNECTION;
+    }
+
+    /// Whether `transmit`, which goes to the route's path, is to go again; counts it.
+    ///
+    /// Not to a stranger: whoever began a connection from there has not shown yet that it receives there, and
+    /// gets no more than QUIC allows (RFC 9000, section 8.1).
+    pub(super) fn copies(&mut self, transmit: &Transmit<'_>) -> Option<Copies> {
+        let segment_size = transmit.segment_size.unwrap_or(transmit.contents.len());
+        let datagrams = transmit.contents.len().div_ceil(segment_size.max(1));
+        let is_repeated = self.standing == Standing::Peer
+            && (REPEATED_SIZE_MIN..=REPEATED_SIZE_MAX).contains(&segment_size)
+            && datagrams <= self.repeats_left;
+        if !is_repeated {
+            return None;
+        }
+        self.repeats_left -= datagrams;
+        Some(Copies::of(transmit.contents))
+    }
+
+    /// Forgets what waits, and the connections that it is from.
+    pub(super) fn give_up_dials(&mut self) {
+        if let Outlet::Searching(waiting) = &mut self.outlet {
+            waiting.clear();
+        }
+        self.given_up = self.addresses.iter().flat_map(Address::own_ids).copied().collect();
     }
 
     /// Keeps what may have to be sent again as soon as there is a path.
@@ -241,6 +278,17 @@ const ADDRESSES_PER_ROUTE_MAX: usize = 2;
 
 /// Connections of one virtual address whose ids are known: one live, and some that are closing.
 const OWN_IDS_MAX: usize = 4;
+
+/// Datagrams of a connection that go more than once: those of a handshake, of the first message and of its
+/// answer. They come to 15 KB at the most.
+const REPEATS_PER_CONNECTION: usize = 8;
+
+/// Bytes of a datagram that goes more than once. What is shorter holds nothing but acks, and the next ack says
+/// the same.
+const REPEATED_SIZE_MIN: usize = 40;
+
+/// What is longer measures what the path carries.
+const REPEATED_SIZE_MAX: usize = 1_200;
 
 /// Datagrams that wait for a path.
 ///

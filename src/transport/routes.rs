@@ -106,12 +106,18 @@ impl Routes {
         if self.own_ids.contains_key(&own_id) {
             return;
         }
+        route.begin_repeating();
         if let Some(own) = route.address_mut(address) {
             self.own_ids.insert(own_id, address);
             if let Some(forgotten) = own.note_own_id(own_id) {
                 self.own_ids.remove(&forgotten);
             }
         }
+    }
+
+    /// Whether the connection that called itself this was given up.
+    pub(super) fn is_given_up(&self, route: RouteId, own_id: ConnectionId) -> bool {
+        self.get(route).is_some_and(|route| route.given_up.contains(&own_id))
     }
 
     /// Makes a stranger a peer.

@@ -8,7 +8,9 @@
 //! the one place of `transport` that reads the clock.
 
 mod apart;
+mod early;
 mod room;
+mod sorting;
 mod table;
 
 use std::{
@@ -30,19 +32,18 @@ use quinn::{
     udp::{EcnCodepoint, RecvMeta, Transmit},
 };
 use thiserror::Error;
-use tokio::sync::{Notify, mpsc};
-
-use self::{
-    apart::{APART_MAX, Apart},
-    room::RoomPoller,
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Sleep, sleep_until},
 };
+
+use self::{apart::Apart, early::Early, room::RoomPoller};
 use super::{
-    demux::{Fate, Kind, sift},
-    path_table::{Destinations, PathTable, Refusals, Source, WaitingDatagram, normal},
+    path_table::{Destinations, PathTable, Refusals, WaitingDatagram},
+    repeats::Repeats,
     route::VirtualAddress,
     slot::{Full, Receiver, Slot, lock},
     socket::Socket,
-    stray,
     traffic::Volume,
 };
 use crate::datagram::{Datagram, Path, SocketIndex};
@@ -112,8 +113,12 @@ struct State {
     receiver: Arc<Receiver>,
     /// What shared a buffer with another connection's datagrams and is received next, oldest first.
     apart: VecDeque<Apart>,
+    early: Early,
     /// When a packet that belongs to nobody was given on.
     stray_at: Option<Instant>,
+    repeats: Repeats,
+    /// Rings when one of them is due.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl SocketSet {
@@ -132,7 +137,10 @@ impl SocketSet {
                 added: SocketIndex(ADDED_FROM - 1),
                 receiver: Arc::default(),
                 apart: VecDeque::new(),
+                early: Early::default(),
                 stray_at: None,
+                repeats: Repeats::default(),
+                alarm: None,
             }),
             side,
             any_full: AtomicBool::new(false),
@@ -249,6 +257,28 @@ impl SocketSet {
         }
     }
 
+    /// Sends what is due again, and wakes the task when there is more.
+    fn poll_repeats(&self, cx: &mut Context<'_>) {
+        loop {
+            let datagram = {
+                let mut state = lock(&self.state);
+                let Some(due) = state.repeats.poll_timeout() else {
+                    return;
+                };
+                let due = tokio::time::Instant::from_std(due);
+                let alarm = state.alarm.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                if alarm.deadline() != due {
+                    alarm.as_mut().reset(due);
+                }
+                if alarm.as_mut().poll(cx).is_pending() {
+                    return;
+                }
+                state.repeats.poll_transmit(due.into_std())
+            };
+            self.send_waiting(datagram.into_iter().collect());
+        }
+    }
+
     fn send_single(&self, slots: &Slots, path: Path, bytes: &[u8], ecn: Option<EcnCodepoint>) {
         let Some(slot) = slots.get(&path.socket) else {
             self.sent_nowhere.fetch_add(1, Ordering::Relaxed);
@@ -258,93 +288,6 @@ impl SocketSet {
             self.any_full.store(true, Ordering::Release);
             lock(&self.state).wake_receiver();
         }
-    }
-
-    /// Takes out of the buffers what is not QUIC, and puts virtual addresses to the rest.
-    fn sort(
-        &self,
-        socket: SocketIndex,
-        buffers: &mut [io::IoSliceMut<'_>],
-        metas: &mut [RecvMeta],
-    ) {
-        let now = now();
-        let mut state = lock(&self.state);
-        let state = &mut *state;
-        for (meta, buffer) in metas.iter_mut().zip(buffers) {
-            let path = Path { socket, remote: normal(meta.addr) };
-            let (mut source, ecn) = (None, meta.ecn);
-            sift(buffer, meta, |kind, segment| match kind {
-                Kind::Stun | Kind::Probe | Kind::Forwarding => self.divert(path, segment),
-                Kind::Unknown => count(&self.unknown_kind),
-                Kind::Quic => self.admit_segment(state, path, (segment, ecn), &mut source, now),
-            });
-            let Some(Source::Path(address) | Source::Datagram(address)) = source else {
-                continue;
-            };
-            meta.addr = address;
-            // quinn would send from this very address, which the path may not have any more.
-            meta.dst_ip = None;
-            let volume = Volume::of(meta.len, meta.stride);
-            state.table.count_received(address, volume, now);
-        }
-    }
-
-    /// Decides about one datagram of QUIC. `source` is whom those before it in its buffer are from: all
-    /// of a buffer must be from one virtual address.
-    fn admit_segment(
-        &self,
-        state: &mut State,
-        path: Path,
-        (segment, ecn): (&[u8], Option<EcnCodepoint>),
-        source: &mut Option<Source>,
-        now: Instant,
-    ) -> Fate {
-        if let Some(Source::Path(_)) = source {
-            return Fate::Keep;
-        }
-        let this = state.table.identify(path, segment, now);
-        match (this, *source) {
-            (Source::Refused, _) => self.divert_stray(&mut state.stray_at, path, segment, now),
-            (this, None) => {
-                *source = Some(this);
-                Fate::Keep
-            }
-            (this, Some(before)) if this == before => Fate::Keep,
-            (Source::Path(_) | Source::Datagram(_), Some(_)) if state.apart.len() == APART_MAX => {
-                count(&self.mixed_connections)
-            }
-            (Source::Path(address) | Source::Datagram(address), Some(_)) => {
-                let volume = Volume::of(segment.len(), segment.len());
-                state.table.count_received(address, volume, now);
-                state.apart.push_back(Apart { source: address, bytes: segment.to_vec(), ecn });
-                Fate::Remove
-            }
-        }
-    }
-
-    /// Gives a packet that belongs to nobody to whoever answers those of an earlier run; seldom.
-    fn divert_stray(
-        &self,
-        last: &mut Option<Instant>,
-        path: Path,
-        segment: &[u8],
-        now: Instant,
-    ) -> Fate {
-        let is_soon = |at: Instant| now.saturating_duration_since(at) < stray::ANSWER_INTERVAL;
-        if last.is_some_and(is_soon) || !stray::may_be_stray(segment) {
-            return Fate::Remove;
-        }
-        *last = Some(now);
-        self.divert(path, segment)
-    }
-
-    fn divert(&self, path: Path, bytes: &[u8]) -> Fate {
-        let datagram =
-            || Datagram { socket: path.socket, remote: path.remote, bytes: bytes.to_vec() };
-        if bytes.len() > SIDE_SIZE_MAX || self.side.try_send(datagram()).is_err() {
-            return count(&self.side_dropped);
-        }
-        Fate::Remove
     }
 }
 
@@ -358,17 +301,24 @@ impl AsyncUdpSocket for SocketSet {
         let now = now();
         let (destinations, slots) = {
             let mut state = lock(&self.state);
+            state.early.handle_sent(transmit.contents, now);
             let destinations = state.table.forward(transmit, now);
             (destinations, Arc::clone(&state.slots))
         };
         let segment_size = transmit.segment_size.unwrap_or(transmit.contents.len());
         match destinations {
-            Destinations::One(path) => {
+            Destinations::One(path) | Destinations::Repeatedly(path, _) => {
                 let transmit =
                     Transmit { destination: path.remote, src_ip: None, ..transmit.clone() };
                 if slots.get(&path.socket).map(|slot| slot.try_send(&transmit)) == Some(Err(Full)) {
                     self.any_full.store(true, Ordering::Release);
                     return Err(io::ErrorKind::WouldBlock.into());
+                }
+                if let Destinations::Repeatedly(path, copies) = destinations {
+                    let mut state = lock(&self.state);
+                    state.repeats.push(path, &transmit, copies, now);
+                    // It sets the alarm.
+                    state.wake_receiver();
                 }
             }
             Destinations::Several(paths) => {
@@ -407,6 +357,7 @@ impl AsyncUdpSocket for SocketSet {
             state.receiver.set(cx.waker());
             (Arc::clone(&state.slots), state.served)
         };
+        self.poll_repeats(cx);
         let later = slots.range((Bound::Excluded(served), Bound::Unbounded));
         for (&index, slot) in later.chain(slots.range(..=served)) {
             slot.poll_unsent(cx);
@@ -474,11 +425,6 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn count(counter: &AtomicU64) -> Fate {
-    counter.fetch_add(1, Ordering::Relaxed);
-    Fate::Remove
-}
-
 /// Sockets of one set: the node's own, a crowd of 1,024 that make mappings in a NAT with random ports, and
 /// those that became paths of a few peers.
 pub const SOCKETS_MAX: usize = 1_280;
@@ -488,9 +434,6 @@ const ADDED_FROM: u16 = 256;
 
 /// STUN messages and probes that wait to be handled: those of a birthday attack's widest volley.
 const SIDE_QUEUE_MAX: usize = 1024;
-
-/// Bytes of a STUN message or probe: what an Ethernet frame holds; both fit well into it.
-const SIDE_SIZE_MAX: usize = 1500;
 
 #[cfg(test)]
 mod tests;

@@ -30,7 +30,7 @@ fn home(world: &mut World, nat: Option<Nat>) -> Home {
 }
 
 /// A public node that helps.
-async fn helper(world: &mut World) -> Peer {
+pub(crate) async fn helper(world: &mut World) -> Peer {
     let mut config = world.config(Role::Server);
     config.service = None;
     config.helper_mode = HelperMode::On;

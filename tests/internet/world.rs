@@ -269,6 +269,13 @@ impl Home {
         self.system.changes.send_replace(());
     }
 
+    /// Moves the host back to where it was, under this address.
+    pub(crate) fn move_back(&mut self, routers: &[Router], address: IpAddr) {
+        self.host.move_behind(&routers[0], address);
+        self.routers = routers.to_vec();
+        self.system.changes.send_replace(());
+    }
+
     /// Lets the host's wall clock jump ahead: it slept.
     pub(crate) fn sleep_for(&self, time: Duration) {
         let slept_ms = u64::try_from(time.as_millis()).unwrap();

@@ -348,14 +348,32 @@ fn with_a_faster_way_to_us_one_query_a_second_is_enough() {
         world.courier.handle_watch(WatchId(seed.into()), vec![location(seed)], world.now);
         world.answer_lookup(location(seed));
     }
-    world.courier.set_pace(Pace::Gentle);
+    world.courier.set_pace(Pace::Gentle, world.now);
     world.run_for(secs(60));
     let gentle = world.queries.len();
     assert!((55..=64).contains(&gentle), "{gentle}");
-    world.courier.set_pace(Pace::Close);
+    world.courier.set_pace(Pace::Close, world.now);
     world.run_for(secs(60));
     let queries = world.queries.len() - gentle;
     assert!((440..=500).contains(&queries), "{queries}");
+}
+
+/// Of many nodes; none gets more than one query a second.
+#[test]
+fn for_a_moment_what_is_watched_is_looked_at_four_times_as_often() {
+    let mut world = World::new(&[Manners::Honest; 40]);
+    for seed in 1..=3 {
+        world.courier.handle_watch(WatchId(seed.into()), vec![location(seed)], world.now);
+        world.answer_lookup(location(seed));
+    }
+    world.courier.set_pace(Pace::Gentle, world.now);
+    world.run_for(secs(10));
+    let before = world.queries.len();
+    world.courier.set_pace(Pace::Urgent, world.now);
+    world.run_for(secs(3));
+    let urgent = world.queries.len() - before;
+    assert!((60..=100).contains(&urgent), "{urgent}");
+    world.assert_polite();
 }
 
 #[test]

@@ -407,8 +407,9 @@ impl Reach {
         self.path = Some(path);
         [
             Output::Stage { peer: Some(peer), stage: Stage::Path, detail },
-            Output::UsePath { peer, path },
+            // In this order: what an earlier attempt of QUIC has left waiting is not sent.
             Output::Connect { peer, initial_rtt: rtt },
+            Output::UsePath { peer, path },
         ]
     }
 }

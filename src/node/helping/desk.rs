@@ -170,11 +170,17 @@ impl Desk {
             return None;
         }
         let caller = self.callers.entry(Source::of(path.remote.ip())).or_default();
-        if !caller.has_room(CALLER_LIMIT, now) || !served.offers.has_room(SERVED_LIMIT, now) {
+        let is_copy = self.errands.values().any(|errand| {
+            (errand.from, errand.transaction, errand.to) == (path, transaction, token)
+        });
+        let is_allowed = is_copy || served.offers.has_room(SERVED_LIMIT, now);
+        if !caller.has_room(CALLER_LIMIT, now) || !is_allowed {
             return None;
         }
         caller.take(CALLER_LIMIT, now);
-        served.offers.take(SERVED_LIMIT, now);
+        if !is_copy {
+            served.offers.take(SERVED_LIMIT, now);
+        }
         self.offers.take(ALL_LIMIT, now);
         let name = self.entropy.bytes();
         let errand = Errand {
@@ -237,13 +243,14 @@ const ERRANDS_MAX: usize = 1_024;
 /// How long an offer's answer may take: the way to the served node and back, and its own work.
 const ERRAND_TIME: Duration = Duration::from_secs(3);
 
-/// Callers whose rate is remembered; each is forgotten when it has its whole burst back, after 5 s.
+/// Callers whose rate is remembered; each is forgotten when it has its whole burst back, after 7.5 s.
 const CALLERS_MAX: usize = 1_024;
 
-/// Offers from one source: two dials that send all their repetitions at once, and two a second.
-const CALLER_LIMIT: Limit = Limit { burst: 10, interval: Duration::from_millis(500) };
+/// Offers from one source: three dials with the copies that each sends in its first half second, and two a second.
+const CALLER_LIMIT: Limit = Limit { burst: 15, interval: Duration::from_millis(500) };
 
-/// Offers to one node: it reads them all, and each makes it probe up to 16 addresses.
+/// Offers to one node: each makes it probe up to 16 addresses. A further copy of an offer does not count: the node
+/// has read it already, or the one before was lost.
 const SERVED_LIMIT: Limit = Limit { burst: 20, interval: Duration::from_millis(200) };
 
 /// Offers in all: 140 KB a second.

@@ -107,13 +107,13 @@ pub(super) async fn accept(
 ) -> Result<Established, LinkError> {
     let deadline = Instant::now() + ACCEPT_TIMEOUT;
     // The slot is held until this function returns: until then the dialler has proved nothing.
-    let Arrival { incoming, slot: _slot } = arrival;
+    let Arrival { incoming, slot: _slot, initial_rtt } = arrival;
     let pin = match caller {
         Caller::Announced(peer) => Some(Pin::new(peer)),
         Caller::Unknown(_) => None,
     };
     let (connection, finished) = incoming
-        .accept_with(endpoint.acceptor(pin.clone()))
+        .accept_with(endpoint.acceptor(pin.clone(), initial_rtt))
         .map_err(LinkError::of)?
         .into_0rtt()
         .expect("an acceptor can always send before the handshake has ended");

@@ -1,8 +1,10 @@
 //! Stories of routes: dialling, moving, strangers, two connections at once.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{strangers::STRANGERS_MAX, *};
 use crate::transport::quic_header::tests::{handshake, initial, short};
 
 const V4: SocketIndex = SocketIndex(0);
@@ -88,6 +90,54 @@ fn a_dial_goes_to_every_candidate_until_a_path_is_known() {
     assert_eq!(world.send(address, b"initial"), Destinations::Several(everywhere));
     world.set_best(route, "[2001:db8::1]:1");
     assert_eq!(world.send(address, b"more"), Destinations::One(path("[2001:db8::1]:1")));
+}
+
+/// A message of 100 bytes; its datagram goes twice, one of the handshake three times.
+fn is_repeated(world: &mut World, address: SocketAddr, contents: &[u8]) -> bool {
+    matches!(world.send(address, contents), Destinations::Repeatedly(..))
+}
+
+#[test]
+fn the_first_eight_datagrams_of_every_connection_go_again() {
+    let mut world = World::new();
+    let (route, address) = world.open(&["192.0.2.1:1"]);
+    world.send(address, &initial([9; 8], [1; 8]));
+    world.set_best(route, "192.0.2.1:1");
+    for connection in 2..4 {
+        assert!(is_repeated(&mut world, address, &initial([9; 8], [connection; 8])));
+        assert!(!is_repeated(&mut world, address, &[0x43; 39]), "an ack");
+        assert!(!is_repeated(&mut world, address, &[0x43; 1_201]), "a measurement");
+        for _ in 1..8 {
+            assert!(is_repeated(&mut world, address, &short([9; 8])));
+        }
+        assert!(!is_repeated(&mut world, address, &short([9; 8])));
+        assert!(!is_repeated(&mut world, address, &initial([9; 8], [connection; 8])));
+    }
+}
+
+/// It has not shown that it receives where it says that it is.
+#[test]
+fn a_stranger_is_sent_everything_once() {
+    let mut world = World::new();
+    let address = world.hear_address("192.0.2.1:1", &initial([1; 8], [2; 8]));
+    let flight = initial([2; 8], [3; 8]);
+    assert!(!is_repeated(&mut world, address, &flight));
+    let route = world.table.route_of(address).unwrap();
+    world.table.keep(route);
+    assert!(is_repeated(&mut world, address, &flight));
+}
+
+#[test]
+fn a_dial_that_was_given_up_says_nothing_more() {
+    let mut world = World::new();
+    let (route, address) = world.open(&["192.0.2.1:1"]);
+    let (before, after) = (initial([9; 8], [1; 8]), initial([9; 8], [2; 8]));
+    world.send(address, &before);
+    world.table.give_up_dials(route);
+    world.send(address, &after);
+    assert_eq!(world.set_best(route, "192.0.2.1:1"), std::slice::from_ref(&after));
+    assert_eq!(world.send(address, &before), Destinations::Nowhere, "its farewell");
+    assert!(is_repeated(&mut world, address, &after));
 }
 
 #[test]

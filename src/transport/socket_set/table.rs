@@ -90,6 +90,11 @@ impl SocketSet {
         lock(&self.state).table.adopt_stranger(stranger, into);
     }
 
+    /// See [`super::super::path_table::PathTable::give_up_dials`].
+    pub fn give_up_dials(&self, route: RouteId) {
+        lock(&self.state).table.give_up_dials(route);
+    }
+
     /// See [`super::super::path_table::PathTable::set_primary`].
     pub fn set_primary(&self, route: RouteId, virtual_address: SocketAddr) {
         lock(&self.state).table.set_primary(route, virtual_address);

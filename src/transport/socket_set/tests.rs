@@ -4,12 +4,12 @@ use std::{collections::VecDeque, io::IoSliceMut};
 
 use std::task::Waker;
 
-use super::*;
+use super::{sorting::SIDE_SIZE_MAX, *};
 use crate::{
     probe::FIRST_BYTE,
     transport::{
         path_table::RouteId,
-        quic_header::tests::{initial, short},
+        quic_header::tests::{handshake, initial, short},
         traffic::Traffic,
     },
 };
@@ -217,6 +217,44 @@ async fn a_second_connection_in_one_buffer_is_heard_too() {
     assert_eq!(world.receive().await, (dialled, second));
     assert!(world.is_quiet());
     assert_eq!(world.set.counters().mixed_connections, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_begins_a_connection_is_sent_again_by_whoever_receives() {
+    let world = World::new();
+    let (route, address) = world.open(&[]);
+    world.set.set_best(route, path(0, "192.0.2.1:1"));
+    let (first, began) = (initial([9; 8], [1; 8]), tokio::time::Instant::now());
+    world.quic(address, &first).unwrap();
+    let mut sent = Vec::new();
+    let forty_ms = tokio::time::sleep(std::time::Duration::from_millis(40));
+    tokio::pin!(forty_ms);
+    std::future::poll_fn(|cx| {
+        assert!(world.poll(cx).is_pending());
+        let taken = world.v4.take_sent().into_iter();
+        sent.extend(taken.map(|(_, bytes)| (began.elapsed().as_millis(), bytes)));
+        forty_ms.as_mut().poll(cx)
+    })
+    .await;
+    assert_eq!(sent, [0, 10, 30].map(|at| (at, first.clone())));
+}
+
+/// The acceptor's quinn would drop the message, and its second copy, too.
+#[tokio::test]
+async fn a_message_that_overtakes_the_end_of_the_handshake_waits_for_it() {
+    let world = World::new();
+    world.v4.receives("192.0.2.1:1", &initial([1; 8], [2; 8]), 1200);
+    let (address, _) = world.receive().await;
+    world.quic(address, &initial([2; 8], [3; 8])).unwrap();
+    let message = short([3; 8]);
+    world.v4.receives("192.0.2.1:1", &message, message.len());
+    assert_eq!(world.receive().await.1, Vec::<u8>::new());
+    let end = handshake([3; 8], [2; 8]);
+    world.v4.receives("192.0.2.1:1", &end, 1200);
+    assert_eq!(world.receive().await, (address, end));
+    assert_eq!(world.receive().await, (address, message.clone()));
+    world.v4.receives("192.0.2.1:1", &message, message.len());
+    assert_eq!(world.receive().await, (address, message));
 }
 
 #[tokio::test]
