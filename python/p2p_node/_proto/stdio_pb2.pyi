@@ -282,12 +282,21 @@ class Command(_message.Message):
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        PEER_FIELD_NUMBER: _builtins.int
+        LIFETIME_MS_FIELD_NUMBER: _builtins.int
+        peer: _builtins.str
+        """A peer that it is judged for, too: its record is looked up, and it is not dialled. Empty for none."""
+        lifetime_ms: _builtins.int
+        """The longest silence after which it is looked whether the NAT has forgotten a mapping, 4,000 to 600,000 ms; 0 not to."""
         def __init__(
             self,
+            *,
+            peer: _builtins.str = ...,
+            lifetime_ms: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["lifetime_ms", b"lifetime_ms", "peer", b"peer"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1062,23 +1071,238 @@ class Event(_message.Message):
     class Netcheck(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
+        @_typing.final
+        class Ports(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            ALLOCATION_FIELD_NUMBER: _builtins.int
+            STEP_FIELD_NUMBER: _builtins.int
+            LOW_FIELD_NUMBER: _builtins.int
+            HIGH_FIELD_NUMBER: _builtins.int
+            SEEN_FIELD_NUMBER: _builtins.int
+            BY_CHANCE_ONCE_IN_FIELD_NUMBER: _builtins.int
+            allocation: _builtins.str
+            """"preserving", "sequential", "block", "random" or "unknown"."""
+            step: _builtins.int
+            """From one port to the next, if they come in order; else 0."""
+            low: _builtins.int
+            """The lowest and the highest port that were seen, if they come from a block; else 0."""
+            high: _builtins.int
+            seen: _builtins.int
+            """Ports that this rests on; 0 if the peer says so."""
+            by_chance_once_in: _builtins.int
+            """In how many of as many NATs with random ports they would lie so close together once; 0 if it is no block."""
+            def __init__(
+                self,
+                *,
+                allocation: _builtins.str = ...,
+                step: _builtins.int = ...,
+                low: _builtins.int = ...,
+                high: _builtins.int = ...,
+                seen: _builtins.int = ...,
+                by_chance_once_in: _builtins.int = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "by_chance_once_in", b"by_chance_once_in", "high", b"high", "low", b"low", "seen", b"seen", "step", b"step"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class Lifetime(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            STATE_FIELD_NUMBER: _builtins.int
+            AT_LEAST_MS_FIELD_NUMBER: _builtins.int
+            LESS_THAN_MS_FIELD_NUMBER: _builtins.int
+            state: _builtins.str
+            """"not-measured", "not-found", "ports-kept" (then it cannot be told) or "measured"."""
+            at_least_ms: _builtins.int
+            """A mapping was still there after so long; 0 if none was."""
+            less_than_ms: _builtins.int
+            """A mapping was forgotten after so long; 0 if none was."""
+            def __init__(
+                self,
+                *,
+                state: _builtins.str = ...,
+                at_least_ms: _builtins.int = ...,
+                less_than_ms: _builtins.int = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_ms", b"at_least_ms", "less_than_ms", b"less_than_ms", "state", b"state"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class Server(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            NAME_FIELD_NUMBER: _builtins.int
+            ADDR_FIELD_NUMBER: _builtins.int
+            ANSWERED_FIELD_NUMBER: _builtins.int
+            RTT_MS_FIELD_NUMBER: _builtins.int
+            name: _builtins.str
+            """As the user named it."""
+            addr: _builtins.str
+            answered: _builtins.bool
+            rtt_ms: _builtins.float
+            """0 if it did not answer."""
+            def __init__(
+                self,
+                *,
+                name: _builtins.str = ...,
+                addr: _builtins.str = ...,
+                answered: _builtins.bool = ...,
+                rtt_ms: _builtins.float = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "answered", b"answered", "name", b"name", "rtt_ms", b"rtt_ms"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+        @_typing.final
+        class Pair(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            PEER_FIELD_NUMBER: _builtins.int
+            ADDRS_FIELD_NUMBER: _builtins.int
+            MAPPING_FIELD_NUMBER: _builtins.int
+            FILTERING_FIELD_NUMBER: _builtins.int
+            PORTS_FIELD_NUMBER: _builtins.int
+            RECORD_AGE_MS_FIELD_NUMBER: _builtins.int
+            HELPERS_FIELD_NUMBER: _builtins.int
+            OUTLOOK_FIELD_NUMBER: _builtins.int
+            VERDICT_FIELD_NUMBER: _builtins.int
+            WAYS_FIELD_NUMBER: _builtins.int
+            peer: _builtins.str
+            mapping: _builtins.str
+            """As it says of itself, in the words of Netcheck."""
+            filtering: _builtins.str
+            record_age_ms: _builtins.int
+            """How old its record is; not there for addresses out of a ticket."""
+            helpers: _builtins.int
+            """Helpers that forward offers to it."""
+            outlook: _builtins.str
+            """"opens", "likely", "unlikely", "unknown" or "impossible"."""
+            verdict: _builtins.str
+            """For people: by which way, how quickly, or what would help."""
+            @_builtins.property
+            def addrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+            @_builtins.property
+            def ports(self) -> Global___Event.Netcheck.Ports: ...
+            @_builtins.property
+            def ways(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event.Netcheck.Way]:
+                """What a dial would try, in that order."""
+
+            def __init__(
+                self,
+                *,
+                peer: _builtins.str = ...,
+                addrs: _abc.Iterable[_builtins.str] | None = ...,
+                mapping: _builtins.str = ...,
+                filtering: _builtins.str = ...,
+                ports: Global___Event.Netcheck.Ports | None = ...,
+                record_age_ms: _builtins.int | None = ...,
+                helpers: _builtins.int = ...,
+                outlook: _builtins.str = ...,
+                verdict: _builtins.str = ...,
+                ways: _abc.Iterable[Global___Event.Netcheck.Way] | None = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _typing.Literal["_record_age_ms", b"_record_age_ms", "ports", b"ports", "record_age_ms", b"record_age_ms"]  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["_record_age_ms", b"_record_age_ms", "addrs", b"addrs", "filtering", b"filtering", "helpers", b"helpers", "mapping", b"mapping", "outlook", b"outlook", "peer", b"peer", "ports", b"ports", "record_age_ms", b"record_age_ms", "verdict", b"verdict", "ways", b"ways"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            _WhichOneofReturnType__record_age_ms: _TypeAlias = _typing.Literal["record_age_ms"]  # noqa: Y015
+            _WhichOneofArgType__record_age_ms: _TypeAlias = _typing.Literal["_record_age_ms", b"_record_age_ms"]  # noqa: Y015
+            def WhichOneof(self, oneof_group: _WhichOneofArgType__record_age_ms) -> _WhichOneofReturnType__record_age_ms | None: ...
+
+        @_typing.final
+        class Way(_message.Message):
+            DESCRIPTOR: _descriptor.Descriptor
+
+            METHOD_FIELD_NUMBER: _builtins.int
+            WHY_FIELD_NUMBER: _builtins.int
+            OUTLOOK_FIELD_NUMBER: _builtins.int
+            TAKES_FIELD_NUMBER: _builtins.int
+            method: _builtins.str
+            why: _builtins.str
+            outlook: _builtins.str
+            """As in Pair."""
+            takes: _builtins.str
+            """How long it takes once the peer has been found, for people."""
+            def __init__(
+                self,
+                *,
+                method: _builtins.str = ...,
+                why: _builtins.str = ...,
+                outlook: _builtins.str = ...,
+                takes: _builtins.str = ...,
+            ) -> None: ...
+            _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+            def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["method", b"method", "outlook", b"outlook", "takes", b"takes", "why", b"why"]  # noqa: Y015
+            def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+            def WhichOneof(self, oneof_group: _Never) -> None: ...
+
         UDP_FIELD_NUMBER: _builtins.int
         PUBLIC_ADDRS_FIELD_NUMBER: _builtins.int
         MAPPING_FIELD_NUMBER: _builtins.int
         STUN_SERVERS_FIELD_NUMBER: _builtins.int
         DHT_NODES_FIELD_NUMBER: _builtins.int
         VERDICTS_FIELD_NUMBER: _builtins.int
+        LOCAL_ADDRS_FIELD_NUMBER: _builtins.int
+        FILTERING_FIELD_NUMBER: _builtins.int
+        PORTS_FIELD_NUMBER: _builtins.int
+        ADDRESSES_FIELD_NUMBER: _builtins.int
+        HAIRPIN_FIELD_NUMBER: _builtins.int
+        LIFETIME_FIELD_NUMBER: _builtins.int
+        KEEP_ALIVE_MS_FIELD_NUMBER: _builtins.int
+        SERVERS_FIELD_NUMBER: _builtins.int
+        HELPERS_FIELD_NUMBER: _builtins.int
+        HELPER_FIELD_NUMBER: _builtins.int
+        COMPLETE_FIELD_NUMBER: _builtins.int
+        PAIRS_FIELD_NUMBER: _builtins.int
         udp: _builtins.bool
         """Whether any UDP came back."""
         mapping: _builtins.str
         """"endpoint-independent", "address-dependent", "address-and-port-dependent", "none" or "unknown"."""
         stun_servers: _builtins.int
         dht_nodes: _builtins.int
+        filtering: _builtins.str
+        """Whom the filter lets in, in the words of `mapping`: "unknown" until peers have shown it."""
+        addresses: _builtins.str
+        """At how many public addresses the node is seen: "one", "several" or "unknown"."""
+        hairpin: _builtins.str
+        """Whether the NAT turns back what is sent to its own public address: "works", "missing" or "unknown"."""
+        keep_alive_ms: _builtins.int
+        """The most time between two signs of life through the node's own mapping."""
+        helpers: _builtins.int
+        """Helpers that forward offers to the node."""
+        helper: _builtins.bool
+        """Whether the node forwards offers to others."""
+        complete: _builtins.bool
+        """Whether everything was found out in time."""
         @_builtins.property
         def public_addrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
         @_builtins.property
         def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """For people: which kinds of peers will work, which not, and what to do."""
+
+        @_builtins.property
+        def local_addrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+        @_builtins.property
+        def ports(self) -> Global___Event.Netcheck.Ports: ...
+        @_builtins.property
+        def lifetime(self) -> Global___Event.Netcheck.Lifetime: ...
+        @_builtins.property
+        def servers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event.Netcheck.Server]:
+            """Those that were asked, in that order; `stun_servers` of them answered."""
+
+        @_builtins.property
+        def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event.Netcheck.Pair]:
+            """What it means for the peer that was named: one for each server, if that is a service."""
 
         def __init__(
             self,
@@ -1089,10 +1313,22 @@ class Event(_message.Message):
             stun_servers: _builtins.int = ...,
             dht_nodes: _builtins.int = ...,
             verdicts: _abc.Iterable[_builtins.str] | None = ...,
+            local_addrs: _abc.Iterable[_builtins.str] | None = ...,
+            filtering: _builtins.str = ...,
+            ports: Global___Event.Netcheck.Ports | None = ...,
+            addresses: _builtins.str = ...,
+            hairpin: _builtins.str = ...,
+            lifetime: Global___Event.Netcheck.Lifetime | None = ...,
+            keep_alive_ms: _builtins.int = ...,
+            servers: _abc.Iterable[Global___Event.Netcheck.Server] | None = ...,
+            helpers: _builtins.int = ...,
+            helper: _builtins.bool = ...,
+            complete: _builtins.bool = ...,
+            pairs: _abc.Iterable[Global___Event.Netcheck.Pair] | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["lifetime", b"lifetime", "ports", b"ports"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["dht_nodes", b"dht_nodes", "mapping", b"mapping", "public_addrs", b"public_addrs", "stun_servers", b"stun_servers", "udp", b"udp", "verdicts", b"verdicts"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "complete", b"complete", "dht_nodes", b"dht_nodes", "filtering", b"filtering", "hairpin", b"hairpin", "helper", b"helper", "helpers", b"helpers", "keep_alive_ms", b"keep_alive_ms", "lifetime", b"lifetime", "local_addrs", b"local_addrs", "mapping", b"mapping", "pairs", b"pairs", "ports", b"ports", "public_addrs", b"public_addrs", "servers", b"servers", "stun_servers", b"stun_servers", "udp", b"udp", "verdicts", b"verdicts"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
