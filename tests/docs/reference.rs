@@ -62,6 +62,7 @@ fn every_flag_and_variable_that_is_documented_exists() {
         .into_iter()
         .chain([&["demo", "--help"][..], &["testnet", "--help"], &["send", "--help"]])
         .chain([&["listen", "--help"][..], &["ping", "--help"], &["schema", "--help"]])
+        .chain([&["netcheck", "--help"][..]])
         .map(help)
         .collect();
     let known = words(&help);

@@ -3,9 +3,13 @@
 //! That a NAT does, a measurement shows, or a mapping that had another port when it was asked for again. A router that
 //! was restarted looks the same once; so the time is halved at each change, and grows again while nothing changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use crate::{behaviour::Lifetime, entropy::Entropy};
+use super::Discovery;
+use crate::{behaviour::Lifetime, datagram::SocketIndex, entropy::Entropy};
 
 /// How often a mapping is kept alive.
 #[derive(Debug)]
@@ -16,6 +20,35 @@ pub(super) struct Rhythm {
     base_max: Duration,
     /// When it was last made shorter or longer.
     changed_at: Option<Instant>,
+}
+
+impl Discovery {
+    /// Keeps mappings alive often enough for a NAT that forgets them after `lifetime`.
+    pub fn set_lifetime(&mut self, lifetime: Lifetime, now: Instant) {
+        self.rhythm.handle_lifetime(lifetime);
+        let due = now + self.rhythm.longest();
+        self.timers.keepalive = self.timers.keepalive.map(|planned| planned.min(due));
+    }
+
+    /// How much time there is between two signs of life through one mapping, at most.
+    pub fn keep_alive(&self) -> Duration {
+        self.rhythm.longest()
+    }
+
+    pub(super) fn send_signs_of_life(&mut self, now: Instant, entropy: &mut Entropy) {
+        let keepers: Vec<(SocketIndex, SocketAddr)> = self
+            .answering
+            .iter()
+            .filter_map(|(socket, servers)| Some((*socket, *servers.front()?)))
+            .collect();
+        if keepers.is_empty() {
+            return;
+        }
+        for (socket, server) in keepers {
+            self.client.ask(socket, server, now, entropy);
+        }
+        self.timers.keepalive = Some(now + self.rhythm.wait(entropy));
+    }
 }
 
 impl Default for Rhythm {
