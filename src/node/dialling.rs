@@ -56,6 +56,8 @@ struct Entry {
     /// The number of our offer in the peer's inbox, which the next one replaces.
     offer_seq: Option<i64>,
     waiting: Vec<Waiting>,
+    /// Somebody who was found for it is seen at our own public address.
+    is_behind_our_nat: bool,
 }
 
 /// What a dial is for.
@@ -241,6 +243,7 @@ impl Driver {
             conversation: None,
             offer_seq: None,
             waiting: Vec::new(),
+            is_behind_our_nat: false,
         };
         let name = entry.name.clone();
         self.dialling.dials.insert(id, entry);
@@ -349,7 +352,10 @@ impl Driver {
                     self.events.emit(Event::Progress { target, peer, stage, elapsed, detail });
                 }
             }
-            dial::Output::Failed(failure) => self.end_dial(id, &failure),
+            dial::Output::Failed(failure) => {
+                let failure = self.explain_shared_nat(id, failure);
+                self.end_dial(id, &failure);
+            }
         }
     }
 
