@@ -511,10 +511,9 @@ def handle(command: dict[str, Any]) -> None:
                     {
                         "name": "stun.example:3478",
                         "addr": "198.51.100.10:3478",
-                        "answered": True,
                         "rtt_ms": 20.5,
                     },
-                    {"name": "stun.example.net:3478", "addr": "198.51.100.11:3478", "answered": False},
+                    {"name": "stun.example.net:3478", "addr": "198.51.100.11:3478"},
                 ],
                 "helpers": 1,
                 "helper": False,

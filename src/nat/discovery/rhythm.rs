@@ -20,6 +20,8 @@ pub(super) struct Rhythm {
     base_max: Duration,
     /// When it was last made shorter or longer.
     changed_at: Option<Instant>,
+    /// Mappings were forgotten however often they were kept alive.
+    is_vain: bool,
 }
 
 impl Discovery {
@@ -53,7 +55,7 @@ impl Discovery {
 
 impl Default for Rhythm {
     fn default() -> Self {
-        Self { base: BASE_MAX, base_max: BASE_MAX, changed_at: None }
+        Self { base: BASE_MAX, base_max: BASE_MAX, changed_at: None, is_vain: false }
     }
 }
 
@@ -71,7 +73,10 @@ impl Rhythm {
 
     /// Takes in that a mapping was not there any more.
     pub(super) fn handle_forgotten(&mut self, now: Instant) {
-        self.base = (self.base / 2).max(BASE_MIN);
+        // A NAT that forgets even so gives out ports anew for other reasons, and more signs of life would not help.
+        let is_vain = self.base == BASE_MIN || self.is_vain;
+        self.base = if is_vain { self.base_max } else { (self.base / 2).max(BASE_MIN) };
+        self.is_vain = is_vain;
         self.changed_at = Some(now);
     }
 
@@ -79,6 +84,7 @@ impl Rhythm {
     pub(super) fn handle_kept(&mut self, now: Instant) {
         let is_quiet = |at: &mut Instant| *at + QUIET <= now;
         if self.changed_at.take_if(is_quiet).is_some() {
+            self.is_vain = false;
             self.base = (self.base * 2).min(self.base_max);
             self.changed_at = (self.base < self.base_max).then_some(now);
         }
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn each_mapping_that_was_forgotten_halves_the_time_and_each_quiet_hour_doubles_it() {
         let (mut rhythm, start) = (Rhythm::default(), moment());
-        (0..4).for_each(|_| rhythm.handle_forgotten(start));
+        (0..2).for_each(|_| rhythm.handle_forgotten(start));
         assert_eq!(rhythm.base, BASE_MIN);
         rhythm.handle_kept(start + QUIET - secs(1));
         assert_eq!(rhythm.base, BASE_MIN);
@@ -152,5 +158,14 @@ mod tests {
             rhythm.handle_kept(now);
             assert_eq!(rhythm.base, secs(expected));
         }
+    }
+
+    #[test]
+    fn a_nat_that_forgets_however_often_it_is_asked_is_asked_no_more_often_than_others() {
+        let (mut rhythm, now) = (Rhythm::default(), moment());
+        (0..3).for_each(|_| rhythm.handle_forgotten(now));
+        assert_eq!(rhythm.base, BASE_MAX);
+        rhythm.handle_forgotten(now);
+        assert_eq!(rhythm.base, BASE_MAX);
     }
 }
