@@ -19,7 +19,6 @@ use std::{
 };
 
 use crate::{
-    behaviour::Lifetime,
     candidate::canonical,
     datagram::{BoundSocket, Datagram, Family, SocketIndex},
     entropy::Entropy,
@@ -186,29 +185,6 @@ impl Discovery {
     /// Whether there is nobody to ask, or nobody answers.
     pub fn is_silent(&self) -> bool {
         self.observations.is_empty()
-    }
-
-    /// The servers that are asked, and how long their last answers took that were measured: `None` for those
-    /// that do not answer.
-    pub fn servers(&self) -> impl Iterator<Item = (&str, SocketAddr, Option<Duration>)> {
-        self.servers.iter().map(|(name, address)| {
-            let mut seen = self.observations.iter();
-            let is_answering = seen.any(|seen| seen.server == *address);
-            let rtt = self.rtts.get(address).copied().filter(|_| is_answering);
-            (name.as_str(), *address, rtt)
-        })
-    }
-
-    /// Keeps mappings alive often enough for a NAT that forgets them after `lifetime`.
-    pub fn set_lifetime(&mut self, lifetime: Lifetime, now: Instant) {
-        self.rhythm.handle_lifetime(lifetime);
-        let due = now + self.rhythm.longest();
-        self.timers.keepalive = self.timers.keepalive.map(|planned| planned.min(due));
-    }
-
-    /// How much time there is between two signs of life through one mapping, at most.
-    pub fn keep_alive(&self) -> Duration {
-        self.rhythm.longest()
     }
 
     /// Takes in a response that came from `remote` to `socket`.
@@ -443,21 +419,6 @@ impl Discovery {
         }
         self.plan_retry(now);
         self.report();
-    }
-
-    fn send_signs_of_life(&mut self, now: Instant, entropy: &mut Entropy) {
-        let keepers: Vec<(SocketIndex, SocketAddr)> = self
-            .answering
-            .iter()
-            .filter_map(|(socket, servers)| Some((*socket, *servers.front()?)))
-            .collect();
-        if keepers.is_empty() {
-            return;
-        }
-        for (socket, server) in keepers {
-            self.client.ask(socket, server, now, entropy);
-        }
-        self.timers.keepalive = Some(now + self.rhythm.wait(entropy));
     }
 
     /// Tries one server that failed; one for each socket if there is no other.

@@ -179,7 +179,7 @@ impl HairpinTest {
             *knocks += 1;
             let (there, back) = ((*fresh, self.setup.seen_at), (self.setup.main, *seen_at));
             for (socket, remote) in [there, back] {
-                let bytes = stun::encode_request(self.transaction).into();
+                let bytes = stun::encode_request(self.transaction);
                 self.outputs.push_back(Output::Transmit(Datagram { socket, remote, bytes }));
             }
         }
@@ -239,9 +239,9 @@ mod tests {
 
     fn sent(test: &mut HairpinTest) -> Vec<Datagram> {
         let outputs = std::iter::from_fn(|| test.poll_output());
-        let transmits = outputs.map(|output| match output {
-            Output::Transmit(datagram) => datagram,
-            other => panic!("{other:?}"),
+        let transmits = outputs.map(|output| {
+            let Output::Transmit(datagram) = output else { panic!("{output:?}") };
+            datagram
         });
         transmits.collect()
     }

@@ -190,6 +190,18 @@ impl Addresses {
         if has_v4 { v4 } else { v6 }
     }
 
+    /// Whether there is a NAT in front of us, as far as it is known.
+    pub(super) fn has_nat(&self) -> bool {
+        let mapping = self.nat().mapping;
+        mapping.is_some() && mapping != Some(Dependence::None)
+    }
+
+    /// Whether our NAT hairpins, if that is known.
+    pub(super) fn hairpin(&self) -> Option<Hairpin> {
+        let [v4, _] = self.told;
+        v4.hairpin
+    }
+
     /// Takes in whether our NAT hairpins.
     pub(super) fn set_hairpin(&mut self, hairpin: Option<Hairpin>) {
         let [v4, _] = &mut self.told;

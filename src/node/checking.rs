@@ -265,6 +265,15 @@ impl Driver {
         self.drain_checking();
     }
 
+    /// Finds out whether our NAT turns back what is sent to its own public address, if that is not known: a peer is
+    /// behind it, too.
+    pub(super) fn look_whether_nat_hairpins(&mut self) {
+        if self.addresses.hairpin().is_none() {
+            self.begin_hairpin_test();
+            self.drain_checking();
+        }
+    }
+
     /// Begins to find out whether our NAT turns back what is sent to its own public address, if that is not being
     /// found out already.
     fn begin_hairpin_test(&mut self) {

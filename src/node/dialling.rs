@@ -64,6 +64,8 @@ struct Entry {
     /// The number of our offer in the peer's inbox, which the next one replaces.
     offer_seq: Option<i64>,
     waiting: Vec<Waiting>,
+    /// Somebody who was found for it is seen at our own public address.
+    is_behind_our_nat: bool,
 }
 
 /// What a dial is for.
@@ -259,6 +261,7 @@ impl Driver {
             conversation: None,
             offer_seq: None,
             waiting: Vec::new(),
+            is_behind_our_nat: false,
         };
         let name = entry.name.clone();
         self.dialling.dials.insert(id, entry);
@@ -374,7 +377,10 @@ impl Driver {
                 let step = (Some(peer), Stage::Punch, plan.to_string());
                 self.tell_step(id, step, Some((&plan).into()));
             }
-            dial::Output::Failed(failure) => self.end_dial(id, &failure),
+            dial::Output::Failed(failure) => {
+                let failure = self.explain_shared_nat(id, failure);
+                self.end_dial(id, &failure);
+            }
         }
     }
 

@@ -172,6 +172,21 @@ fn no_path(peer: &PeerId, facts: &Facts) -> Failure {
     ))
 }
 
+/// `failure` of a dial to a peer behind our own NAT, which does not turn back what is sent to its public address.
+pub(super) fn behind_one_nat(failure: Failure) -> Failure {
+    if !matches!(failure.code, Code::PunchTimeout | Code::NatIncompatible) {
+        return failure;
+    }
+    let why = format!(
+        "both are behind one NAT, which does not turn back what is sent to its own public address; {}",
+        failure.why
+    );
+    failure.because(why).hint(
+        "put both on one local network, use IPv6, or move one of them elsewhere; some routers can be told to turn \
+         such datagrams back (hairpinning, NAT loopback)",
+    )
+}
+
 /// `error` of a link to `peer` as its user sees it.
 pub(super) fn link_failed(error: &LinkError, peer: PeerId) -> Failure {
     let failure = Failure::new(error.code(), error.to_string());

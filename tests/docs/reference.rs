@@ -65,6 +65,7 @@ fn every_flag_and_variable_that_is_documented_exists() {
             &["listen", "--help"][..],
             &["connect", "--help"],
             &["ping", "--help"],
+            &["netcheck", "--help"],
             &["schema", "--help"],
         ])
         .map(help)

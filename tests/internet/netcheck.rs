@@ -41,8 +41,9 @@ fn each_kind_of_nat_is_told() {
     const SYMMETRIC: Option<Dependence> = Some(Dependence::AddressAndPortDependent);
     const ONE_FOR_ALL: Option<Dependence> = Some(Dependence::EndpointIndependent);
     let by_address = Nat { mapping: Mapping::AddressDependent, ..Nat::symmetric(Ports::Random) };
-    for (nat, mapping, is_right) in [
-        (Nat::home(), ONE_FOR_ALL, (|it| it == PortAllocation::Preserving) as fn(_) -> bool),
+    type IsRight = fn(PortAllocation) -> bool;
+    let kinds: [(Nat, Option<Dependence>, IsRight); 7] = [
+        (Nat::home(), ONE_FOR_ALL, |it| it == PortAllocation::Preserving),
         (Nat::full_cone(), ONE_FOR_ALL, |it| it == PortAllocation::Preserving),
         (Nat::cgnat(), ONE_FOR_ALL, |it| matches!(it, PortAllocation::Block { .. })),
         (Nat::symmetric(Ports::Random), SYMMETRIC, |it| it == PortAllocation::Random),
@@ -56,7 +57,8 @@ fn each_kind_of_nat_is_told() {
             SYMMETRIC,
             |it| matches!(it, PortAllocation::Block { low, high } if high - low < 1_024),
         ),
-    ] {
+    ];
+    for (nat, mapping, is_right) in kinds {
         run(3, async |mut world| {
             let check = told(&mut world, nat).await;
             assert_eq!(check.mapping, mapping, "{nat:?}");

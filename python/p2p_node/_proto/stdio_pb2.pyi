@@ -1162,25 +1162,22 @@ class Event(_message.Message):
 
             NAME_FIELD_NUMBER: _builtins.int
             ADDR_FIELD_NUMBER: _builtins.int
-            ANSWERED_FIELD_NUMBER: _builtins.int
             RTT_MS_FIELD_NUMBER: _builtins.int
             name: _builtins.str
             """As the user named it."""
             addr: _builtins.str
-            answered: _builtins.bool
             rtt_ms: _builtins.float
-            """0 if it did not answer."""
+            """How long its answer took; 0 if there was none."""
             def __init__(
                 self,
                 *,
                 name: _builtins.str = ...,
                 addr: _builtins.str = ...,
-                answered: _builtins.bool = ...,
                 rtt_ms: _builtins.float = ...,
             ) -> None: ...
             _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
             def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-            _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "answered", b"answered", "name", b"name", "rtt_ms", b"rtt_ms"]  # noqa: Y015
+            _ClearFieldArgType: _TypeAlias = _typing.Literal["addr", b"addr", "name", b"name", "rtt_ms", b"rtt_ms"]  # noqa: Y015
             def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
             def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,8 +157,12 @@ def handle(command: dict[str, Any]) -> None:
                 "lifetime": {"state": "measured", "less_than_ms": command.get("lifetime_ms") or 9},
                 "keep_alive_ms": 25_000,
                 "servers": [
-                    {"name": "stun.example:3478", "addr": "198.51.100.10:3478", "answered": True, "rtt_ms": 20.5},
-                    {"name": "stun.example.net:3478", "addr": "198.51.100.11:3478", "answered": False},
+                    {
+                        "name": "stun.example:3478",
+                        "addr": "198.51.100.10:3478",
+                        "rtt_ms": 20.5,
+                    },
+                    {"name": "stun.example.net:3478", "addr": "198.51.100.11:3478"},
                 ],
                 "helpers": 1,
                 "helper": False,

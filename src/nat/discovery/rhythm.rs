@@ -3,9 +3,13 @@
 //! That a NAT does, a measurement shows, or a mapping that had another port when it was asked for again. A router that
 //! was restarted looks the same once; so the time is halved at each change, and grows again while nothing changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
-use crate::{behaviour::Lifetime, entropy::Entropy};
+use super::Discovery;
+use crate::{behaviour::Lifetime, datagram::SocketIndex, entropy::Entropy};
 
 /// How often a mapping is kept alive.
 #[derive(Debug)]
@@ -16,11 +20,42 @@ pub(super) struct Rhythm {
     base_max: Duration,
     /// When it was last made shorter or longer.
     changed_at: Option<Instant>,
+    /// Mappings were forgotten however often they were kept alive.
+    is_vain: bool,
+}
+
+impl Discovery {
+    /// Keeps mappings alive often enough for a NAT that forgets them after `lifetime`.
+    pub fn set_lifetime(&mut self, lifetime: Lifetime, now: Instant) {
+        self.rhythm.handle_lifetime(lifetime);
+        let due = now + self.rhythm.longest();
+        self.timers.keepalive = self.timers.keepalive.map(|planned| planned.min(due));
+    }
+
+    /// How much time there is between two signs of life through one mapping, at most.
+    pub fn keep_alive(&self) -> Duration {
+        self.rhythm.longest()
+    }
+
+    pub(super) fn send_signs_of_life(&mut self, now: Instant, entropy: &mut Entropy) {
+        let keepers: Vec<(SocketIndex, SocketAddr)> = self
+            .answering
+            .iter()
+            .filter_map(|(socket, servers)| Some((*socket, *servers.front()?)))
+            .collect();
+        if keepers.is_empty() {
+            return;
+        }
+        for (socket, server) in keepers {
+            self.client.ask(socket, server, now, entropy);
+        }
+        self.timers.keepalive = Some(now + self.rhythm.wait(entropy));
+    }
 }
 
 impl Default for Rhythm {
     fn default() -> Self {
-        Self { base: BASE_MAX, base_max: BASE_MAX, changed_at: None }
+        Self { base: BASE_MAX, base_max: BASE_MAX, changed_at: None, is_vain: false }
     }
 }
 
@@ -38,7 +73,10 @@ impl Rhythm {
 
     /// Takes in that a mapping was not there any more.
     pub(super) fn handle_forgotten(&mut self, now: Instant) {
-        self.base = (self.base / 2).max(BASE_MIN);
+        // A NAT that forgets even so gives out ports anew for other reasons, and more signs of life would not help.
+        let is_vain = self.base == BASE_MIN || self.is_vain;
+        self.base = if is_vain { self.base_max } else { (self.base / 2).max(BASE_MIN) };
+        self.is_vain = is_vain;
         self.changed_at = Some(now);
     }
 
@@ -46,6 +84,7 @@ impl Rhythm {
     pub(super) fn handle_kept(&mut self, now: Instant) {
         let is_quiet = |at: &mut Instant| *at + QUIET <= now;
         if self.changed_at.take_if(is_quiet).is_some() {
+            self.is_vain = false;
             self.base = (self.base * 2).min(self.base_max);
             self.changed_at = (self.base < self.base_max).then_some(now);
         }
@@ -109,7 +148,7 @@ mod tests {
     #[test]
     fn each_mapping_that_was_forgotten_halves_the_time_and_each_quiet_hour_doubles_it() {
         let (mut rhythm, start) = (Rhythm::default(), moment());
-        (0..4).for_each(|_| rhythm.handle_forgotten(start));
+        (0..2).for_each(|_| rhythm.handle_forgotten(start));
         assert_eq!(rhythm.base, BASE_MIN);
         rhythm.handle_kept(start + QUIET - secs(1));
         assert_eq!(rhythm.base, BASE_MIN);
@@ -119,5 +158,14 @@ mod tests {
             rhythm.handle_kept(now);
             assert_eq!(rhythm.base, secs(expected));
         }
+    }
+
+    #[test]
+    fn a_nat_that_forgets_however_often_it_is_asked_is_asked_no_more_often_than_others() {
+        let (mut rhythm, now) = (Rhythm::default(), moment());
+        (0..3).for_each(|_| rhythm.handle_forgotten(now));
+        assert_eq!(rhythm.base, BASE_MAX);
+        rhythm.handle_forgotten(now);
+        assert_eq!(rhythm.base, BASE_MAX);
     }
 }

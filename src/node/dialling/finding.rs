@@ -2,12 +2,16 @@
 
 use super::Purpose;
 use crate::{
+    behaviour::Hairpin,
+    candidate::Candidate,
     dht::location::Name,
+    failure::Failure,
     node::{
         dial::Found,
         driver::{DialId, Driver, Outcome},
         event::Target,
-        found,
+        explain, found,
+        helping::reachability::is_public,
     },
     sealing::Key,
     service::Service,
@@ -73,6 +77,27 @@ impl Driver {
             return;
         }
         self.dialling.records.remember(&entry.name, &found);
+        let ours = self.addresses.public();
+        let is_ours = |candidate: &Candidate| {
+            let ip = candidate.address.ip();
+            is_public(ip) && ours.iter().any(|at| at.ip() == ip)
+        };
+        if found.candidates.iter().any(is_ours) && self.addresses.has_nat() {
+            if let Some(entry) = self.dialling.dials.get_mut(&id) {
+                entry.is_behind_our_nat = true;
+            }
+            self.look_whether_nat_hairpins();
+        }
         self.tell_dial(id, |dial, now| dial.handle_found(found, now));
+    }
+
+    /// Says so if what keeps us apart is the NAT that we share.
+    pub(super) fn explain_shared_nat(&self, id: DialId, failure: Failure) -> Failure {
+        let entry = self.dialling.dials.get(&id);
+        let is_shared = entry.is_some_and(|entry| entry.is_behind_our_nat);
+        match self.addresses.hairpin() {
+            Some(Hairpin::Missing) if is_shared => explain::behind_one_nat(failure),
+            Some(Hairpin::Missing | Hairpin::Works) | None => failure,
+        }
     }
 }

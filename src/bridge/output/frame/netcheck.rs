@@ -61,7 +61,6 @@ impl From<&ServerReply> for event::netcheck::Server {
         Self {
             name: server.name.clone(),
             addr: server.addr.to_string(),
-            answered: server.rtt_ms.is_some(),
             rtt_ms: server.rtt_ms.unwrap_or_default(),
         }
     }
