@@ -10,6 +10,7 @@
 
 mod report;
 mod servers;
+mod timers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,7 +29,7 @@ use crate::{
     },
 };
 
-use self::{report::Summary, servers::choose_addresses};
+use self::{report::Summary, servers::choose_addresses, timers::Timers};
 pub use self::{
     report::{Report, Stage},
     servers::SERVERS_MAX,
@@ -72,6 +73,8 @@ pub struct Discovery {
     answering: BTreeMap<SocketIndex, VecDeque<SocketAddr>>,
     /// Those that do not, next to be tried first.
     failing: VecDeque<(SocketIndex, SocketAddr)>,
+    /// Those that did answer before: the network was gone, perhaps.
+    missed: VecDeque<(SocketIndex, SocketAddr)>,
     round: Option<Round>,
     timers: Timers,
     /// What was last reported.
@@ -109,19 +112,6 @@ pub enum Output {
 struct Round {
     began: Instant,
     outstanding: BTreeSet<(SocketIndex, SocketAddr)>,
-}
-
-#[derive(Debug, Default)]
-struct Timers {
-    keepalive: Option<Instant>,
-    recheck: Option<Instant>,
-    retry: Option<Instant>,
-    /// When the last round began.
-    asked_all: Option<Instant>,
-    /// Rounds lately that nobody asked for.
-    rechecks: u32,
-    /// Retries lately.
-    retries: u32,
 }
 
 impl Discovery {
@@ -256,6 +246,7 @@ impl Discovery {
         self.timers.recheck = None;
         self.timers.retry = None;
         self.failing.clear();
+        self.missed.clear();
         if pairs.is_empty() {
             self.round = None;
             return;
@@ -319,7 +310,12 @@ impl Discovery {
             }
             // A retry was answered: the network is back.
             None if was_silent => self.begin_round(now, entropy),
-            None => self.plan_retry(now),
+            None => {
+                for (socket, server) in self.missed.drain(..) {
+                    self.client.ask(socket, server, now, entropy);
+                }
+                self.plan_retry(now);
+            }
         }
         self.report();
     }
@@ -384,6 +380,7 @@ impl Discovery {
                 round.outstanding.remove(&failed);
             }
             None if was_answering => {
+                self.missed.push_back(failed);
                 // Either the server or the network is gone: the next server will tell.
                 match next {
                     Some(next) => self.client.ask(socket, next, now, entropy),

@@ -6,6 +6,7 @@ pub mod distance;
 pub mod engine;
 pub mod gather;
 pub mod inference;
+pub mod opener;
 pub mod prediction;
 pub mod proved;
 pub mod punch;

@@ -22,6 +22,7 @@ use super::{
     outbox::Kept,
 };
 use crate::{
+    datagram::{Datagram, Path},
     dht::{self, inbox, item::Item, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     identity::PeerId,
@@ -91,6 +92,17 @@ pub(super) enum Wish {
     Standing,
 }
 
+impl Wish {
+    /// How long the dial goes on beside what was waited for. The node's own wishes come back after a pause; what
+    /// their dial has opened by then, sockets and mappings and a peer that is at work, is not to be begun anew.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Resume(_) | Self::Standing => OWN_WISHES_PAUSE_MAX,
+            Self::Connect(_) | Self::Send(..) | Self::Post(..) => Duration::ZERO,
+        }
+    }
+}
+
 impl Dialling {
     /// When a dial, or somebody who waits for one, is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -139,6 +151,7 @@ impl Driver {
         let now = self.clock.now();
         let timeout = timeout.unwrap_or(self.config.connect_timeout);
         let waiting = Waiting { deadline: now + timeout, wish };
+        let until = waiting.deadline + waiting.wish.patience();
         if target.peer() == Some(self.us) {
             let failure = Failure::new(Code::SelfConnect, "this is the node's own peer id")
                 .hint("name the other side");
@@ -160,7 +173,7 @@ impl Driver {
             }
             None => {
                 self.events.emit(Event::Connecting { target: target.clone() });
-                self.begin_dial(target, waiting.deadline, Purpose::Link)
+                self.begin_dial(target, until, Purpose::Link)
             }
         };
         if let Some(entry) = self.dialling.dials.get_mut(&id) {
@@ -170,7 +183,7 @@ impl Driver {
                         .hint("wait for the connection, or send less at once");
                 return self.fail(waiting, failure);
             }
-            entry.dial.extend(waiting.deadline);
+            entry.dial.extend(until);
             entry.waiting.push(waiting);
         }
         self.drain_dial(id);
@@ -206,6 +219,7 @@ impl Driver {
             identity: self.config.identity.clone(),
             admission: admission.clone(),
             sockets: self.bound_sockets.clone(),
+            stun_servers: self.addresses.servers_v4(),
             has_dht: self.rendezvous.is_some(),
             has_lan: self.lan.is_some(),
         };
@@ -333,10 +347,14 @@ impl Driver {
             }
             dial::Output::OpenSocket { family } => self.open_for_dial(id, family),
             dial::Output::CloseSocket(socket) => self.close_extra(socket),
-            dial::Output::AskLeave { datagrams, crowd } => {
-                self.give_leave(id, (datagrams, crowd));
-            }
+            dial::Output::AskLeave(leave) => self.give_leave(id, leave),
             dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
+            dial::Output::Ask(Datagram { socket, remote, bytes }) => {
+                self.sockets.send(Path { socket, remote }, &bytes);
+            }
+            dial::Output::Count => self.count_for_dial(id),
+            dial::Output::Doubt => self.doubt_ports(),
+            dial::Output::SeenAt { socket, observed } => self.handle_seen_at(socket, observed),
             dial::Output::UsePath { peer, path } => self.use_path(peer, path),
             dial::Output::Connect { peer, initial_rtt } => self.dial_quic(id, peer, initial_rtt),
             dial::Output::Stage { peer, stage, detail } => {
@@ -464,6 +482,9 @@ impl Driver {
         Some(entry)
     }
 }
+
+/// More than a client, or a session without a link, pauses before it dials again.
+const OWN_WISHES_PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// Dials under way at a time: each probes up to 16 addresses.
 const DIALS_MAX: usize = 64;

@@ -11,6 +11,7 @@
     missing_docs
 )]
 
+mod blocked;
 mod determinism;
 mod failures;
 mod helpers;
