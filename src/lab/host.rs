@@ -83,7 +83,8 @@ impl Host {
         self.move_to(Place::Behind(router.id), vec![address.to_ip()]);
     }
 
-    /// Opens a socket on all its addresses. Port 0 takes the lowest free one from 49152 on.
+    /// Opens a socket on all its addresses. Port 0 takes the next free one from 49152 on: one that was closed
+    /// comes again when all others had their turn.
     ///
     /// # Panics
     ///

@@ -258,6 +258,9 @@ impl Network {
     /// Where a datagram goes from a network.
     fn leave(&mut self, flight: &mut Flight, place: Place, now: Duration) -> Result<Way, Fate> {
         match self.topology.step(place, flight.destination.ip()) {
+            Step::To(node) if place == Place::Public && self.is_cut_off(flight.sender, node) => {
+                Err(Fate::Blocked)
+            }
             Step::To(node) => {
                 let (after, hops) = match place {
                     Place::Public => (self.core_delay, CORE_HOPS),
@@ -283,6 +286,19 @@ impl Network {
             }
             Step::Nowhere => Err(Fate::NoHost),
         }
+    }
+
+    /// Whether `node` is a host that `sender` is kept apart from, or a router in front of it: what is lost on
+    /// the way leaves no trace in the routers behind.
+    fn is_cut_off(&self, sender: HostId, node: Node) -> bool {
+        self.blocked.iter().any(|&(a, b)| {
+            let other = if a == sender { b } else { a };
+            let is_on_its_way = match node {
+                Node::Host(host) => host == other,
+                Node::Router(router) => self.topology.routers_above(other).contains(&router),
+            };
+            (a == sender || b == sender) && is_on_its_way
+        })
     }
 
     /// A datagram from outside at a router: whom it is for inside.

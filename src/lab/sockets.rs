@@ -48,6 +48,9 @@ pub(super) enum Rejected {
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     last_id: u64,
+    /// The ephemeral port of each host whose turn it is, as systems take one after the other or any: a router
+    /// may still know the one that was closed last.
+    next_port: BTreeMap<HostId, u16>,
     by_binding: BTreeMap<Binding, SocketId>,
     open: BTreeMap<SocketId, (Binding, VecDeque<Arrival>)>,
     /// Sockets that have got something since the shell last asked.
@@ -55,16 +58,21 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens a socket; port 0 asks for the lowest free ephemeral one.
+    /// Opens a socket; port 0 asks for the next free ephemeral one.
     ///
     /// # Panics
     ///
     /// When the port is taken, or when all ephemeral ones are.
     pub(super) fn bind(&mut self, mut binding: Binding) -> SocketId {
         if binding.port == 0 {
-            binding.port = (EPHEMERAL_MIN..=u16::MAX)
-                .find(|&port| !self.by_binding.contains_key(&Binding { port, ..binding }))
+            let next = self.next_port.entry(binding.host).or_insert(EPHEMERAL_MIN);
+            let is_free =
+                |port: &u16| !self.by_binding.contains_key(&Binding { port: *port, ..binding });
+            binding.port = (*next..=u16::MAX)
+                .chain(EPHEMERAL_MIN..*next)
+                .find(is_free)
                 .expect("a host has fewer than 16384 sockets without a port of their own");
+            *next = binding.port.checked_add(1).unwrap_or(EPHEMERAL_MIN);
         }
         assert!(
             !self.by_binding.contains_key(&binding),

@@ -11,6 +11,7 @@
 mod report;
 mod rhythm;
 mod servers;
+mod timers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,7 +30,7 @@ use crate::{
     },
 };
 
-use self::{report::Summary, rhythm::Rhythm, servers::choose_addresses};
+use self::{report::Summary, rhythm::Rhythm, servers::choose_addresses, timers::Timers};
 pub use self::{
     report::{Report, Stage},
     servers::SERVERS_MAX,
@@ -71,6 +72,8 @@ pub struct Discovery {
     /// How long the last answers of each server took.
     rtts: BTreeMap<SocketAddr, Duration>,
     rhythm: Rhythm,
+    /// Those that did answer before: the network was gone, perhaps.
+    missed: VecDeque<(SocketIndex, SocketAddr)>,
     round: Option<Round>,
     timers: Timers,
     /// What was last reported.
@@ -108,19 +111,6 @@ pub enum Output {
 struct Round {
     began: Instant,
     outstanding: BTreeSet<(SocketIndex, SocketAddr)>,
-}
-
-#[derive(Debug, Default)]
-struct Timers {
-    keepalive: Option<Instant>,
-    recheck: Option<Instant>,
-    retry: Option<Instant>,
-    /// When the last round began.
-    asked_all: Option<Instant>,
-    /// Rounds lately that nobody asked for.
-    rechecks: u32,
-    /// Retries lately.
-    retries: u32,
 }
 
 impl Discovery {
@@ -257,6 +247,7 @@ impl Discovery {
         self.timers.recheck = None;
         self.timers.retry = None;
         self.failing.clear();
+        self.missed.clear();
         if pairs.is_empty() {
             self.round = None;
             return;
@@ -323,7 +314,12 @@ impl Discovery {
             }
             // A retry was answered: the network is back.
             None if was_silent => self.begin_round(now, entropy),
-            None => self.plan_retry(now),
+            None => {
+                for (socket, server) in self.missed.drain(..) {
+                    self.client.ask(socket, server, now, entropy);
+                }
+                self.plan_retry(now);
+            }
         }
         self.report();
     }
@@ -392,6 +388,7 @@ impl Discovery {
                 round.outstanding.remove(&failed);
             }
             None if was_answering => {
+                self.missed.push_back(failed);
                 // Either the server or the network is gone: the next server will tell.
                 match next {
                     Some(next) => self.client.ask(socket, next, now, entropy),

@@ -4,7 +4,8 @@
 //! ```text
 //!  0            head start                       every STEP without a path
 //!  ├ plain probes ───────────────────────────────────────────────────────▶
-//!                 ├ volley: crowd, spray, or both ──────────▶ spent
+//!                 ├ volley: crowd, spray, or both ──▶ the same pairs again, and other ports ──▶
+//!                      ├ a fresh socket that keeps quiet ────────────────────────────────────▶
 //!                                                 ├ quiet openers, and loud ones again ───▶
 //! ```
 //!
@@ -16,6 +17,8 @@
 //! The first path that answers ends it. Sockets on which the peer was not heard are closed at once, the
 //! others [`KEEP_HEARD`] later, unless [`Engine::handle_used`] says before that on which one the link is.
 
+mod guessing;
+mod openers;
 mod report;
 
 use std::{
@@ -25,10 +28,14 @@ use std::{
 };
 
 pub use self::report::{Openers, Output, Setup};
+use self::{
+    guessing::Guessing,
+    openers::{Fresh, Loudness},
+};
 use super::{
     punch::{self, Facts, Opened, Punch},
-    strategy::{Aim, CROWD, Method, Order, Party, Plan, plans},
-    volley::{self, Address, DATAGRAMS_PER_ATTEMPT_MAX, Volley},
+    strategy::Party,
+    volley::{self, Address, Volley},
 };
 use crate::{
     candidate::Candidate,
@@ -41,23 +48,9 @@ use crate::{
 /// Without a path, something changes at least this often.
 pub const STEP: Duration = Duration::from_secs(3);
 
-/// How long the peer's router is left in peace after loud openers: longer than one sulks (5 s are usual).
-///
-/// Quiet openers keep our own NAT open meanwhile.
-const QUIET_TIME: Duration = Duration::from_secs(6);
-
 /// Routers that a quiet opener may cross: more than there are between a host and the NATs in front of
 /// it, carrier's included, and fewer than there are to the peer's.
 pub const QUIET_HOPS: u8 = 5;
-
-/// What plain probes get before many more sockets are opened for a birthday: two round trips of 75 ms.
-const HEAD_START: Duration = Duration::from_millis(150);
-
-/// How long two NATs that count wait for the peer's answer, which says how far its count has got.
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
-
-/// Time until a volley that was refused asks again.
-const LEAVE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long sockets on which the peer was heard are kept beside the one that answered first.
 pub const KEEP_HEARD: Duration = Duration::from_secs(3);
@@ -71,18 +64,9 @@ pub struct Engine {
     ours: Party,
     theirs: Peer,
     peer_begins: Instant,
-    /// Datagrams that may still be asked for in this attempt.
-    allowance: u32,
-    /// What the volley under way was granted.
-    granted: u32,
     loudness: Loudness,
-    /// The volley that there is to be, and when.
-    planned: Option<(Order, Instant)>,
-    /// A volley that waits for leave.
-    asked: Option<Order>,
-    volley: Option<Volley>,
-    /// Sockets opened for volleys.
-    extra: BTreeSet<SocketIndex>,
+    fresh: Fresh,
+    guessing: Guessing,
     state: State,
     outputs: VecDeque<Output>,
 }
@@ -94,17 +78,6 @@ struct Peer {
     forecast: Option<Forecast>,
     addresses: Vec<Address>,
     candidates: Vec<Candidate>,
-}
-
-/// How far our probes to the peer's own addresses get.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Loudness {
-    /// To the peer.
-    Loud,
-    /// Pings through our own NATs only, until the peer is heard.
-    QuietUntilHeard,
-    /// None any further, heard or not: a router that was disturbed forgets.
-    Silent,
 }
 
 #[derive(Debug)]
@@ -142,16 +115,9 @@ impl Engine {
             ours: setup.ours,
             theirs,
             peer_begins: setup.peer_begins,
-            allowance: DATAGRAMS_PER_ATTEMPT_MAX,
-            granted: 0,
-            loudness: match (setup.openers, setup.side) {
-                (Openers::Quiet, Side::Initiator) => Loudness::QuietUntilHeard,
-                (Openers::Loud, _) | (Openers::Quiet, Side::Responder) => Loudness::Loud,
-            },
-            planned: None,
-            asked: None,
-            volley: None,
-            extra: BTreeSet::new(),
+            loudness: Loudness::first(setup.openers, setup.side),
+            fresh: Fresh::new(setup.servers, now),
+            guessing: Guessing::new(now),
             state: State::Trying { next_step: now + STEP },
             outputs: VecDeque::new(),
         };
@@ -168,6 +134,12 @@ impl Engine {
         addresses: Vec<Address>,
         now: Instant,
     ) {
+        let is_same = |party: &Party| {
+            let nat = party.nat.without_counter();
+            nat == theirs.nat.without_counter() && party.public == theirs.public
+        };
+        let is_other = !is_same(&self.theirs.party)
+            || (!addresses.is_empty() && addresses != self.theirs.addresses);
         self.theirs.party = theirs;
         self.theirs.forecast = forecast.or(self.theirs.forecast);
         if !addresses.is_empty() {
@@ -175,16 +147,15 @@ impl Engine {
         }
         self.peer_begins = self.peer_begins.min(now);
         if matches!(self.state, State::Trying { .. }) {
-            self.plan(now);
-            if let Some((_, at)) = &mut self.planned {
-                *at = now;
-            }
+            self.take_news(is_other, now);
         }
     }
 
-    /// Takes in that our own NATs behave otherwise than we thought, if they do.
+    /// Takes in that our own NATs behave otherwise than we thought, if they do. What is not known any more, as
+    /// nobody answers, was so when it was.
     pub fn handle_own_news(&mut self, ours: Party, now: Instant) {
-        if ours == self.ours {
+        let is_lost = ours.nat.mapping.is_none() && self.ours.nat.mapping.is_some();
+        if ours == self.ours || is_lost {
             return;
         }
         self.ours = ours;
@@ -200,10 +171,13 @@ impl Engine {
     }
 
     /// Begins the plain probes anew, as [`Punch::restart`] does. A volley that is under way goes on; after a
-    /// path or the deadline there is another one, out of what was allowed for both.
+    /// path or the deadline there is another one.
     pub fn restart(&mut self, candidates: &[Candidate], deadline: Instant, now: Instant) {
         self.theirs.candidates = candidates.to_vec();
         self.punch.restart(candidates, deadline, now);
+        if self.side == Side::Responder {
+            self.take_sign_of_work(now);
+        }
         if !matches!(self.state, State::Trying { .. }) {
             self.state = State::Trying { next_step: now + STEP };
             self.plan(now);
@@ -219,6 +193,7 @@ impl Engine {
         now: Instant,
         entropy: &mut Entropy,
     ) {
+        self.note_heard(socket);
         self.punch.handle_probe(socket, from, probe, now, entropy);
         self.drain(now, entropy);
     }
@@ -230,19 +205,25 @@ impl Engine {
         now: Instant,
         entropy: &mut Entropy,
     ) {
-        match (&mut self.volley, &self.state) {
-            (Some(volley), State::Trying { .. }) => {
-                self.extra.insert(socket);
+        let is_trying = matches!(self.state, State::Trying { .. });
+        if is_trying && self.fresh.handle_socket_opened(socket, now, entropy) {
+            return self.drain(now, entropy);
+        }
+        match &mut self.guessing.volley {
+            Some(volley) if is_trying => {
+                self.guessing.extra.insert(socket);
                 volley.handle_socket_opened(socket, now);
                 self.drain(now, entropy);
             }
-            (Some(_) | None, _) => self.outputs.push_back(Output::CloseSocket(socket)),
+            Some(_) | None => self.outputs.push_back(Output::CloseSocket(socket)),
         }
     }
 
     /// Takes in that no more sockets can be opened: what there is must do.
     pub fn handle_socket_refused(&mut self) {
-        if let Some(volley) = &mut self.volley {
+        if !self.fresh.handle_socket_refused()
+            && let Some(volley) = &mut self.guessing.volley
+        {
             volley.handle_socket_refused();
         }
     }
@@ -252,27 +233,27 @@ impl Engine {
     pub fn handle_used(&mut self, socket: SocketIndex) {
         self.state = State::Open { best: socket, until: None };
         self.end_volley();
-        self.planned = None;
+        self.guessing.planned = None;
         self.close_sockets(|other| other == socket);
     }
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, entropy: &mut Entropy) {
         self.punch.handle_timeout(now, entropy);
-        if let Some((order, _)) = self.planned.take_if(|(_, at)| *at <= now) {
-            self.ask_leave(order);
-        }
-        if let Some(volley) = &mut self.volley {
-            volley.handle_timeout(now);
-        }
+        self.guess(now);
         match &mut self.state {
-            State::Trying { next_step } if *next_step <= now => self.change_openers(now),
+            State::Trying { next_step } => {
+                if *next_step <= now {
+                    self.change_openers(now);
+                }
+                self.open_afresh(now);
+            }
             State::Open { best, until } if until.is_some_and(|until| until <= now) => {
                 let best = *best;
                 *until = None;
                 self.close_sockets(|socket| socket == best);
             }
-            State::Trying { .. } | State::Open { .. } | State::GaveUp => {}
+            State::Open { .. } | State::GaveUp => {}
         }
         self.drain(now, entropy);
     }
@@ -289,9 +270,10 @@ impl Engine {
             State::Open { until, .. } => until,
             State::GaveUp => None,
         };
-        let planned = self.planned.map(|(_, at)| at);
-        let volley = self.volley.as_ref().and_then(Volley::poll_timeout);
-        [self.punch.poll_timeout(), planned, volley, state].into_iter().flatten().min()
+        let is_trying = matches!(self.state, State::Trying { .. });
+        let fresh = self.fresh.poll_timeout().filter(|_| is_trying);
+        let due = [self.punch.poll_timeout(), self.guessing.poll_timeout(), fresh, state];
+        due.into_iter().flatten().min()
     }
 
     /// What was done and seen in this attempt.
@@ -299,120 +281,26 @@ impl Engine {
         self.punch.facts()
     }
 
-    /// Says what will be tried, and when the volley begins if there is one.
-    fn plan(&mut self, now: Instant) {
-        self.planned = None;
-        for plan in plans(&self.ours, &self.theirs.party, self.side) {
-            if let Method::Volley(order) = plan.method {
-                self.planned = Some((order, self.begins_at(order, now)));
-            }
-            if plan.method != Method::QuietOpeners {
-                self.outputs.push_back(announce(plan));
-            }
-        }
-    }
-
-    fn begins_at(&self, order: Order, now: Instant) -> Instant {
-        let both_work = match self.side {
-            Side::Responder => now,
-            Side::Initiator => self.peer_begins.max(now),
-        };
-        match order.aim {
-            // Each aims at where the other's count is now.
-            Aim::Next { .. } if order.crowd > 0 && self.side == Side::Initiator => {
-                both_work + ANSWER_WAIT
-            }
-            Aim::Next { .. } => both_work,
-            Aim::Endpoint if order.crowd < CROWD => both_work,
-            Aim::Endpoint | Aim::Block { .. } | Aim::Anywhere => both_work + HEAD_START,
-        }
-    }
-
-    /// A volley is due. One that is under way ends: there are never two crowds at a time.
-    fn ask_leave(&mut self, order: Order) {
-        self.end_volley();
-        self.close_unheard_sockets(None);
-        if self.allowance > 0 && !self.theirs.addresses.is_empty() {
-            self.asked = Some(order);
-            let (datagrams, crowd) = (self.allowance, order.crowd);
-            self.outputs.push_back(Output::AskLeave { datagrams, crowd });
-        }
-    }
-
-    fn end_volley(&mut self) {
-        self.asked = None;
-        if let Some(volley) = self.volley.take() {
-            self.allowance = self.allowance.saturating_sub(volley.sent());
-            let unspent = std::mem::take(&mut self.granted).saturating_sub(volley.sent());
-            if unspent > 0 {
-                self.outputs.push_back(Output::Unspent(unspent));
-            }
-        }
-    }
-
-    /// Takes in how many datagrams the volley that asked may send. With none, it asks again a little
-    /// later: another one may have to end first.
-    pub fn handle_leave(&mut self, datagrams: u32, now: Instant, entropy: &mut Entropy) {
-        let (Some(order), State::Trying { .. }, Some(main)) =
-            (self.asked.take(), &self.state, self.main)
-        else {
-            if datagrams > 0 {
-                self.outputs.push_back(Output::Unspent(datagrams));
-            }
-            return;
-        };
-        if datagrams == 0 {
-            self.planned = Some((order, now + LEAVE_RETRY));
-            return;
-        }
-        let addresses = self.theirs.addresses.clone();
-        let endpoints = self.theirs.candidates.iter().map(|candidate| candidate.address).collect();
-        self.granted = datagrams.min(self.allowance);
-        let setup = volley::Setup {
-            order,
-            main,
-            addresses,
-            endpoints,
-            forecast: self.theirs.forecast,
-            allowance: self.granted,
-        };
-        self.volley = Some(Volley::new(setup, now, entropy));
-    }
-
-    /// Nothing has opened: goes on in another way.
-    fn change_openers(&mut self, now: Instant) {
-        let offered = plans(&self.ours, &self.theirs.party, self.side);
-        let quiet = offered.into_iter().find(|plan| plan.method == Method::QuietOpeners);
-        let (Some(quiet), Side::Initiator) = (quiet, self.side) else {
-            self.state = State::Trying { next_step: now + STEP };
-            return;
-        };
-        let (loudness, time) = match self.loudness {
-            Loudness::Loud => {
-                self.outputs.push_back(Output::Trying(quiet));
-                (Loudness::Silent, QUIET_TIME)
-            }
-            Loudness::QuietUntilHeard | Loudness::Silent => (Loudness::Loud, STEP),
-        };
-        self.loudness = loudness;
-        self.state = State::Trying { next_step: now + time };
-    }
-
     /// Makes the parts' outputs our own.
     fn drain(&mut self, now: Instant, entropy: &mut Entropy) {
-        while let Some(output) = self.volley.as_mut().and_then(Volley::poll_output) {
+        while let Some(output) = self.guessing.volley.as_mut().and_then(Volley::poll_output) {
             match output {
                 volley::Output::OpenSocket => {
                     let family = self.theirs.addresses.first().map(|at| Family::of(at.ip()));
                     self.outputs.extend(family.map(|family| Output::OpenSocket { family }));
                 }
                 volley::Output::Ping(path) => self.punch.guess(path, now, entropy),
+                volley::Output::AskAgain(datagrams) => {
+                    let leave = volley::Leave::Again { datagrams };
+                    self.outputs.push_back(Output::AskLeave(leave));
+                }
             }
         }
+        self.drain_fresh(now, entropy);
         while let Some(output) = self.punch.poll_output() {
             match output {
                 punch::Output::Transmit { path, probe } => {
-                    let hops = self.hops(&probe, path.remote);
+                    let hops = self.hops(&probe, path);
                     self.outputs.push_back(Output::Transmit { path, probe, hops });
                 }
                 punch::Output::Heard { path } => self.outputs.push_back(Output::Heard { path }),
@@ -426,7 +314,7 @@ impl Engine {
                 }
                 punch::Output::GaveUp(facts) => {
                     self.state = State::GaveUp;
-                    self.planned = None;
+                    self.guessing.planned = None;
                     self.end_volley();
                     self.close_sockets(|_| false);
                     self.outputs.push_back(Output::GaveUp(facts));
@@ -435,21 +323,9 @@ impl Engine {
         }
     }
 
-    /// The hops that a probe may make, if not as many as usual. Guessed ports were never disturbed.
-    fn hops(&self, probe: &Probe, remote: SocketAddr) -> Option<u8> {
-        let is_named = self.theirs.candidates.iter().any(|known| known.address == remote);
-        let is_quiet = match (self.loudness, probe) {
-            (Loudness::Loud, _) => false,
-            (Loudness::QuietUntilHeard, Probe::Ping { .. }) => self.punch.facts().heard.is_empty(),
-            (Loudness::QuietUntilHeard, Probe::Pong { .. }) => false,
-            (Loudness::Silent, _) => true,
-        };
-        (is_named && is_quiet).then_some(QUIET_HOPS)
-    }
-
     fn settle(&mut self, opened: Opened, now: Instant) {
         let best = opened.path.socket;
-        self.planned = None;
+        self.guessing.planned = None;
         self.end_volley();
         self.close_unheard_sockets(Some(best));
         self.state = State::Open { best, until: Some(now + KEEP_HEARD) };
@@ -462,23 +338,9 @@ impl Engine {
     }
 
     fn close_sockets(&mut self, is_wanted: impl Fn(SocketIndex) -> bool) {
-        let unwanted: Vec<SocketIndex> =
-            self.extra.iter().filter(|socket| !is_wanted(**socket)).copied().collect();
-        for socket in unwanted {
-            self.extra.remove(&socket);
-            self.outputs.push_back(Output::CloseSocket(socket));
-        }
-    }
-}
-
-fn announce(plan: Plan) -> Output {
-    match plan.method {
-        Method::Incompatible => Output::Incompatible(plan),
-        Method::SameNetwork
-        | Method::Direct
-        | Method::Simultaneous
-        | Method::Volley(_)
-        | Method::QuietOpeners => Output::Trying(plan),
+        let unwanted = self.guessing.take_sockets(|socket| !is_wanted(socket)).into_iter();
+        let fresh = self.fresh.close(&is_wanted);
+        self.outputs.extend(unwanted.chain(fresh).map(Output::CloseSocket));
     }
 }
 
@@ -488,3 +350,5 @@ mod table;
 mod tests;
 #[cfg(test)]
 mod world;
+#[cfg(test)]
+mod world_codec;

@@ -8,6 +8,7 @@ pub mod gather;
 pub mod hairpin;
 pub mod inference;
 pub mod lifetime;
+pub mod opener;
 pub mod prediction;
 pub mod proved;
 pub mod punch;

@@ -151,7 +151,8 @@ pub fn plans(ours: &Party, theirs: &Party, side: Side) -> Vec<Plan> {
 }
 
 impl Plan {
-    fn new(method: Method, why: impl Into<String>) -> Self {
+    /// A way, with the reason for it.
+    pub(super) fn new(method: Method, why: impl Into<String>) -> Self {
         Self { method, why: why.into() }
     }
 

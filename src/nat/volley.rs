@@ -27,9 +27,18 @@
 //! certain when both blocks are full. So each side aims at as few ports as its sockets allow, and only
 //! one port in the block has to be known, not where it begins and ends.
 //!
-//! **Limits.** An attempt sends [`DATAGRAMS_PER_ATTEMPT_MAX`] datagrams at most and no more than its owner
-//! grants out of a [`Budget`] for all; to an address that has only one witness it sends [`UNPROVED_MAX`].
+//! **What was tried is tried again**, for as long as the peer is at work: whatever was lost, because the way
+//! between the two was blocked, needs no other ports. A spray that has missed nothing but the way holds its
+//! own filters open for some 2,048 ports, and of a crowd of 512 about 16 mappings are among them. So it is
+//! enough that every socket of the crowd says again what it said ([`again_every`]): the first of those 16
+//! that does so after the way is free is heard. That costs no router another entry, and keeps those that
+//! there are from being forgotten.
+//!
+//! **Limits.** A volley sends [`DATAGRAMS_PER_VOLLEY_MAX`] datagrams to new ports at most, and what it
+//! repeats at its pace; neither is more than its owner grants out of a [`Budget`] for all. To an address that
+//! has only one witness it sends [`UNPROVED_MAX`] and repeats nothing.
 
+mod again;
 mod budget;
 mod targets;
 
@@ -39,9 +48,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::budget::{Budget, DATAGRAMS_PER_MINUTE_MAX};
-use self::targets::Targets;
-use super::{prediction::Forecast, proved::Proved, strategy::Order};
+pub use self::budget::{AGAIN_PER_MINUTE_MAX, Budget, DATAGRAMS_PER_MINUTE_MAX};
+use self::{again::Again, targets::Targets};
+use super::{
+    prediction::Forecast,
+    proved::Proved,
+    strategy::{Aim, Order, RUN_TO_MEET},
+};
 use crate::{
     datagram::{Path, SocketIndex},
     entropy::Entropy,
@@ -58,8 +71,9 @@ pub const SPRAY_PACE: Duration = Duration::from_millis(4);
 /// spray has tried its first hundred ports.
 pub const CROWD_PACE: Duration = Duration::from_millis(1);
 
-/// Datagrams of one volley: what a spray needs to miss a crowd of 512 once in ten million times.
-pub const DATAGRAMS_PER_ATTEMPT_MAX: u32 = 2_048;
+/// Datagrams of one volley to new ports: what a spray needs to miss a crowd of 512 once in ten million
+/// times.
+pub const DATAGRAMS_PER_VOLLEY_MAX: u32 = 2_048;
 
 /// Datagrams of one volley to an address that only the peer itself vouches for: as many as plain probes
 /// would send to one address that it names.
@@ -68,12 +82,8 @@ pub const UNPROVED_MAX: u32 = 40;
 /// Addresses of one peer that a volley goes to: with each, the chance of every datagram shrinks.
 pub const ADDRESSES_MAX: usize = 2;
 
-/// Time from one round of a crowd to the next, at other ports: a round trip and what loss may cost.
-const ROUND_PAUSE: Duration = Duration::from_millis(700);
-
-/// Time from the end of a crowd until each socket sends again what it sent: for what was lost, and before
-/// a router forgets a mapping that was never answered, which takes 30 s.
-const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// Time from one round of a crowd to the next, at other ports: a round trip to the other side of the earth.
+const ROUND_PAUSE: Duration = Duration::from_millis(400);
 
 /// Where a volley may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,13 +129,33 @@ pub enum Output {
     OpenSocket,
     /// A ping on this path.
     Ping(Path),
+    /// So many that were sent before are to be sent again: [`Volley::handle_again`] says how many may be.
+    AskAgain(u32),
+}
+
+/// What a volley wants to send, and has to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// So many datagrams to new ports, from so many sockets of its own, at the most.
+    New {
+        /// Datagrams.
+        datagrams: u32,
+        /// Sockets.
+        crowd: u16,
+    },
+    /// So many that were sent before, from as many sockets as there are.
+    Again {
+        /// Datagrams.
+        datagrams: u32,
+    },
 }
 
 /// Many datagrams that are to meet the peer's.
 ///
 /// ```text
-///                 a socket each CROWD_PACE               all sent
-///    Firing ── target ──▶ ping from every socket ──▶ next target, or the same again ──▶ Spent
+///                 a socket each CROWD_PACE         all sent
+///    Firing ── target ──▶ ping from every socket ──▶ next target ──▶ Again: what was sent, over and over
+///                                                            (Spent, where only one vouches for the address)
 /// ```
 #[derive(Debug)]
 pub struct Volley {
@@ -141,7 +171,14 @@ pub struct Volley {
     target: Option<(SocketAddr, usize)>,
     datagrams_left: u32,
     next_slot: Option<Instant>,
-    sent: u32,
+    /// What was sent to new ports, in this order.
+    tried: Vec<Path>,
+    phase: Phase,
+    /// Whether what was tried may be tried again.
+    is_proved: bool,
+    again_every: Duration,
+    /// When the peer was last known to be at work.
+    peer_at_work: Instant,
     outputs: VecDeque<Output>,
 }
 
@@ -151,14 +188,22 @@ enum Kind {
     Crowd,
 }
 
+#[derive(Debug)]
+enum Phase {
+    Firing,
+    Again(Again),
+    Spent,
+}
+
 impl Volley {
     /// Begins at once: [`Self::poll_timeout`] is `now`.
     pub fn new(setup: Setup, now: Instant, entropy: &mut Entropy) -> Self {
         let limits = setup.addresses.iter().map(|address| match address {
-            Address::Proved(_) => DATAGRAMS_PER_ATTEMPT_MAX,
+            Address::Proved(_) => DATAGRAMS_PER_VOLLEY_MAX,
             Address::Claimed(_) => UNPROVED_MAX,
         });
         let limit = limits.min().unwrap_or(0);
+        let is_proved = setup.addresses.iter().all(|at| matches!(at, Address::Proved(_)));
         let ips = setup.addresses.iter().take(ADDRESSES_MAX).map(Address::ip).collect();
         let order = setup.order;
         let kind = if order.crowd == 0 { Kind::Spray } else { Kind::Crowd };
@@ -173,7 +218,11 @@ impl Volley {
             target: None,
             datagrams_left,
             next_slot: Some(now),
-            sent: 0,
+            tried: vec![],
+            phase: Phase::Firing,
+            is_proved,
+            again_every: again_every(order),
+            peer_at_work: now,
             outputs: VecDeque::new(),
         }
     }
@@ -182,7 +231,7 @@ impl Volley {
     pub fn handle_socket_opened(&mut self, socket: SocketIndex, now: Instant) {
         self.opening = self.opening.saturating_sub(1);
         self.crowd.push(socket);
-        if self.next_slot.is_some() && self.target.is_some() {
+        if self.is_firing() && self.next_slot.is_some() && self.target.is_some() {
             self.ping_from_crowd(now);
         }
     }
@@ -193,14 +242,64 @@ impl Volley {
         self.wanted = 0;
     }
 
+    /// Takes in that the peer is at work: it has made an offer, or answered ours. If that was not known for a
+    /// while, everything that was tried is tried once more, as fast as at first.
+    pub fn handle_peer_at_work(&mut self, now: Instant) {
+        let before = std::mem::replace(&mut self.peer_at_work, now);
+        if let Phase::Again(again) = &mut self.phase
+            && before + AT_WORK_MAX < now
+        {
+            again.hurry(self.tried.len());
+            self.next_slot = self.next_slot.map(|_| now);
+        }
+    }
+
+    /// Takes in how many of those that were sent before may be sent again.
+    pub fn handle_again(&mut self, datagrams: u32, now: Instant) {
+        if let Phase::Again(again) = &mut self.phase {
+            let due = again.handle_leave(datagrams, now);
+            self.next_slot = Some(due);
+        }
+    }
+
+    /// Whether the peer is known to be at work.
+    pub fn is_peer_at_work(&self, now: Instant) -> bool {
+        now <= self.peer_at_work + AT_WORK_MAX
+    }
+
+    /// Whether it sends to new ports still.
+    pub fn is_firing(&self) -> bool {
+        matches!(self.phase, Phase::Firing)
+    }
+
+    /// Whether it may say again what it has said, and was not allowed to for so long that others had better
+    /// have their turn.
+    pub fn is_held_up(&self) -> bool {
+        matches!(&self.phase, Phase::Again(again) if again.is_held_up())
+    }
+
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.next_slot.is_none_or(|slot| now < slot) {
-            return;
-        }
-        match self.kind {
-            Kind::Spray => self.spray(now),
-            Kind::Crowd => self.gather(now),
+        let Some(slot) = self.next_slot.filter(|slot| *slot <= now) else { return };
+        match (&mut self.phase, self.kind) {
+            (Phase::Firing, Kind::Spray) => self.spray(now),
+            (Phase::Firing, Kind::Crowd) => self.gather(now),
+            (Phase::Again(again), kind) => {
+                let first_pace = match kind {
+                    Kind::Spray => SPRAY_PACE,
+                    Kind::Crowd => CROWD_PACE,
+                };
+                let is_at_work = now <= self.peer_at_work + AT_WORK_MAX;
+                let every =
+                    if is_at_work { self.again_every } else { self.again_every * IDLE_FACTOR };
+                let (paths, next) = again.take(&self.tried, (first_pace, every), (slot, now));
+                self.outputs.extend(paths.into_iter().map(Output::Ping));
+                self.next_slot = next;
+                if next.is_none() {
+                    self.outputs.push_back(Output::AskAgain(again::SLICE));
+                }
+            }
+            (Phase::Spent, _) => self.next_slot = None,
         }
     }
 
@@ -215,14 +314,22 @@ impl Volley {
         self.outputs.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] wants to be called next; never again once it is spent.
+    /// When [`Self::handle_timeout`] wants to be called next; not while it waits for leave, and never again
+    /// once it is spent.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.next_slot
     }
 
-    /// Datagrams sent so far.
+    /// Datagrams sent to new ports so far.
     pub fn sent(&self) -> u32 {
-        self.sent
+        u32::try_from(self.tried.len()).unwrap_or(u32::MAX)
+    }
+
+    /// All that may be sent to new ports was sent.
+    fn finish_firing(&mut self, now: Instant) {
+        let may_repeat = self.is_proved && !self.tried.is_empty();
+        self.phase = if may_repeat { Phase::Again(Again::default()) } else { Phase::Spent };
+        self.next_slot = may_repeat.then_some(now);
     }
 
     fn spray(&mut self, now: Instant) {
@@ -231,7 +338,7 @@ impl Volley {
                 self.ping(self.main, target);
                 self.next_slot = Some(now + SPRAY_PACE);
             }
-            Some(_) | None => self.next_slot = None,
+            Some(_) | None => self.finish_firing(now),
         }
     }
 
@@ -241,7 +348,7 @@ impl Volley {
             self.target = self.targets.next(now).map(|target| (target, 0));
         }
         if self.target.is_none() || self.datagrams_left == 0 {
-            return self.next_slot = None;
+            return self.finish_firing(now);
         }
         self.next_slot = Some(now + CROWD_PACE);
         if self.wanted > 0 {
@@ -264,12 +371,11 @@ impl Volley {
         }
         // All have sent there.
         self.target = None;
-        let pause = match self.targets.after_round(self.crowd.len()) {
-            targets::Next::AtOnce => CROWD_PACE,
-            targets::Next::AnotherRound => ROUND_PAUSE,
-            targets::Next::Repeat => REPEAT_AFTER,
-        };
-        self.next_slot = Some(now + pause);
+        match self.targets.after_round(self.crowd.len()) {
+            targets::Next::AtOnce => self.next_slot = Some(now + CROWD_PACE),
+            targets::Next::AnotherRound => self.next_slot = Some(now + ROUND_PAUSE),
+            targets::Next::Nothing => self.finish_firing(now),
+        }
     }
 
     fn ping(&mut self, socket: SocketIndex, remote: SocketAddr) {
@@ -277,10 +383,31 @@ impl Volley {
             return;
         }
         self.datagrams_left -= 1;
-        self.sent += 1;
-        self.outputs.push_back(Output::Ping(Path { socket, remote }));
+        let path = Path { socket, remote };
+        self.tried.push(path);
+        self.outputs.push_back(Output::Ping(path));
     }
 }
+
+/// Within how long all that a volley has tried is tried again, while the peer is at work.
+///
+/// Every mapping of a crowd may be the one that is waited for. Of 512 in front of an endpoint many are, so that
+/// half a round finds one; where both sides have crowds it may be one of 1,024, and a way that is free is
+/// to be found within 3 s; those of two that count are few, and soon there are others. A spray only holds filters open, which routers forget after 30 s.
+fn again_every(order: Order) -> Duration {
+    match (order.crowd, order.aim) {
+        (0, _) => Duration::from_secs(20),
+        (_, Aim::Endpoint) => Duration::from_secs(5),
+        (..=RUN_TO_MEET, _) => Duration::from_secs(1),
+        (_, Aim::Next { .. } | Aim::Block { .. } | Aim::Anywhere) => Duration::from_millis(2_500),
+    }
+}
+
+/// How long a sign that the peer is at work holds: three offers or answers, of which two may be lost.
+const AT_WORK_MAX: Duration = Duration::from_secs(8);
+
+/// How much slower what was tried is tried again while nothing shows that the peer is at work.
+const IDLE_FACTOR: u32 = 4;
 
 #[cfg(test)]
 mod tests;

@@ -424,7 +424,8 @@ impl Driver {
 
     fn publish_report(&mut self, report: Report) {
         if self.addresses.take_report(report, &self.bound_sockets, &self.sampling) {
-            let gathered = self.addresses.gathered();
+            let (gathered, servers) = (self.addresses.gathered(), self.addresses.servers_v4());
+            self.tell_dials(|dial, _| dial.handle_stun_servers(&servers));
             tracing::info!(candidates = ?gathered.candidates, nat = %gathered.nat, "our addresses");
             self.tell_dials(|dial, now| dial.handle_gathered(gathered.clone(), now));
             self.tell_answers_of_ourselves();

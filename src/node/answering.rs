@@ -178,22 +178,7 @@ impl Driver {
         let until = now + ANSWER_TIME;
         match self.answering.answers.get_mut(&peer) {
             Some(answer) if answer.offer.conversation == offer.conversation => {
-                if let Some(engine) = &mut answer.engine {
-                    engine.restart(&offer.candidates, until, now);
-                }
-                let before = answer.offer.nat.without_counter();
-                let is_other = before != offer.nat.without_counter();
-                answer.carrier = carrier;
-                answer.witnesses.extend(bystander);
-                answer.until = until;
-                answer.offer = offer;
-                if is_other {
-                    // It knows its NAT better by now: begins anew, with other plans.
-                    self.hand_over(Holder::Answer(peer), Some(peer));
-                    if let Some(answer) = self.answering.answers.get_mut(&peer) {
-                        answer.engine = None;
-                    }
-                }
+                self.renew_answer((offer, carrier, bystander), until);
             }
             before => {
                 let before = before.map(|answer| answer.offer.conversation);
@@ -225,6 +210,34 @@ impl Driver {
         self.answer_stage(peer, Stage::Offer, detail);
         self.begin_answer(peer);
         self.wake_answers(now);
+    }
+
+    /// Goes on with an offer that was made again.
+    fn renew_answer(&mut self, again: (Offer, Carrier, Option<Witness>), until: Instant) {
+        let ((offer, carrier, bystander), now) = (again, self.clock.now());
+        let (peer, vouched) = (offer.from, self.witnesses(&offer));
+        let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
+        let described = |offer: &Offer| (offer.nat.without_counter(), public_of(offer));
+        let is_elsewhere = public_of(&answer.offer) != public_of(&offer);
+        let is_other = described(&answer.offer) != described(&offer);
+        if let Some(engine) = &mut answer.engine {
+            engine.restart(&offer.candidates, until, now);
+        }
+        if is_elsewhere {
+            // Whoever has said where it was says nothing of where it is now.
+            answer.witnesses = vouched;
+        }
+        answer.carrier = carrier;
+        answer.witnesses.extend(bystander);
+        answer.until = until;
+        answer.offer = offer;
+        if is_other {
+            // It knows its NAT better by now: begins anew, with other plans.
+            answer.engine = None;
+            self.hand_over(Holder::Answer(peer), Some(peer));
+        } else if answer.engine.is_some() && answer.is_to_be_told && !self.look_at_ports() {
+            self.aim_anew(peer);
+        }
     }
 
     /// Takes in a probe of an offer's maker.
@@ -279,14 +292,16 @@ impl Driver {
                 }
                 engine::Output::OpenSocket { family } => self.open_for_answer(peer, family),
                 engine::Output::CloseSocket(socket) => self.close_extra(socket),
-                engine::Output::AskLeave { datagrams, crowd } => {
-                    let wanted = (datagrams, crowd);
-                    let granted = self.extra.grant(Holder::Answer(peer), wanted, now);
+                engine::Output::AskLeave(leave) => {
+                    let granted = self.extra.grant(Holder::Answer(peer), leave, now);
                     if let Some(engine) = &mut answer.engine {
                         engine.handle_leave(granted, now, &mut self.entropy);
                     }
                 }
                 engine::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
+                engine::Output::Doubtful => self.doubt_ports(),
+                // Only who dials opens a socket that keeps quiet, see `attempt::setup`.
+                engine::Output::Ask(_) | engine::Output::Offer(_) => {}
                 engine::Output::Trying(plan) | engine::Output::Incompatible(plan) => {
                     let chosen = Some((&plan).into());
                     self.answer_step(peer, Stage::Punch, plan.to_string(), chosen);
@@ -297,9 +312,11 @@ impl Driver {
                         self.use_answer_path(peer, path, detail);
                     }
                 }
-                engine::Output::Open(Opened { path, rtt, .. })
-                | engine::Output::Better(Opened { path, rtt, .. }) => {
-                    if answer.path != Some(path) {
+                engine::Output::Open(Opened { path, rtt, observed })
+                | engine::Output::Better(Opened { path, rtt, observed }) => {
+                    let is_new = answer.path != Some(path);
+                    self.handle_seen_at(path.socket, observed);
+                    if is_new {
                         let rtt_ms = rtt.as_millis();
                         let detail = format!("probe answered by {} in {rtt_ms} ms", path.remote);
                         self.use_answer_path(peer, path, detail);
@@ -399,7 +416,7 @@ impl Driver {
         for peer in peers {
             let answer = self.answering.answers.get(&peer);
             match answer.map(|answer| (answer.engine.is_some(), answer.is_to_be_told)) {
-                Some((true, true)) => self.tell_back(peer),
+                Some((true, true)) => self.aim_anew(peer),
                 Some((false, _)) => self.begin_engine(peer),
                 Some((true, false)) | None => {}
             }
@@ -430,8 +447,14 @@ impl Driver {
     }
 }
 
-/// How long an offer is answered; its maker repeats it every few seconds while it waits.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// The public addresses that an offer names.
+fn public_of(offer: &Offer) -> BTreeSet<IpAddr> {
+    offer.candidates.iter().map(|known| known.address.ip()).filter(|ip| is_public(*ip)).collect()
+}
+
+/// How long an offer is answered; its maker repeats it every few seconds while it waits, and may be cut off for as
+/// long as a dial takes: what was opened for it until then is not to be begun anew.
+const ANSWER_TIME: Duration = Duration::from_secs(20);
 
 /// Offers answered at a time: each makes us probe up to 16 addresses.
 const ANSWERS_MAX: usize = 64;

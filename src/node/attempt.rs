@@ -86,6 +86,7 @@ pub(super) fn setup(
         addresses: peer.addresses(),
         peer_begins: now + READ_AFTER,
         openers: Openers::Loud,
+        servers: vec![],
     }
 }
 

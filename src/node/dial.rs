@@ -13,6 +13,7 @@
 //! The owner performs the [`Output`]s and drops the dial when the link is up.
 
 mod contenders;
+mod counting;
 mod interface;
 mod offering;
 mod outlook;
@@ -37,6 +38,7 @@ use crate::{
     entropy::Entropy,
     failure::{Code, Failure},
     identity::PeerId,
+    nat::stun::Response,
     probe::Probe,
     time::UnixMillis,
 };
@@ -60,6 +62,8 @@ pub(super) struct Dial {
     counter: Option<PortCounter>,
     /// Until when the first offer waits to know that.
     counting_until: Option<Instant>,
+    /// When that was last known.
+    counted_at: Option<Instant>,
     /// When our first offer came to lie in the inbox of the peer that is being reached.
     offer_stored_at: Option<Instant>,
     entropy: Entropy,
@@ -106,6 +110,7 @@ impl Dial {
             facts: Facts::default(),
             counter: None,
             counting_until: None,
+            counted_at: None,
             offer_stored_at: None,
             entropy,
             outputs: VecDeque::new(),
@@ -199,6 +204,11 @@ impl Dial {
     pub(super) fn handle_gathered(&mut self, gathered: Gathered, now: Instant) {
         let is_news = self.gathered
             != Gathered { is_unanswered: self.gathered.is_unanswered, ..gathered.clone() };
+        if gathered.is_cut_off_from(&self.gathered) {
+            // What was known is right when the network is back, or close to it.
+            self.gathered.is_unanswered = gathered.is_unanswered;
+            return;
+        }
         self.gathered = gathered;
         if !is_news {
             return;
@@ -213,18 +223,6 @@ impl Dial {
                 reach.next_attempt = now;
             }
         }
-        self.settle(now);
-    }
-
-    /// Waits for [`Self::handle_counted`] before the first offer, until `deadline` at most.
-    pub(super) fn await_count(&mut self, deadline: Instant) {
-        self.counting_until = Some(deadline);
-    }
-
-    /// Takes in where our NAT had got to, if it counts.
-    pub(super) fn handle_counted(&mut self, counter: Option<PortCounter>, now: Instant) {
-        self.counter = counter;
-        self.counting_until = None;
         self.settle(now);
     }
 
@@ -244,6 +242,24 @@ impl Dial {
             self.outputs.push_back(Output::CloseSocket(socket));
         }
         self.drain_reach(now);
+    }
+
+    /// Takes in which STUN servers answer.
+    pub(super) fn handle_stun_servers(&mut self, servers: &[SocketAddr]) {
+        servers.clone_into(&mut self.dialler.stun_servers);
+    }
+
+    /// Takes in a STUN server's answer to a socket of this dial.
+    pub(super) fn handle_response(
+        &mut self,
+        from: (SocketIndex, SocketAddr),
+        response: &Response,
+        now: Instant,
+    ) {
+        if let State::Reaching(reach) = &mut self.state {
+            reach.handle_response(from, response, now, &mut self.entropy);
+        }
+        self.settle(now);
     }
 
     /// Takes in how many datagrams a volley may send.
@@ -349,7 +365,7 @@ impl Dial {
         {
             self.begin_reach(peer, now);
         }
-        if self.attempt_is_due(now) {
+        if self.attempt_is_due(now) && !self.counts_first(now) {
             self.attempt(now);
         }
         let is_over = matches!(self.state, State::Over);
@@ -409,7 +425,8 @@ impl Dial {
             return;
         };
         let peer = reach.peer;
-        reach.next_attempt = now + ATTEMPT_INTERVAL;
+        let is_aimed_anew = self.counter.is_some() && reach.has_volley();
+        reach.next_attempt = now + if is_aimed_anew { AIM_INTERVAL } else { ATTEMPT_INTERVAL };
         let nat = NatBehaviour { counter: self.counter, ..self.gathered.nat };
         let gathered = Gathered { nat, ..self.gathered.clone() };
         let offer = reach.offer(&self.dialler, &gathered, made_at, &mut self.entropy);
@@ -427,8 +444,8 @@ impl Dial {
     fn drain_reach(&mut self, now: Instant) {
         if let State::Reaching(reach) = &mut self.state {
             let may_fire = self.contenders.all_had_a_turn();
-            for output in reach.drain() {
-                if matches!(output, Output::AskLeave { .. }) && !may_fire {
+            for output in reach.drain(now) {
+                if matches!(output, Output::AskLeave(_)) && !may_fire {
                     // Another server may need no volley. This one asks again in a second.
                     reach.handle_leave(0, now, &mut self.entropy);
                 } else {
@@ -478,6 +495,9 @@ const LOOKUP_RETRY: Duration = Duration::from_millis(1_500);
 
 /// While somebody waits there is a new attempt at least this often.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(2_500);
+
+/// The same where every offer says how far our NAT has counted: the rounds that follow are over by then.
+const AIM_INTERVAL: Duration = Duration::from_secs(2);
 
 /// An offer that could not be stored is stored again so soon.
 const OFFER_RETRY: Duration = Duration::from_secs(1);

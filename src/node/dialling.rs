@@ -25,6 +25,7 @@ use super::{
     outbox::Kept,
 };
 use crate::{
+    datagram::{Datagram, Path},
     dht::{self, inbox, item::Item, location::Name, rendezvous::PutError},
     failure::{Code, Failure},
     forwarding::Helper,
@@ -101,6 +102,17 @@ pub(super) enum Wish {
     Standing,
 }
 
+impl Wish {
+    /// How long the dial goes on beside what was waited for. The node's own wishes come back after a pause; what
+    /// their dial has opened by then, sockets and mappings and a peer that is at work, is not to be begun anew.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Resume(_) | Self::Standing => OWN_WISHES_PAUSE_MAX,
+            Self::Connect(_) | Self::Send(..) | Self::Post(..) => Duration::ZERO,
+        }
+    }
+}
+
 impl Dialling {
     /// When a dial, or somebody who waits for one, is due next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -154,6 +166,7 @@ impl Driver {
         let now = self.clock.now();
         let timeout = timeout.unwrap_or(self.config.connect_timeout);
         let waiting = Waiting { deadline: now + timeout, wish };
+        let until = waiting.deadline + waiting.wish.patience();
         if target.peer() == Some(self.us) {
             let failure = Failure::new(Code::SelfConnect, "this is the node's own peer id")
                 .hint("name the other side");
@@ -175,7 +188,7 @@ impl Driver {
             }
             None => {
                 self.events.emit(Event::Connecting { target: target.clone() });
-                self.begin_dial(target, waiting.deadline, Purpose::Link)
+                self.begin_dial(target, until, Purpose::Link)
             }
         };
         if let Some(entry) = self.dialling.dials.get_mut(&id) {
@@ -185,7 +198,7 @@ impl Driver {
                         .hint("wait for the connection, or send less at once");
                 return self.fail(waiting, failure);
             }
-            entry.dial.extend(waiting.deadline);
+            entry.dial.extend(until);
             entry.waiting.push(waiting);
         }
         self.drain_dial(id);
@@ -221,6 +234,7 @@ impl Driver {
             identity: self.config.identity.clone(),
             admission: admission.clone(),
             sockets: self.bound_sockets.clone(),
+            stun_servers: self.addresses.servers_v4(),
             has_dht: self.rendezvous.is_some(),
             has_lan: self.lan.is_some(),
         };
@@ -360,10 +374,14 @@ impl Driver {
             }
             dial::Output::OpenSocket { family } => self.open_for_dial(id, family),
             dial::Output::CloseSocket(socket) => self.close_extra(socket),
-            dial::Output::AskLeave { datagrams, crowd } => {
-                self.give_leave(id, (datagrams, crowd));
-            }
+            dial::Output::AskLeave(leave) => self.give_leave(id, leave),
             dial::Output::Unspent(datagrams) => self.extra.put_back(datagrams),
+            dial::Output::Ask(Datagram { socket, remote, bytes }) => {
+                self.sockets.send(Path { socket, remote }, &bytes);
+            }
+            dial::Output::Count => self.count_for_dial(id),
+            dial::Output::Doubt => self.doubt_ports(),
+            dial::Output::SeenAt { socket, observed } => self.handle_seen_at(socket, observed),
             dial::Output::UsePath { peer, path } => {
                 // Whoever is heard has read the offer.
                 self.quieten_errands(id);
@@ -513,6 +531,9 @@ impl Driver {
         Some(entry)
     }
 }
+
+/// More than a client, or a session without a link, pauses before it dials again.
+const OWN_WISHES_PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// Dials under way at a time: each probes up to 16 addresses.
 const DIALS_MAX: usize = 64;

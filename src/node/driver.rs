@@ -384,7 +384,13 @@ impl Driver {
                 self.handle_check_response((*socket, *remote), &response);
             }
             Ok(stun::Message::Response(response)) => {
-                self.handle_stun_response((*socket, *remote), &response);
+                let from = (*socket, *remote);
+                match self.extra.dial_of(*socket) {
+                    Some(id) => {
+                        self.tell_dial(id, |dial, now| dial.handle_response(from, &response, now));
+                    }
+                    None => self.handle_stun_response(from, &response),
+                }
             }
             Ok(stun::Message::Request(request)) if self.handle_knock(request) => {}
             Ok(stun::Message::Request(request)) => {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     datagram::{BoundSocket, Family, Path, SocketIndex},
     identity::PeerId,
-    nat::volley::Budget,
+    nat::volley::{Budget, Leave},
     transport::route::RouteId,
 };
 
@@ -24,6 +24,10 @@ pub(super) struct Extra {
     source: ExtraSockets,
     open: BTreeMap<SocketIndex, Held>,
     budget: Budget,
+    /// Whose crowd it is, and since when.
+    crowd: Option<(Holder, Instant)>,
+    /// When somebody else last asked for one.
+    crowd_wanted: Option<Instant>,
 }
 
 struct Held {
@@ -49,7 +53,8 @@ pub(super) enum Holder {
 impl Extra {
     /// None is open yet.
     pub(super) fn new(source: ExtraSockets) -> Self {
-        Self { source, open: BTreeMap::new(), budget: Budget::default() }
+        let budget = Budget::default();
+        Self { source, open: BTreeMap::new(), budget, crowd: None, crowd_wanted: None }
     }
 
     /// When a socket is due for a look.
@@ -76,18 +81,45 @@ impl Extra {
         self.open.get(&index).is_some_and(|held| held.holder == Holder::Check)
     }
 
-    /// Datagrams that a volley of `holder` may send now. There is one crowd at a time: behind one NAT a
-    /// second one would take the ports that the first one needs.
-    pub(super) fn grant(&mut self, holder: Holder, wanted: (u32, u16), now: Instant) -> u32 {
-        let (datagrams, crowd) = wanted;
-        let is_crowd = |held: &Held| match held.holder {
-            Holder::Dial(_) | Holder::Answer(_) => held.holder != holder,
-            Holder::Sampler | Holder::Check | Holder::Path(..) => false,
-        };
-        if crowd > 0 && self.open.values().any(is_crowd) {
-            return 0;
+    /// For which dial `index` is open, if it is for one.
+    pub(super) fn dial_of(&self, index: SocketIndex) -> Option<DialId> {
+        match self.open.get(&index)?.holder {
+            Holder::Dial(id) => Some(id),
+            Holder::Answer(_) | Holder::Sampler | Holder::Check | Holder::Path(..) => None,
         }
-        self.budget.grant(datagrams, now)
+    }
+
+    /// Datagrams that a volley of `holder` may send now. There is one crowd at a time: behind one NAT a
+    /// second one would take the ports that the first one needs. Who has had one for [`CROWD_TURN`] is held
+    /// up while others wait, until it gives its sockets back.
+    pub(super) fn grant(&mut self, holder: Holder, leave: Leave, now: Instant) -> u32 {
+        let open = &self.open;
+        let is_a_crowd = |(holder, _): &(Holder, Instant)| {
+            open.values().filter(|held| held.holder == *holder).count() > 1
+        };
+        let crowd = self.crowd.filter(is_a_crowd);
+        match leave {
+            Leave::New { crowd: 1.., .. } if crowd.is_some_and(|(other, _)| other != holder) => {
+                self.crowd_wanted = Some(now);
+                0
+            }
+            Leave::New { datagrams, crowd } => {
+                let granted = self.budget.grant(datagrams, now);
+                if crowd > 0 && granted > 0 {
+                    self.crowd = Some((holder, now));
+                }
+                granted
+            }
+            Leave::Again { datagrams } => {
+                let had_its_turn =
+                    crowd.is_some_and(|(own, since)| own == holder && since + CROWD_TURN <= now);
+                let is_wanted = self.crowd_wanted.is_some_and(|at| now < at + WANTED_FOR);
+                if had_its_turn && is_wanted {
+                    return 0;
+                }
+                self.budget.grant_again(datagrams, now)
+            }
+        }
     }
 
     /// Takes back what was granted and not sent.
@@ -205,3 +237,9 @@ impl Driver {
 /// How often it is seen to that sockets are still in use, and how long those that are not are kept for
 /// what is on its way: the two ends of a link may settle on different ones of several paths.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long a crowd may stay in the way of another one: a volley, and what it repeats.
+const CROWD_TURN: Duration = Duration::from_secs(12);
+
+/// How long a wish for a crowd that was not granted holds: it is repeated every second.
+const WANTED_FOR: Duration = Duration::from_secs(2);

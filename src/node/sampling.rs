@@ -3,7 +3,8 @@
 //!
 //! How such a NAT chooses is looked at once and again when that is old; where one that counts has got to,
 //! before every offer and every answer, because everything that this host or another one sends moves it
-//! on. What the looks cost is bounded by [`sampler::SAMPLE_WAIT`] and a handful of datagrams each.
+//! on. And at once when something contradicts what was seen: a volley that should have met and has not, a peer
+//! that sees us where we should not be. What the looks cost is bounded by [`sampler::SAMPLE_WAIT`] and a handful of datagrams each.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +14,10 @@ use std::{
 
 use super::{driver::Driver, extra::Holder};
 use crate::{
-    behaviour::{NatBehaviour, PortAllocation, PortCounter},
+    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
     datagram::{Datagram, Family, Path, SocketIndex},
     nat::{
+        distance::{Distance, is_shared},
         inference::{Counted, Inferred, Observation, SAMPLE_AGE_MAX, infer},
         sampler::{self, SAMPLES_FOR_COUNT, SAMPLES_FOR_KIND, Sampler},
         stun::Response,
@@ -29,14 +31,14 @@ pub(super) struct Sampling {
     known: Option<Known>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Known {
     allocation: Option<PortAllocation>,
     counted: Option<Counted>,
-    /// The newest endpoint at each public address that the sockets were seen at.
-    public: Vec<SocketAddr>,
-    /// When the way of choosing was looked at.
-    at: Instant,
+    /// What it rests on.
+    inferred: Option<Inferred>,
+    /// When the way of choosing was looked at; `None` if that is doubted since.
+    at: Option<Instant>,
 }
 
 impl Sampling {
@@ -69,7 +71,8 @@ impl Sampling {
 
     /// Where the sockets were seen: the newest endpoint at each public address.
     pub(super) fn public(&self) -> impl Iterator<Item = SocketAddr> {
-        self.known.iter().flat_map(|known| &known.public).copied()
+        let inferred = self.known.iter().filter_map(|known| known.inferred.as_ref());
+        inferred.flat_map(newest_at_each_address)
     }
 
     /// Forgets everything: the network is another one.
@@ -77,13 +80,27 @@ impl Sampling {
         self.known = None;
     }
 
+    /// What was seen is perhaps not so: the next look is a thorough one.
+    fn doubt(&mut self) {
+        if let Some(known) = &mut self.known {
+            known.at = None;
+        }
+    }
+
+    /// Whether a peer that sees us at `observed` sees what, by the last looks, cannot be.
+    fn is_contradicted_by(&self, observed: SocketAddr) -> bool {
+        let inferred = self.known.as_ref().and_then(|known| known.inferred.as_ref());
+        inferred.is_some_and(|inferred| inferred.is_contradicted_by(observed))
+    }
+
     /// Fresh sockets that it takes to know what peers have to be told now.
     fn wanted(&self, nat: NatBehaviour, now: Instant) -> Option<u16> {
         if !nat.has_dependent_mapping() {
             return None;
         }
+        let is_fresh = |at: Instant| now.saturating_duration_since(at) <= SAMPLE_AGE_MAX;
         match &self.known {
-            Some(known) if now.saturating_duration_since(known.at) <= SAMPLE_AGE_MAX => {
+            Some(known) if known.at.is_some_and(is_fresh) => {
                 let counts = matches!(known.allocation, Some(PortAllocation::Sequential { .. }));
                 counts.then_some(SAMPLES_FOR_COUNT)
             }
@@ -103,16 +120,15 @@ impl Sampling {
                     counted.seen_at = newest.since;
                 }
             }
-            (_, Some(inferred)) => {
-                let (allocation, counted) = (inferred.allocation, inferred.counted);
-                let public = newest_at_each_address(&inferred);
-                self.known = Some(Known { allocation, counted, public, at: now });
+            (before, Some(inferred)) => {
+                let before = before.as_ref().and_then(|known| known.allocation);
+                let allocation = widened(before, inferred.allocation);
+                let counted = inferred.counted;
+                let inferred = Some(Inferred { allocation, ..inferred });
+                self.known = Some(Known { allocation, counted, inferred, at: Some(now) });
             }
             (Some(_), None) => {}
-            (None, None) => {
-                let public = vec![];
-                self.known = Some(Known { allocation: None, counted: None, public, at: now });
-            }
+            (None, None) => self.known = Some(Known { at: Some(now), ..Known::default() }),
         }
     }
 }
@@ -123,7 +139,56 @@ fn newest_at_each_address(inferred: &Inferred) -> Vec<SocketAddr> {
     newest.into_values().collect()
 }
 
+/// What a look has shown, together with the one before: of a block each shows a part.
+fn widened(before: Option<PortAllocation>, seen: Option<PortAllocation>) -> Option<PortAllocation> {
+    match (before, seen) {
+        (
+            Some(PortAllocation::Block { low, high }),
+            Some(PortAllocation::Block { low: other_low, high: other_high }),
+        ) => {
+            let (low, high) = (low.min(other_low), high.max(other_high));
+            let is_one = high - low < BLOCK_SIZE_MAX;
+            if is_one { Some(PortAllocation::Block { low, high }) } else { seen }
+        }
+        (_, seen) => seen,
+    }
+}
+
+/// Two parts that are farther from each other belong to two blocks: larger ones are not given to one host.
+const BLOCK_SIZE_MAX: u16 = 4_096;
+
 impl Driver {
+    /// What we know of our NAT is perhaps not so, as something has not worked that should have: looks again,
+    /// at once.
+    pub(super) fn doubt_ports(&mut self) {
+        self.sampling.doubt();
+        self.look_at_ports();
+        if self.addresses.may_hurry(self.clock.now()) {
+            self.look_for_ourselves();
+        }
+    }
+
+    /// Takes in where a peer sees one of our sockets: elsewhere than it can be, it shows that our NAT is not
+    /// what it seemed.
+    pub(super) fn handle_seen_at(&mut self, socket: SocketIndex, observed: SocketAddr) {
+        let is_public =
+            Distance::of(observed.ip()) == Distance::Internet && !is_shared(observed.ip());
+        let is_own = self.bound_sockets.iter().any(|own| own.index == socket);
+        let nat = self.addresses.nat();
+        let stands_still =
+            matches!(nat.mapping, Some(Dependence::None | Dependence::EndpointIndependent));
+        let public = self.addresses.public();
+        let is_known = public.is_empty() || public.contains(&observed);
+        let is_wrong = match stands_still {
+            true => is_own && !is_known,
+            false => observed.is_ipv4() && self.sampling.is_contradicted_by(observed),
+        };
+        if is_public && is_wrong {
+            tracing::info!(%observed, %nat, "a peer sees us where we should not be: looking again");
+            self.doubt_ports();
+        }
+    }
+
     /// Looks at our NAT if peers are to be told something fresh; says whether that is under way.
     pub(super) fn look_at_ports(&mut self) -> bool {
         let now = self.clock.now();

@@ -12,6 +12,7 @@
 )]
 
 mod behaviour;
+mod blocked;
 mod determinism;
 mod failures;
 mod helpers;

@@ -25,6 +25,10 @@ fn open(name: &str, (client, server): (Nat, Nat), (linked_min, limit): (usize, D
             // The server looks into its inbox at another moment in each world.
             dial_after(&mut world, &homes.0, &homes.1, ms(1_000 + 37 * seed)).await
         });
+        let repeated = if trial.result.is_ok() { 0 } else { REPEATED_MAX };
+        for sent in trial.datagrams {
+            assert!(sent <= DATAGRAMS_MAX + repeated, "{name}, world {seed}: {sent} datagrams");
+        }
         datagrams.extend(trial.datagrams);
         match trial.result {
             Ok(_) => times.push(trial.path.unwrap_or_default()),
@@ -42,7 +46,6 @@ fn open(name: &str, (client, server): (Nat, Nat), (linked_min, limit): (usize, D
     );
     assert!(times.len() >= linked_min, "{name}: {} are linked", times.len());
     assert!(worst <= limit, "{name}: {worst:?}");
-    assert!(*most <= DATAGRAMS_MAX, "{name}: {most} datagrams");
 }
 
 #[test]
@@ -93,3 +96,6 @@ fn two_without_order_are_told_at_once() {
 
 /// Of one side, from the dial's begin until a second after its end: a volley, plain probes, and QUIC.
 const DATAGRAMS_MAX: u64 = 3_000;
+
+/// On top of these, in the 20 s of a dial that fails: what a crowd of 1,024 repeats.
+const REPEATED_MAX: u64 = 20 * 410;

@@ -1,14 +1,14 @@
 //! What goes into an engine and comes out of it.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use crate::{
-    datagram::{Family, Path, SocketIndex},
+    datagram::{Datagram, Family, Path, SocketIndex},
     nat::{
         prediction::Forecast,
         punch::{self, Facts, Opened},
         strategy::{Party, Plan},
-        volley::Address,
+        volley::{Address, Leave},
     },
     probe::{Probe, Side},
 };
@@ -33,6 +33,9 @@ pub struct Setup {
     pub peer_begins: Instant,
     /// How our first probes leave.
     pub openers: Openers,
+    /// STUN servers over IPv4, quickest first, which say where a fresh socket is seen; none is opened
+    /// without.
+    pub servers: Vec<SocketAddr>,
 }
 
 /// How the first probes of the side that made the offer leave.
@@ -56,16 +59,10 @@ pub enum Output {
         /// The time to live of this datagram, if it is not the usual one.
         hops: Option<u8>,
     },
-    /// A volley of so many datagrams is due, from so many sockets of its own:
-    /// [`handle_leave`](super::Engine::handle_leave) says how many it may send, out of what all volleys of
-    /// the node may ([`Budget`](crate::nat::volley::Budget)).
-    AskLeave {
-        /// Datagrams at the most.
-        datagrams: u32,
-        /// Sockets at the most.
-        crowd: u16,
-    },
-    /// So many datagrams of those that were granted will not be sent.
+    /// A volley wants to send so much: [`handle_leave`](super::Engine::handle_leave) says how many datagrams
+    /// it may, out of what all volleys of the node may ([`Budget`](crate::nat::volley::Budget)).
+    AskLeave(Leave),
+    /// So many datagrams of those that were granted for new ports will not be sent.
     Unspent(u32),
     /// A socket of this family, bound to any port, is wanted:
     /// [`handle_socket_opened`](super::Engine::handle_socket_opened) or
@@ -77,6 +74,13 @@ pub enum Output {
     },
     /// This socket is needed no longer.
     CloseSocket(SocketIndex),
+    /// A question to a STUN server, to be sent; the answer is for
+    /// [`handle_response`](super::Engine::handle_response).
+    Ask(Datagram),
+    /// A socket of ours that the peer has not heard of is seen here: another offer should say so, at once.
+    Offer(SocketAddr),
+    /// What should have opened has not: how our own NAT behaves is worth another look.
+    Doubtful,
     /// The peer was heard on this path for the first time, see [`punch::Output::Heard`].
     Heard {
         /// From where to where.

@@ -1,7 +1,8 @@
 //! What the engine does beside the table: openers, sockets, limits, and that it is never idle.
 
 use super::{
-    world::{BOB, RTT, World},
+    openers::QUIET_TIME,
+    world::{ALICE, BOB, RTT, World},
     *,
 };
 use crate::{
@@ -9,18 +10,42 @@ use crate::{
     candidate::CandidateKind,
     datagram::{BoundSocket, Path},
     lab::{Nat, Ports},
-    nat::story::moment,
+    nat::{
+        proved::{Proved, Witness},
+        story::moment,
+        strategy::Plan,
+        volley::Leave,
+    },
     probe::Urgency,
 };
 
 fn opened(alice: Nat, bob: Nat, openers: Openers) -> Option<Duration> {
     let mut world = World::new(1, &[alice], &[bob], openers);
+    world.offers_again = false;
     world.run(15);
     world.took()
 }
 
+/// The same with a second offer, which names a port that the router has not heard of.
+#[test]
+fn a_fresh_port_opens_routers_that_loud_openers_have_disturbed() {
+    for router in [Nat::linux(), Nat::refusing()] {
+        for client in [Nat::home(), Nat::linux(), Nat::refusing(), Nat::cgnat()] {
+            let mut world = World::new(1, &[client], &[router], Openers::Loud);
+            world.run(15);
+            let took = world.took().unwrap();
+            println!("{client:?} × {router:?}: {took:?}");
+            assert!(took < STEP, "{took:?}");
+            assert!(world.alices_path_carries_data());
+            let plans = &world.hosts[ALICE].plans;
+            let told = plans.iter().map(Plan::to_string);
+            assert!(told.into_iter().any(|plan| plan.ends_with("a port that it has not heard of")));
+        }
+    }
+}
+
 /// A router that lets nothing in for a while from whom it has heard too early, and one that gives the
-/// flow another port. The second kind is what `tests/internet/places.rs` holds as a gap.
+/// flow another port.
 #[test]
 fn quiet_openers_open_routers_that_punish_early_datagrams_and_are_no_slower_elsewhere() {
     for router in [Nat::refusing(), Nat::linux(), Nat::home(), Nat::cgnat()] {
@@ -58,7 +83,7 @@ fn the_crowd_is_closed_but_for_the_socket_that_was_hit() {
     world.run(15);
     assert!(world.hosts[BOB].crowd >= 100);
     assert!(world.alices_path_carries_data());
-    let extra = world.hosts[BOB].engine.as_ref().unwrap().extra.clone();
+    let extra = world.hosts[BOB].engine.as_ref().unwrap().guessing.extra.clone();
     assert_eq!(extra, BTreeSet::from([world.hosts[BOB].path.unwrap().socket]));
     let quiet = world.datagrams();
     world.run(30);
@@ -90,6 +115,7 @@ fn engine(ours: Party, theirs: Party, side: Side) -> Engine {
         addresses: vec![Address::Claimed(peer.ip())],
         peer_begins: now,
         openers: Openers::Loud,
+        servers: vec![],
     };
     Engine::new(setup, now)
 }
@@ -104,7 +130,9 @@ fn run_alone(engine: &mut Engine) -> Vec<(u128, Output)> {
                 sockets += 1;
                 engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
             }
-            if let Output::AskLeave { datagrams, .. } = output {
+            if let Output::AskLeave(Leave::New { datagrams, .. } | Leave::Again { datagrams }) =
+                output
+            {
                 engine.handle_leave(datagrams, now, &mut entropy);
             }
             story.push(((now - start).as_millis(), output));
@@ -164,7 +192,10 @@ fn the_plans_are_told_with_their_reasons_before_anything_is_sent() {
             Output::Transmit { .. }
             | Output::OpenSocket { .. }
             | Output::CloseSocket(_)
-            | Output::AskLeave { .. }
+            | Output::AskLeave(_)
+            | Output::Ask(_)
+            | Output::Offer(_)
+            | Output::Doubtful
             | Output::Unspent(_)
             | Output::Heard { .. }
             | Output::Open(_)
@@ -198,8 +229,9 @@ fn no_volley_is_fired_where_no_address_may_take_it() {
     assert!(!story.iter().any(|(_, output)| elsewhere(output)));
 }
 
-#[test]
-fn news_begin_another_volley_and_there_are_never_two_crowds() {
+/// The most sockets that a crowd had at a time, and all that it opened, if after a second the peer is heard of
+/// again, at `address`.
+fn crowd_with_news(address: Address) -> (usize, usize) {
     let random = || nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
     let home = nat(Dependence::EndpointIndependent, None);
     let mut engine = engine(random(), home.clone(), Side::Responder);
@@ -207,7 +239,7 @@ fn news_begin_another_volley_and_there_are_never_two_crowds() {
     let (mut sockets, mut open, mut most) = (0, BTreeSet::new(), 0);
     let mut now = start;
     let mut news = Some(start + Duration::from_secs(1));
-    while now < start + Duration::from_secs(2) {
+    while now < start + Duration::from_secs(3) {
         while let Some(output) = engine.poll_output() {
             match output {
                 Output::OpenSocket { .. } => {
@@ -216,12 +248,15 @@ fn news_begin_another_volley_and_there_are_never_two_crowds() {
                     engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
                 }
                 Output::CloseSocket(socket) => assert!(open.remove(&socket)),
-                Output::AskLeave { datagrams, .. } => {
+                Output::AskLeave(Leave::New { datagrams, .. } | Leave::Again { datagrams }) => {
                     engine.handle_leave(datagrams, now, &mut entropy);
                 }
                 Output::Unspent(_)
                 | Output::Transmit { .. }
                 | Output::Heard { .. }
+                | Output::Ask(_)
+                | Output::Offer(_)
+                | Output::Doubtful
                 | Output::Open(_)
                 | Output::Better(_)
                 | Output::Trying(_)
@@ -233,11 +268,18 @@ fn news_begin_another_volley_and_there_are_never_two_crowds() {
         now = engine.poll_timeout().unwrap().max(now);
         engine.handle_timeout(now, &mut entropy);
         if news.take_if(|at| *at <= now).is_some() {
-            let peer: SocketAddr = PEER.parse().unwrap();
-            engine.handle_news(home.clone(), None, vec![Address::Claimed(peer.ip())], now);
+            engine.handle_news(home.clone(), None, vec![address.clone()], now);
         }
     }
-    assert_eq!((usize::from(sockets), most), (80, 40));
+    (most, usize::from(sockets))
+}
+
+#[test]
+fn news_that_change_the_aim_begin_another_volley_and_there_are_never_two_crowds() {
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let proved = Proved::by(peer.ip(), Witness::Peer, Witness::Record).unwrap();
+    assert_eq!(crowd_with_news(Address::Proved(proved)), (512, 40 + 512));
+    assert_eq!(crowd_with_news(Address::Claimed(peer.ip())), (40, 40), "that is no news");
 }
 
 #[test]
@@ -250,7 +292,7 @@ fn a_volley_waits_for_leave_and_gives_back_what_it_does_not_need() {
     while asked.len() < 2 {
         while let Some(output) = engine.poll_output() {
             assert!(!matches!(output, Output::OpenSocket { .. }));
-            if let Output::AskLeave { datagrams, crowd } = output {
+            if let Output::AskLeave(Leave::New { datagrams, crowd }) = output {
                 asked.push((now, datagrams, crowd));
                 engine.handle_leave(if asked.len() == 1 { 0 } else { 30 }, now, &mut entropy);
             }

@@ -7,17 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::world_codec::{DATA, SEEN, decode, encode};
 use super::*;
 use crate::{
     candidate::CandidateKind,
-    datagram::{BoundSocket, Path},
+    datagram::{BoundSocket, Datagram, Path},
     lab::{HostId, Nat, Pooling, Seed, SocketId, SteppedInternet},
     nat::{
         inference::{Inferred, Observation, infer},
         proved::{Proved, Witness},
         story::moment,
+        strategy::Plan,
+        stun::{self, Message, encode_response},
+        volley::Leave,
     },
-    probe::{Transaction, Urgency},
+    probe::Urgency,
 };
 
 pub(super) const RTT: Duration = Duration::from_millis(80);
@@ -59,6 +63,8 @@ pub(super) struct World {
     openers: Openers,
     /// Whether Bob can tell Alice anything but by probes.
     pub(super) bob_answers: bool,
+    /// Whether Alice can make another offer.
+    pub(super) offers_again: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +79,8 @@ enum Deed {
     Begin,
     /// Alice reads Bob's answer.
     Answer,
+    /// Bob has read another offer, with this endpoint in it.
+    ReadAgain(SocketAddr),
     /// Datagrams get lost from now on.
     Lose(f64),
 }
@@ -134,6 +142,7 @@ impl World {
             script: BTreeMap::new(),
             openers,
             bob_answers: true,
+            offers_again: true,
         };
         for who in [ALICE, BOB] {
             world.sample_all(who);
@@ -246,6 +255,10 @@ impl World {
 
     fn receive(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
         if self.servers.contains_key(&socket) {
+            if let Ok(Message::Request(request)) = stun::decode(bytes) {
+                let answer = encode_response(request.transaction, from);
+                return self.internet.send(socket, from, answer, None, self.now);
+            }
             let seen = [&[SEEN], from.to_string().as_bytes()].concat();
             return self.internet.send(socket, from, seen, None, self.now);
         }
@@ -271,6 +284,11 @@ impl World {
                 [DATA] => host.data.push((index, from)),
                 probe => {
                     if let Some(engine) = &mut host.engine {
+                        if let Ok(Message::Response(response)) = stun::decode(probe) {
+                            let of = (index, from);
+                            engine.handle_response(of, &response, now, &mut self.entropy);
+                            continue;
+                        }
                         let probe = decode(probe);
                         engine.handle_probe(index, from, probe, now, &mut self.entropy);
                     }
@@ -299,11 +317,20 @@ impl World {
                     let engine = host.engine.as_mut().unwrap();
                     engine.handle_socket_opened(index, now, &mut self.entropy);
                 }
-                Output::AskLeave { datagrams, .. } => {
+                Output::AskLeave(Leave::New { datagrams, .. } | Leave::Again { datagrams }) => {
                     let engine = host.engine.as_mut().unwrap();
                     engine.handle_leave(datagrams, now, &mut self.entropy);
                 }
-                Output::Unspent(_) => {}
+                Output::Ask(question) => {
+                    if let Some(socket) = host.sockets.get(&question.socket) {
+                        let Datagram { remote, bytes, .. } = question;
+                        self.internet.send(*socket, remote, bytes.to_vec(), None, self.now);
+                    }
+                }
+                Output::Offer(endpoint) => {
+                    self.at(self.now + ONE_WAY, Deed::ReadAgain(endpoint));
+                }
+                Output::Unspent(_) | Output::Doubtful => {}
                 Output::CloseSocket(index) => {
                     let socket = host.sockets.remove(&index).unwrap();
                     self.internet.close(socket);
@@ -349,6 +376,15 @@ impl World {
                 }
                 self.at(begins, Deed::Begin);
             }
+            Deed::ReadAgain(endpoint) => {
+                let now = self.instant();
+                let mut candidates = self.candidates_of(ALICE);
+                candidates.extend(Candidate::new(CandidateKind::ServerReflexive, endpoint));
+                if let Some(engine) = &mut self.hosts[BOB].engine {
+                    engine.restart(&candidates, now + Duration::from_secs(20), now);
+                }
+                self.drain(BOB);
+            }
             Deed::Lose(fraction) => {
                 for host in &self.hosts {
                     self.internet.set_loss(host.id, fraction / 2.0);
@@ -369,13 +405,7 @@ impl World {
     fn begin(&mut self, who: usize, side: Side) {
         let now = self.instant();
         let ((ours, _), (theirs, forecast)) = (self.told(who), self.told(1 - who));
-        let candidates: Vec<Candidate> = self
-            .inferred(1 - who)
-            .map(|inferred| inferred.advertised())
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|address| Candidate::new(CandidateKind::ServerReflexive, address))
-            .collect();
+        let candidates = self.candidates_of(1 - who);
         let helper = Witness::Bystander([203, 0, 113, 9].into());
         let addresses = theirs.public.iter();
         let addresses = addresses.filter_map(|ip| Proved::by(*ip, Witness::Peer, helper));
@@ -395,9 +425,23 @@ impl World {
             addresses,
             peer_begins: now + ONE_WAY,
             openers: if side == Side::Initiator { self.openers } else { Openers::Loud },
+            servers: if self.offers_again {
+                self.servers.values().copied().collect()
+            } else {
+                vec![]
+            },
         };
         self.hosts[who].engine = Some(Engine::new(setup, now));
         self.drain(who);
+    }
+
+    /// Where a side says that it is.
+    fn candidates_of(&self, who: usize) -> Vec<Candidate> {
+        let advertised = self.inferred(who).map(|inferred| inferred.advertised());
+        let addresses = advertised.unwrap_or_default().into_iter();
+        addresses
+            .filter_map(|address| Candidate::new(CandidateKind::ServerReflexive, address))
+            .collect()
     }
 
     pub(super) fn inferred(&self, who: usize) -> Option<Inferred> {
@@ -451,28 +495,5 @@ impl World {
         let server = *self.servers.values().nth(server).unwrap();
         let socket = self.hosts[who].sockets[&socket];
         self.internet.send(socket, server, vec![SEEN], None, self.now);
-    }
-}
-
-const SEEN: u8 = 0;
-const DATA: u8 = 3;
-
-fn encode(probe: Probe) -> Vec<u8> {
-    match probe {
-        Probe::Ping { transaction, .. } => [&[1], &transaction.0.to_be_bytes()[..]].concat(),
-        Probe::Pong { transaction, observed } => {
-            [&[2], &transaction.0.to_be_bytes()[..], observed.to_string().as_bytes()].concat()
-        }
-    }
-}
-
-fn decode(bytes: &[u8]) -> Probe {
-    let transaction = Transaction(u64::from_be_bytes(bytes[1..9].try_into().unwrap()));
-    match bytes[0] {
-        1 => Probe::Ping { transaction, urgency: Urgency::Routine },
-        _ => {
-            let observed = std::str::from_utf8(&bytes[9..]).unwrap().parse().unwrap();
-            Probe::Pong { transaction, observed }
-        }
     }
 }

@@ -21,8 +21,8 @@ pub(super) enum Next {
     AtOnce,
     /// The same crowd at another port, after a pause.
     AnotherRound,
-    /// The same again, after a longer one.
-    Repeat,
+    /// There are no others.
+    Nothing,
 }
 
 /// The targets of one volley.
@@ -143,20 +143,20 @@ impl Targets {
     /// A round of a crowd of so many sockets is over: turns to the next target, if that is worth it.
     pub(super) fn after_round(&mut self, crowd: usize) -> Next {
         let State::Rounds { aims, round, port } = &mut self.state else {
-            return Next::Repeat;
+            return Next::Nothing;
         };
         let mappings = crowd.saturating_mul(usize::try_from(*round + 1).unwrap_or(usize::MAX));
         let is_small = self.order.crowd < BLOCK_FILL_MIN;
         let next = match aims {
             // Every round makes new mappings on both sides, in step with each other.
-            Aims::Forecast { .. } if is_small => Next::AnotherRound,
+            Aims::Forecast { .. } if is_small && *round + 1 < ROUNDS_MAX => Next::AnotherRound,
             // Until our own block is full.
             Aims::Block(_) if !is_small && mappings < usize::from(BLOCK_CROWD) => Next::AtOnce,
-            Aims::Forecast { .. } | Aims::Block(_) => Next::Repeat,
+            Aims::Forecast { .. } | Aims::Block(_) => Next::Nothing,
         };
         // A crowd goes to one address in each round.
         self.last = None;
-        if next != Next::Repeat {
+        if next != Next::Nothing {
             (*round, *port) = (*round + 1, None);
         }
         next
@@ -237,6 +237,10 @@ const BLOCK_MARGIN: u16 = 512;
 
 /// A crowd of so many is there to fill a block; a smaller one has its ports in order.
 const BLOCK_FILL_MIN: u16 = 256;
+
+/// Rounds of two that count: they are over before the next offer is made, which says how far the count has got
+/// by then. Whatever came in between would make it wrong.
+const ROUNDS_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {

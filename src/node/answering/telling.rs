@@ -51,6 +51,19 @@ impl Driver {
         }
     }
 
+    /// Tells the maker of an offer once more, and goes by what its last one has said.
+    pub(super) fn aim_anew(&mut self, peer: PeerId) {
+        self.tell_back(peer);
+        let (now, unix) = (self.clock.now(), self.clock.unix());
+        if let Some(answer) = self.answering.answers.get_mut(&peer) {
+            let described = answer.described();
+            let forecast = described.forecast(now, unix);
+            if let Some(engine) = &mut answer.engine {
+                engine.handle_news(described.party(), forecast, vec![], now);
+            }
+        }
+    }
+
     /// Looks for the record of an offer's maker: a volley goes nowhere on the offer's word alone.
     pub(super) fn look_for_witness(&mut self, peer: PeerId) {
         let Some(rendezvous) = self.rendezvous.clone() else { return };

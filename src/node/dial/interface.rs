@@ -1,15 +1,15 @@
 //! What goes into a dial and comes out of it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use crate::{
     behaviour::{Dependence, NatBehaviour},
     candidate::{Candidate, CandidateKind},
-    datagram::{BoundSocket, Family, Path, SocketIndex},
+    datagram::{BoundSocket, Datagram, Family, Path, SocketIndex},
     failure::Failure,
     forwarding::Helper,
     identity::{Identity, PeerId},
-    nat::{proved::Witness, strategy::Plan},
+    nat::{proved::Witness, strategy::Plan, volley::Leave},
     node::event::{Stage, Target},
     probe::{Probe, ProbeKeys},
     sealing::Key,
@@ -45,6 +45,17 @@ pub(in crate::node) struct Gathered {
 }
 
 impl Gathered {
+    /// Whether nobody tells any more where the internet sees us, while the machine is where it was `before`.
+    pub(in crate::node) fn is_cut_off_from(&self, before: &Self) -> bool {
+        let of_host = |gathered: &Self| -> BTreeSet<SocketAddr> {
+            let hosts = gathered.candidates.iter().filter(|c| c.kind == CandidateKind::Host);
+            hosts.map(|c| c.address).collect()
+        };
+        let is_known =
+            |gathered: &Self| gathered.has_public_address() && gathered.nat.mapping.is_some();
+        is_known(before) && !is_known(self) && of_host(self) == of_host(before)
+    }
+
     /// Whether it is known where the internet sees us.
     pub(in crate::node) fn has_public_address(&self) -> bool {
         let is_reflexive = |c: &Candidate| c.kind == CandidateKind::ServerReflexive;
@@ -62,6 +73,8 @@ pub(in crate::node) struct Dialler {
     pub(in crate::node) admission: Option<Key>,
     /// The sockets that probes can leave by.
     pub(in crate::node) sockets: Vec<BoundSocket>,
+    /// STUN servers that answer over IPv4.
+    pub(in crate::node) stun_servers: Vec<SocketAddr>,
     /// Whether there is a DHT to look things up in.
     pub(in crate::node) has_dht: bool,
     /// Whether it hears who is on the local network.
@@ -98,10 +111,18 @@ pub(in crate::node) enum Output {
     OpenSocket { family: Family },
     /// Close this socket again.
     CloseSocket(SocketIndex),
-    /// Say how many datagrams a volley may send: so many at the most, from so many sockets.
-    AskLeave { datagrams: u32, crowd: u16 },
+    /// Say how many datagrams a volley may send.
+    AskLeave(Leave),
     /// So many of those that were granted will not be sent.
     Unspent(u32),
+    /// Send a question to a STUN server, whose answer is for this dial.
+    Ask(Datagram),
+    /// Look how far our NAT has counted.
+    Count,
+    /// Look at our NAT again: it is perhaps not what it seemed.
+    Doubt,
+    /// The peer sees this socket there.
+    SeenAt { socket: SocketIndex, observed: SocketAddr },
     /// QUIC packets for `peer` go over this path from here on.
     UsePath { peer: PeerId, path: Path },
     /// Start QUIC to `peer`, anew if nothing has been heard over it yet.

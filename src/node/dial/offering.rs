@@ -1,6 +1,6 @@
 //! What becomes of an offer: whether it was left or read, and what the peer answers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Dial, Found, OFFER_RETRY, Output, State};
 use crate::{forwarding::Helper, node::event::Stage};
@@ -19,6 +19,7 @@ impl Dial {
         match stored {
             Ok(()) => {
                 reach.handle_offer_stored(&self.gathered, now);
+                reach.expect_to_be_heard(now + HEARD_AFTER_STORED);
                 self.facts.offers_stored += 1;
                 self.offer_stored_at.get_or_insert(now);
                 self.stage(peer, Stage::Offer, "left in the peer's inbox in the DHT".to_owned());
@@ -35,8 +36,10 @@ impl Dial {
         if let State::Reaching(reach) = &mut self.state {
             let peer = Some(reach.peer);
             reach.handle_offer_stored(&self.gathered, now);
+            reach.expect_to_be_heard(now + HEARD_AFTER_READ);
             self.facts.offers_stored += 1;
             self.stage(peer, Stage::Offer, "read by the peer, which had it from a helper".into());
+            self.count_again_if_stale(now);
         }
     }
 
@@ -79,9 +82,19 @@ impl Dial {
         };
         let peer = reach.peer;
         match reach.handle_answer(sealed, (now, unix)) {
-            Ok(()) => self.stage(Some(peer), Stage::Offer, "answered by the peer".to_owned()),
+            Ok(()) => {
+                self.stage(Some(peer), Stage::Offer, "answered by the peer".to_owned());
+                self.count_again_if_stale(now);
+            }
             Err(reason) => tracing::debug!(%reason, "no answer to our offer"),
         }
         self.settle(now);
     }
 }
+
+/// A peer that has read our offer is heard at the same time as the helper that says so, if it is at all; of
+/// its first six probes in this time five may be lost.
+const HEARD_AFTER_READ: Duration = Duration::from_millis(250);
+
+/// One that looks into its inbox twice a second has found it by then.
+const HEARD_AFTER_STORED: Duration = Duration::from_millis(1_000);

@@ -9,15 +9,16 @@ use std::{
 use super::{Dialler, Found, Gathered, Output};
 use crate::{
     behaviour::NatBehaviour,
-    candidate::Candidate,
+    candidate::{CANDIDATES_MAX, Candidate, CandidateKind},
     datagram::{Path, SocketIndex},
     entropy::Entropy,
     identity::{Ephemeral, PeerId},
     nat::{
-        engine::{self, Engine},
+        engine::{self, Engine, Setup},
         proved::Witness,
         punch::Opened,
         strategy::{Method, Plan},
+        stun::Response,
         volley::Address,
     },
     node::{
@@ -52,6 +53,8 @@ pub(super) struct Reach {
     strangers: BTreeSet<SocketAddr>,
     ephemeral: Ephemeral,
     conversation: ConversationId,
+    /// Where a socket is seen that the peer's router has not heard of.
+    fresh: Option<Candidate>,
     engine: Option<Engine>,
     knocking: Option<Knocking>,
     answer_key: Option<AnswerKey>,
@@ -99,6 +102,7 @@ impl Reach {
             strangers: BTreeSet::new(),
             ephemeral: Ephemeral::generate(entropy),
             conversation: ConversationId(entropy.bytes()),
+            fresh: None,
             engine: None,
             knocking: None,
             answer_key: None,
@@ -169,11 +173,14 @@ impl Reach {
     ) -> SealedOffer {
         let us = dialler.identity.peer_id();
         let prove = |key| Offer::proof(key, &us, &self.peer, self.conversation);
+        let mut candidates = ours.candidates.clone();
+        candidates.truncate(CANDIDATES_MAX - self.fresh.iter().len());
+        candidates.extend(self.fresh);
         let offer = Offer {
             from: us,
             conversation: self.conversation,
             made_at,
-            candidates: ours.candidates.clone(),
+            candidates,
             nat: ours.nat,
             proof: dialler.admission.as_ref().map(prove),
         };
@@ -241,6 +248,7 @@ impl Reach {
                 let peer = Peer { nat: self.nat, candidates, witnesses };
                 let sockets = &dialler.sockets;
                 let setup = attempt::setup(Side::Initiator, sockets, ours, &peer, times, deadline);
+                let setup = Setup { servers: dialler.stun_servers.clone(), ..setup };
                 self.engine = Some(Engine::new(setup, now));
                 true
             }
@@ -271,6 +279,26 @@ impl Reach {
             (Some(engine), Some(socket)) => engine.handle_socket_opened(socket, now, entropy),
             (Some(engine), None) => engine.handle_socket_refused(),
             (None, _) => {}
+        }
+    }
+
+    /// Takes in a STUN server's answer to a socket of the engine's.
+    pub(super) fn handle_response(
+        &mut self,
+        from: (SocketIndex, SocketAddr),
+        response: &Response,
+        now: Instant,
+        entropy: &mut Entropy,
+    ) {
+        if let Some(engine) = &mut self.engine {
+            engine.handle_response(from, response, now, entropy);
+        }
+    }
+
+    /// Takes in when the peer should have been heard, as it has our offer.
+    pub(super) fn expect_to_be_heard(&mut self, by: Instant) {
+        if let Some(engine) = &mut self.engine {
+            engine.handle_read(by);
         }
     }
 
@@ -349,7 +377,7 @@ impl Reach {
     }
 
     /// What the probing came to so far, as the dial's own outputs.
-    pub(super) fn drain(&mut self) -> Vec<Output> {
+    pub(super) fn drain(&mut self, now: Instant) -> Vec<Output> {
         let mut outputs = Vec::new();
         while let Some(output) = self.engine.as_mut().and_then(Engine::poll_output) {
             match output {
@@ -360,10 +388,14 @@ impl Reach {
                     outputs.push(Output::OpenSocket { family })
                 }
                 engine::Output::CloseSocket(socket) => outputs.push(Output::CloseSocket(socket)),
-                engine::Output::AskLeave { datagrams, crowd } => {
-                    outputs.push(Output::AskLeave { datagrams, crowd });
-                }
+                engine::Output::AskLeave(leave) => outputs.push(Output::AskLeave(leave)),
                 engine::Output::Unspent(datagrams) => outputs.push(Output::Unspent(datagrams)),
+                engine::Output::Ask(datagram) => outputs.push(Output::Ask(datagram)),
+                engine::Output::Offer(seen) => {
+                    self.fresh = Candidate::new(CandidateKind::ServerReflexive, seen);
+                    self.next_attempt = now;
+                }
+                engine::Output::Doubtful => outputs.push(Output::Doubt),
                 engine::Output::Trying(plan) => {
                     self.incompatible = None;
                     outputs.push(self.trying(&plan));
@@ -378,9 +410,10 @@ impl Reach {
                     let detail = format!("probe heard from {}", path.remote);
                     outputs.extend(self.take_path(path, None, detail));
                 }
-                engine::Output::Open(Opened { path, rtt, .. })
-                | engine::Output::Better(Opened { path, rtt, .. }) => {
+                engine::Output::Open(Opened { path, rtt, observed })
+                | engine::Output::Better(Opened { path, rtt, observed }) => {
                     self.proved = Some(path);
+                    outputs.push(Output::SeenAt { socket: path.socket, observed });
                     if self.path != Some(path) {
                         let detail = format!("probe answered by {}", path.remote);
                         outputs.extend(self.take_path(path, Some(rtt), detail));

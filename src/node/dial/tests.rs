@@ -50,6 +50,7 @@ impl Story {
                 index: SocketIndex(0),
                 local: "192.168.1.2:5000".parse().unwrap(),
             }],
+            stun_servers: vec![],
             has_dht: true,
             has_lan: false,
         };
@@ -91,8 +92,12 @@ impl Story {
                 Output::Transmit { .. } => Asked::Probe,
                 Output::OpenSocket { .. }
                 | Output::CloseSocket(_)
-                | Output::AskLeave { .. }
-                | Output::Unspent(_) => continue,
+                | Output::AskLeave(_)
+                | Output::Unspent(_)
+                | Output::Ask(_)
+                | Output::Count
+                | Output::Doubt
+                | Output::SeenAt { .. } => continue,
                 Output::UsePath { .. } => Asked::UsePath,
                 Output::Connect { .. } => Asked::Connect,
                 Output::Stage { stage, .. } => Asked::Stage(stage),

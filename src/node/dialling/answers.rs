@@ -4,6 +4,7 @@
 use crate::{
     datagram::Family,
     dht::{item::Item, location::Name, record::PeerRecord},
+    nat::volley::Leave,
     node::{
         driver::{DialId, Driver, Outcome},
         extra::Holder,
@@ -18,10 +19,18 @@ impl Driver {
     }
 
     /// Says how many datagrams the volley of a dial may send.
-    pub(super) fn give_leave(&mut self, id: DialId, wanted: (u32, u16)) {
+    pub(super) fn give_leave(&mut self, id: DialId, leave: Leave) {
         let now = self.clock.now();
-        let granted = self.extra.grant(Holder::Dial(id), wanted, now);
+        let granted = self.extra.grant(Holder::Dial(id), leave, now);
         self.tell_dial(id, |dial, now| dial.handle_leave(granted, now));
+    }
+
+    /// Looks how far our NAT has counted, for the next offer of a dial.
+    pub(super) fn count_for_dial(&mut self, id: DialId) {
+        if !self.look_at_ports() {
+            let counter = self.port_counter();
+            self.tell_dial(id, |dial, now| dial.handle_counted(counter, now));
+        }
     }
 
     /// Our offer lies in the DHT as `item`: looks there for the peer's answer, if it would be of use.

@@ -1,0 +1,308 @@
+//! The volleys of an engine: which one there is to be and when, what it may send, and what follows it.
+//!
+//! ```text
+//!   planned ──due──▶ leave asked ──granted──▶ firing ──▶ again: what was tried, as long as it takes
+//!      ▲                 │ refused              │           │ a spray: OTHER_PORTS_AFTER
+//!      └─────────────────┴──────────────────────┴───────────┘ news that change the aim
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::{Engine, Output, State};
+use crate::{
+    datagram::SocketIndex,
+    entropy::Entropy,
+    nat::{
+        strategy::{Aim, CROWD, Method, Order, Plan, RUN_TO_MEET, plans},
+        volley::{self, DATAGRAMS_PER_VOLLEY_MAX, Leave, Volley},
+    },
+    probe::Side,
+};
+
+/// The volleys of one engine, one at a time.
+#[derive(Debug)]
+pub(super) struct Guessing {
+    /// Datagrams to new ports that may still be asked for, and since when there are so many.
+    allowance: (u32, Instant),
+    /// What the volley under way was granted.
+    granted: u32,
+    /// The volley that there is to be, and when.
+    pub(super) planned: Option<(Order, Instant)>,
+    /// A volley that waits for leave.
+    asked: Option<Order>,
+    pub(super) volley: Option<Volley>,
+    /// What the volley under way is about, and when it is to be doubted.
+    under_way: Option<(Order, Instant)>,
+    /// When a spray turns to other ports.
+    other_ports: Option<Instant>,
+    /// Sockets opened for volleys.
+    pub(super) extra: BTreeSet<SocketIndex>,
+}
+
+impl Guessing {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            allowance: (DATAGRAMS_PER_VOLLEY_MAX, now),
+            granted: 0,
+            planned: None,
+            asked: None,
+            volley: None,
+            under_way: None,
+            other_ports: None,
+            extra: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let planned = self.planned.map(|(_, at)| at);
+        let volley = self.volley.as_ref().and_then(Volley::poll_timeout);
+        let doubt = self.under_way.map(|(_, doubt)| doubt);
+        [planned, volley, doubt, self.other_ports].into_iter().flatten().min()
+    }
+
+    /// Lets go of the sockets that are like this.
+    pub(super) fn take_sockets(&mut self, is_it: impl Fn(SocketIndex) -> bool) -> Vec<SocketIndex> {
+        let taken = self.extra.iter().copied().filter(|socket| is_it(*socket)).collect();
+        self.extra.retain(|socket| !is_it(*socket));
+        taken
+    }
+
+    /// Counts what was sent against what an attempt may send.
+    fn spend(&mut self, sent: u32) {
+        self.allowance.0 = self.allowance.0.saturating_sub(sent);
+    }
+
+    /// What may be asked for now.
+    fn allowed(&mut self, now: Instant) -> u32 {
+        let (_, since) = self.allowance;
+        if since + OTHER_PORTS_AFTER <= now {
+            self.allowance = (DATAGRAMS_PER_VOLLEY_MAX, now);
+        }
+        self.allowance.0
+    }
+}
+
+impl Engine {
+    /// Says what will be tried, and when the volley begins if there is one.
+    pub(super) fn plan(&mut self, now: Instant) {
+        self.guessing.planned = None;
+        for plan in plans(&self.ours, &self.theirs.party, self.side) {
+            if let Method::Volley(order) = plan.method {
+                self.guessing.planned = Some((order, self.begins_at(order, now)));
+            }
+            if plan.method != Method::QuietOpeners {
+                self.outputs.push_back(announce(plan));
+            }
+        }
+    }
+
+    fn begins_at(&self, order: Order, now: Instant) -> Instant {
+        let both_work = match self.side {
+            Side::Responder => now,
+            Side::Initiator => self.peer_begins.max(now),
+        };
+        match order.aim {
+            // Each aims at where the other's count is now.
+            Aim::Next { .. } if order.crowd > 0 && self.side == Side::Initiator => {
+                both_work + ANSWER_WAIT
+            }
+            Aim::Next { .. } => both_work,
+            Aim::Endpoint if order.crowd < CROWD => both_work,
+            Aim::Endpoint | Aim::Block { .. } | Aim::Anywhere => both_work + HEAD_START,
+        }
+    }
+
+    /// The peer has told something of itself, and so is at work: what was planned begins. What is under way
+    /// goes on, unless the news are of another kind of NAT, or of how far its count has got.
+    pub(super) fn take_news(&mut self, is_other: bool, now: Instant) {
+        let guessing = &mut self.guessing;
+        let is_count = guessing.under_way.is_some_and(|(order, _)| meets_a_count(order));
+        if let Some((_, at)) = &mut guessing.planned
+            && !is_other
+        {
+            *at = now;
+        } else if let Some(volley) = &mut guessing.volley
+            && !is_other
+            && !is_count
+        {
+            volley.handle_peer_at_work(now);
+        } else if is_other || is_count {
+            self.plan_at(now);
+        }
+    }
+
+    /// The peer is at work, as far as it shows.
+    pub(super) fn take_sign_of_work(&mut self, now: Instant) {
+        if let Some(volley) = &mut self.guessing.volley {
+            volley.handle_peer_at_work(now);
+        }
+    }
+
+    fn plan_at(&mut self, now: Instant) {
+        self.plan(now);
+        if let Some((_, at)) = &mut self.guessing.planned {
+            *at = now;
+        }
+    }
+
+    /// Does what is due of volleys.
+    pub(super) fn guess(&mut self, now: Instant) {
+        if let Some((order, _)) = self.guessing.planned.take_if(|(_, at)| *at <= now) {
+            self.ask_leave(order, now);
+        }
+        if let Some(volley) = &mut self.guessing.volley {
+            volley.handle_timeout(now);
+            if volley.is_held_up() {
+                // Others wait for their turn, and this one has had its own.
+                let order = self.guessing.under_way.map(|(order, _)| order);
+                self.end_volley();
+                self.close_crowd();
+                self.guessing.planned = order.map(|order| (order, now + TURN_PAUSE));
+            }
+        }
+        if let Some((order, _)) = self.guessing.under_way.filter(|(_, doubt)| *doubt <= now) {
+            self.guessing.under_way = Some((order, now + OTHER_PORTS_AFTER));
+            self.doubt(order, now);
+        }
+        if self.guessing.other_ports.is_some_and(|at| at <= now) {
+            self.guessing.other_ports = Some(now + OTHER_PORTS_AFTER);
+            self.turn_to_other_ports(now);
+        }
+    }
+
+    fn is_peer_at_work(&self, now: Instant) -> bool {
+        self.guessing.volley.as_ref().is_some_and(|volley| volley.is_peer_at_work(now))
+    }
+
+    fn turn_to_other_ports(&mut self, now: Instant) {
+        if let Some((order, _)) = self.guessing.under_way.filter(|_| self.is_peer_at_work(now)) {
+            let why = "none of the ports that we tried has answered: now others";
+            self.outputs.push_back(Output::Trying(Plan::new(Method::Volley(order), why)));
+            self.guessing.planned = Some((order, now));
+        }
+    }
+
+    /// A volley that should have met has not, although the peer is at work: either the way between the two
+    /// is blocked, or one of the NATs is not what it seemed.
+    fn doubt(&mut self, order: Order, now: Instant) {
+        if !self.is_peer_at_work(now) {
+            return;
+        }
+        let why = "no pair of ports has met, which is a chance in thousands: a look at our NAT, and the \
+                   same pairs again";
+        self.outputs.push_back(Output::Trying(Plan::new(Method::Volley(order), why)));
+        self.outputs.push_back(Output::Doubtful);
+    }
+
+    /// A volley is due. One that is under way ends: there are never two crowds at a time.
+    fn ask_leave(&mut self, order: Order, now: Instant) {
+        self.end_volley();
+        self.close_crowd();
+        let datagrams = self.guessing.allowed(now);
+        if self.theirs.addresses.is_empty() {
+            return;
+        }
+        if datagrams == 0 {
+            self.guessing.planned = Some((order, self.guessing.allowance.1 + OTHER_PORTS_AFTER));
+            return;
+        }
+        self.guessing.asked = Some(order);
+        let leave = Leave::New { datagrams, crowd: order.crowd };
+        self.outputs.push_back(Output::AskLeave(leave));
+    }
+
+    pub(super) fn end_volley(&mut self) {
+        let guessing = &mut self.guessing;
+        (guessing.asked, guessing.under_way, guessing.other_ports) = (None, None, None);
+        if let Some(volley) = guessing.volley.take() {
+            guessing.spend(volley.sent());
+            let unspent = std::mem::take(&mut guessing.granted).saturating_sub(volley.sent());
+            if unspent > 0 {
+                self.outputs.push_back(Output::Unspent(unspent));
+            }
+        }
+    }
+
+    /// Closes the sockets of volleys on which the peer was not heard.
+    fn close_crowd(&mut self) {
+        let heard: BTreeSet<SocketIndex> =
+            self.punch.facts().heard.iter().map(|path| path.socket).collect();
+        let unheard = self.guessing.take_sockets(|socket| !heard.contains(&socket));
+        self.outputs.extend(unheard.into_iter().map(Output::CloseSocket));
+    }
+
+    /// Takes in how many datagrams the volley that asked may send. With none, it asks again a little
+    /// later: another one may have to end first.
+    pub fn handle_leave(&mut self, datagrams: u32, now: Instant, entropy: &mut Entropy) {
+        if self.guessing.asked.is_none()
+            && let Some(volley) = &mut self.guessing.volley
+        {
+            return volley.handle_again(datagrams, now);
+        }
+        let (Some(order), State::Trying { .. }, Some(main)) =
+            (self.guessing.asked.take(), &self.state, self.main)
+        else {
+            if datagrams > 0 {
+                self.outputs.push_back(Output::Unspent(datagrams));
+            }
+            return;
+        };
+        if datagrams == 0 {
+            self.guessing.planned = Some((order, now + LEAVE_RETRY));
+            return;
+        }
+        let addresses = self.theirs.addresses.clone();
+        let endpoints = self.theirs.candidates.iter().map(|candidate| candidate.address).collect();
+        let allowance = datagrams.min(self.guessing.allowance.0);
+        let setup = volley::Setup {
+            order,
+            main,
+            addresses,
+            endpoints,
+            forecast: self.theirs.forecast,
+            allowance,
+        };
+        self.guessing.granted = allowance;
+        self.guessing.under_way = Some((order, now + DOUBT_AFTER));
+        self.guessing.other_ports = (order.crowd == 0).then_some(now + OTHER_PORTS_AFTER);
+        self.guessing.volley = Some(Volley::new(setup, now, entropy));
+    }
+}
+
+/// Whether both sides count, so that each answer tells where the next runs will be.
+fn meets_a_count(order: Order) -> bool {
+    matches!(order.aim, Aim::Next { .. }) && order.crowd == RUN_TO_MEET
+}
+
+pub(super) fn announce(plan: Plan) -> Output {
+    match plan.method {
+        Method::Incompatible => Output::Incompatible(plan),
+        Method::SameNetwork
+        | Method::Direct
+        | Method::Simultaneous
+        | Method::Volley(_)
+        | Method::QuietOpeners => Output::Trying(plan),
+    }
+}
+
+/// What plain probes get before many more sockets are opened for a birthday: two round trips of 75 ms.
+const HEAD_START: Duration = Duration::from_millis(150);
+
+/// How long two NATs that count wait for the peer's answer, which says how far its count has got.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
+/// Time until a volley that was refused asks again.
+const LEAVE_RETRY: Duration = Duration::from_secs(1);
+
+/// When a volley is doubted: a spray takes 8 s, and has met a crowd by then but for once in ten million times.
+const DOUBT_AFTER: Duration = Duration::from_secs(10);
+
+/// When a spray turns to other ports, and an attempt may ask for as many datagrams again: a router with room
+/// for 4,096 entries forgets those of an earlier spray within 30 s or is full.
+const OTHER_PORTS_AFTER: Duration = Duration::from_secs(20);
+
+/// How long a volley that had its turn waits for the next one.
+const TURN_PAUSE: Duration = Duration::from_secs(3);
