@@ -5,7 +5,7 @@
 //! helper. In CI the pairs run once, and what is held is that they open, or are told that they cannot. With time to spare,
 //!
 //! ```text
-//! P2P_NODE_KERNEL_RUNS=20 cargo test --test kernel -- --ignored --nocapture the_table_of_all_pairs
+//! P2P_NODE_KERNEL_RUNS=20 cargo test --test kernel -- --nocapture the_table_of_all_pairs
 //! ```
 //!
 //! runs each so often, with a new server each time, prints the times, and holds them against what is promised;
