@@ -71,7 +71,7 @@ fn every_flag_and_variable_that_is_documented_exists() {
         .map(help)
         .collect();
     let known = words(&help);
-    let of_cargo = ["--release", "--bin", "--bench", "--test", "--no-capture"];
+    let of_cargo = ["--release", "--bin", "--bench", "--test", "--no-capture", "--nocapture"];
     let of_benches = [
         ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS", "P2P_NODE_BENCH_ROWS"].as_slice(),
         &["--record", "--redraw"],
