@@ -389,7 +389,8 @@ impl Trouble {
 }
 
 /// What one node sends in a minute without saying anything: dials that fail, links that are looked after.
-const DATAGRAMS_MAX: u64 = 6_000;
+/// Of these, what volleys repeat is 410 a second at the most, while a dial that is in vain lasts and is answered: 30 s.
+const DATAGRAMS_MAX: u64 = 6_000 + 30 * 410;
 
 /// Of a message, at least this much fits into a datagram.
 const DATAGRAM_PAYLOAD: usize = 1_100;
