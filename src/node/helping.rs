@@ -186,9 +186,9 @@ impl Driver {
         }
     }
 
-    /// The peer that a dial is reaching has read its offer.
+    /// The peer that a dial is reaching is heard.
     pub(super) fn quieten_errands(&mut self, id: DialId) {
-        self.helping.errands.handle_read(id, self.clock.now());
+        self.helping.errands.handle_heard(id, self.clock.now());
     }
 
     /// Forgets the offers of a dial that is over.

@@ -31,7 +31,9 @@ struct Errand {
 enum State {
     /// Nobody has said that the offer was read.
     Waiting { next: Instant },
-    /// It was; a longer answer may follow.
+    /// The peer is heard, so it has read one; who had it is still of interest.
+    Heard { until: Instant },
+    /// A helper says that it was; a longer answer may follow.
     Read { until: Instant },
 }
 
@@ -67,24 +69,28 @@ impl Errands {
     ) -> Option<(DialId, bool)> {
         let errand = self.all.get(&transaction).filter(|errand| errand.path == path)?;
         let dial = errand.dial;
-        Some((dial, self.handle_read(dial, now)))
-    }
-
-    /// Takes in that the peer has read an offer of this dial; returns whether that is news.
-    pub(in crate::node) fn handle_read(&mut self, dial: DialId, now: Instant) -> bool {
         let mut is_news = true;
         for errand in self.all.values_mut().filter(|errand| errand.dial == dial) {
-            is_news &= matches!(errand.state, State::Waiting { .. });
+            is_news &= !matches!(errand.state, State::Read { .. });
             errand.state = State::Read { until: now + ANSWER_TIME };
         }
-        is_news
+        Some((dial, is_news))
+    }
+
+    /// Takes in that the peer of this dial is heard: nothing is sent again.
+    pub(in crate::node) fn handle_heard(&mut self, dial: DialId, now: Instant) {
+        for errand in self.all.values_mut().filter(|errand| errand.dial == dial) {
+            if let State::Waiting { .. } = errand.state {
+                errand.state = State::Heard { until: now + ANSWER_TIME };
+            }
+        }
     }
 
     /// The next datagram that is due.
     pub(in crate::node) fn poll_transmit(&mut self, now: Instant) -> Option<(Path, Vec<u8>)> {
         self.all.retain(|_, errand| match errand.state {
             State::Waiting { next } => now < next || errand.sent < INTERVALS.len(),
-            State::Read { until } => now < until,
+            State::Heard { until } | State::Read { until } => now < until,
         });
         self.all.values_mut().find_map(|errand| match errand.state {
             State::Waiting { next } if next <= now => {
@@ -93,7 +99,7 @@ impl Errands {
                 errand.state = State::Waiting { next: now + interval };
                 Some((errand.path, errand.datagram.clone()))
             }
-            State::Waiting { .. } | State::Read { .. } => None,
+            State::Waiting { .. } | State::Heard { .. } | State::Read { .. } => None,
         })
     }
 
@@ -101,7 +107,7 @@ impl Errands {
     pub(in crate::node) fn poll_timeout(&self) -> Option<Instant> {
         let due = |errand: &Errand| match errand.state {
             State::Waiting { next } => next,
-            State::Read { until } => until,
+            State::Heard { until } | State::Read { until } => until,
         };
         self.all.values().map(due).min()
     }
@@ -168,10 +174,10 @@ mod tests {
     fn a_peer_that_is_heard_has_read_the_offer() {
         let (mut errands, now) = begun();
         let (at, first) = sent(&mut errands, now).first().unwrap().clone();
-        assert!(errands.handle_read(DialId(1), now));
+        errands.handle_heard(DialId(1), now);
         assert_eq!(sent(&mut errands, now + Duration::from_secs(1)), []);
         // Its answer is taken all the same.
-        assert_eq!(errands.handle_reply(at, transaction(&first), now), Some((DialId(1), false)));
+        assert_eq!(errands.handle_reply(at, transaction(&first), now), Some((DialId(1), true)));
     }
 
     #[test]
