@@ -2,11 +2,9 @@
 //!
 //! It holds no protocol decision: a datagram goes to the machine that its first bytes name, a machine's
 //! outputs are performed, and whatever takes time runs as a task that reports back with an [`Outcome`].
-//! What belongs together stands in a file of its own, as further methods of [`Driver`]: `dialling` (we
-//! reach somebody), `answering` (somebody reaches us), `linking` (links), `routing` (their paths),
-//! `rescue` (of links whose path is gone), `roaming` (the network changes), `addresses` (where we are),
-//! `publishing` (how we are found), `lan` (on the local network), `standing` (a client's wish), `helping`
-//! (offers by helpers).
+//! What belongs together stands in a room of its own, as further methods of [`Driver`]: `reaching` (we reach
+//! somebody), `being_reached` (somebody reaches us), `links` and their paths, `messages`, the `network`
+//! around us, and `helping` (offers by helpers).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,29 +20,39 @@ use tokio::{
 };
 
 use super::{
-    addresses::Addresses,
-    answering::{Answering, Carrier, Slot},
-    checking::{CheckId, Checking},
+    being_reached::{
+        answering::{Answering, Carrier, Slot},
+        publishing::{Published, Publishing},
+    },
     clock::Clock,
     config::Config,
-    dial::Found,
-    dialling::{Dialling, Wish},
     event::Status,
     events::Events,
-    extra::Extra,
     handle::{Answer, Request},
     helping::Helping,
-    lan::{Heard, Lan, Neighbourhood},
-    linking::{LinkEnd, Links},
-    outbox::{Kept, Outbox, Seen as Noted},
-    publishing::{Published, Publishing},
-    received::Deliveries,
-    rescue::Lookout,
-    roaming::{Wakefulness, changed},
-    sampling::Sampling,
-    sessions::Sessions,
-    standing::Standing,
-    switchboard::Switchboard,
+    links::{
+        linking::{LinkEnd, Links},
+        rescue::Lookout,
+    },
+    messages::{
+        outbox::{Kept, Outbox, Seen as Noted},
+        received::Deliveries,
+        sessions::Sessions,
+        switchboard::Switchboard,
+    },
+    network::{
+        addresses::Addresses,
+        checking::{CheckId, Checking},
+        extra::Extra,
+        lan::{Heard, Lan, Neighbourhood},
+        roaming::{Wakefulness, changed},
+        sampling::Sampling,
+    },
+    reaching::{
+        dial::Found,
+        dialling::{Dialling, Wish},
+        standing::Standing,
+    },
 };
 use crate::{
     datagram::{BoundSocket, Datagram, Path},

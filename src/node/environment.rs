@@ -4,7 +4,7 @@ use std::{fmt, fs::File, net::IpAddr, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{clock::Clock, lan::Lan};
+use super::{clock::Clock, network::lan::Lan};
 use crate::{
     dht::rendezvous::Rendezvous,
     entropy::Entropy,

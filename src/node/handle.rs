@@ -20,9 +20,11 @@ use super::{
     clock::Clock,
     event::{Connection, PeerStatus, Pong, Receipt, SendState, Sent, Status, Target},
     explain,
+    messages::{
+        received::Received,
+        switchboard::{Posted, Switchboard},
+    },
     netcheck::{Netcheck, Question},
-    received::Received,
-    switchboard::{Posted, Switchboard},
 };
 use crate::{
     failure::{Code, Failure},

@@ -20,12 +20,11 @@ use self::{
     witnessing::Arrivals,
 };
 use super::{
-    answering::Carrier,
+    being_reached::answering::Carrier,
     config::{HelperMode, Role},
-    dial::Found,
     driver::{DialId, Driver, Outcome},
     event::{Stage, Target},
-    found,
+    reaching::{dial::Found, found},
 };
 use crate::{
     datagram::Path,

@@ -5,17 +5,21 @@ use std::io;
 use tokio::sync::mpsc;
 
 use super::{
-    addresses::{Addresses, News},
     config::Config,
     driver::{Driver, Inputs, Parts},
     environment::Environment,
     event::Event,
     events::Events,
-    extra::Extra,
     handle::{self, Node, Way},
-    outbox::{Contents, Outbox, Store},
-    received::Inbox,
-    switchboard::Switchboard,
+    messages::{
+        outbox::{Contents, Outbox, Store},
+        received::Inbox,
+        switchboard::Switchboard,
+    },
+    network::{
+        addresses::{Addresses, News},
+        extra::Extra,
+    },
 };
 use crate::{
     candidate::canonical,

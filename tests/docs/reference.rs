@@ -74,7 +74,7 @@ fn every_flag_and_variable_that_is_documented_exists() {
     let of_cargo = ["--release", "--bin", "--bench", "--test", "--no-capture", "--nocapture"];
     let of_benches = [
         ["P2P_NODE_BENCH_SEEDS", "P2P_NODE_BENCH_ROUNDS", "P2P_NODE_BENCH_ROWS"].as_slice(),
-        &["--record", "--redraw"],
+        &["P2P_NODE_KERNEL_RUNS", "P2P_NODE_KERNEL_CELLS", "--record", "--redraw"],
     ]
     .concat();
     let of_python = ["P2P_NODE_BIN"];

@@ -11,7 +11,8 @@ use std::{
 
 use super::{links::HelperLinks, reachability::is_public};
 use crate::{
-    dht::location::Name, entropy::Entropy, identity::PeerId, node::dial::Found, service::Service,
+    dht::location::Name, entropy::Entropy, identity::PeerId, node::reaching::dial::Found,
+    service::Service,
 };
 
 /// Looks for helpers while some are missing.

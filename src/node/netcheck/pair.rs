@@ -8,7 +8,10 @@ use crate::{
     candidate::Candidate,
     identity::PeerId,
     nat::strategy::{Aim, Method, Party, Plan, plans},
-    node::{attempt::public_addresses, dial::Found, helping::reachability::is_public},
+    node::{
+        helping::reachability::is_public,
+        reaching::{attempt::public_addresses, dial::Found},
+    },
     probe::Side,
     time::UnixMillis,
 };
