@@ -5,6 +5,14 @@
 //! does three things with it: it sends items, reads what was asked for, and polls what is watched. All
 //! of it obeys [`Roster`]'s one query a second to any node, and each has a budget.
 
+pub mod burst;
+pub mod krpc;
+pub mod neighbourhood;
+pub mod place;
+pub mod polling;
+pub mod putting;
+pub mod roster;
+
 mod answers;
 
 use std::{
@@ -13,16 +21,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use self::{
     burst::Burst,
-    item::Item,
-    krpc::{self, Contact, NotAReply, Query, Reply, TransactionId},
-    location::{Location, Target},
+    krpc::{Contact, NotAReply, Query, Reply, TransactionId},
     place::Place,
     polling::{POLL_INTERVAL, Polling, WatchId},
     putting::{Putting, Response},
-    rendezvous::{Counters, Health, Pace, PutError, Stored},
     roster::Roster,
+};
+use super::{
+    item::Item,
+    location::{Location, Target},
+    rendezvous::{Counters, Health, Pace, PutError, Stored},
 };
 use crate::entropy::Entropy;
 

@@ -8,6 +8,9 @@
 //! sends a put only after a whole lookup has ended, cannot tell one refusal from another, and cannot ask
 //! a single node.
 
+mod driver;
+mod keeper;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -26,13 +29,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use self::driver::Command;
 use super::{
-    driver::{self, Command},
+    courier::{polling::WatchId, putting::PUT_TIME_MAX},
     item::{Item, VALUE_SIZE_MAX},
-    keeper,
     location::{Location, Target},
-    polling::WatchId,
-    putting::PUT_TIME_MAX,
     rendezvous::{Health, Lookup, Pace, PutError, Rendezvous, Stored, Task, Watch},
 };
 use crate::entropy::Entropy;

@@ -6,24 +6,15 @@
 //! [`publication`] says when they are renewed.
 
 pub mod blinding;
-pub mod burst;
 pub mod courier;
-mod driver;
 pub mod inbox;
 pub mod item;
-mod keeper;
-pub mod krpc;
 pub mod location;
 pub mod mainline;
 pub mod memory;
-pub mod neighbourhood;
-pub mod place;
-pub mod polling;
 pub mod publication;
-pub mod putting;
 pub mod record;
 pub mod rendezvous;
-pub mod roster;
 pub mod service_record;
 pub mod testnet;
 

@@ -31,8 +31,8 @@ const EFFECTS: [&str; 9] = [
 /// The shell: the files, and the folders with a closing slash, that may name [`EFFECTS`].
 const SHELL: [&str; 18] = [
     "bin/",
-    "dht/driver.rs",
-    "dht/keeper.rs",
+    "dht/mainline/driver.rs",
+    "dht/mainline/keeper.rs",
     "dht/mainline.rs",
     "dht/memory.rs",
     "dht/rendezvous.rs",

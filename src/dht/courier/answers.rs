@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Courier, Errand, InFlight};
-use crate::dht::{
+use super::{
+    Courier, Errand, InFlight,
     krpc::{Answer, Contact},
     putting::{PROTOCOL_ERROR, Response},
 };

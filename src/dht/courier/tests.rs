@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use super::{putting::WRITE_NODES, roster::QUERY_INTERVAL_MIN};
 use crate::{
-    dht::{
-        blinding::WriteKey, location::Purpose, putting::WRITE_NODES, roster::QUERY_INTERVAL_MIN,
-        some_instant,
-    },
+    dht::{blinding::WriteKey, location::Purpose, some_instant},
     sealing::Key,
 };
 

@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::location::{Location, Purpose, Target};
-use crate::entropy::Entropy;
+use crate::{
+    dht::location::{Location, Purpose, Target},
+    entropy::Entropy,
+};
 
 /// Between two looks at watched locations, over all of them: eight queries a second.
 ///

@@ -1,4 +1,4 @@
-//! The task behind [`super::mainline::Mainline`]: owns the socket and the [`Courier`], runs lookups, and
+//! The task behind [`super::Mainline`]: owns the socket and the [`Courier`], runs lookups, and
 //! hands everybody what they wait for.
 
 use std::{
@@ -23,16 +23,23 @@ use tokio::{
 use tracing::{debug, trace};
 
 use super::{
-    courier::{Courier, Output, PutId},
-    item::{Item, VALUE_SIZE_MAX},
+    Board, ITEMS_MAX,
     keeper::{CurrentDht, Reason},
-    krpc::{Contact, DATAGRAM_SIZE_MAX},
-    location::{Location, Purpose, Target},
-    mainline::{Board, ITEMS_MAX},
-    polling::WatchId,
-    rendezvous::{LookupEnd, Pace, PutError, Stored},
 };
-use crate::{candidate::is_unicast, entropy::Entropy};
+use crate::{
+    candidate::is_unicast,
+    dht::{
+        courier::{
+            Courier, Output, PutId,
+            krpc::{Contact, DATAGRAM_SIZE_MAX},
+            polling::WatchId,
+        },
+        item::{Item, VALUE_SIZE_MAX},
+        location::{Location, Purpose, Target},
+        rendezvous::{LookupEnd, Pace, PutError, Stored},
+    },
+    entropy::Entropy,
+};
 
 /// How long a lookup waits for a node to be built: names are being resolved.
 const DHT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -56,7 +63,7 @@ const NOTES_MAX: usize = 256;
 
 /// What is asked of the driver.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(in crate::dht) enum Command {
     /// Look for items.
     Get { id: u64, location: Location, items: mpsc::Sender<Item>, end: oneshot::Sender<LookupEnd> },
     /// Store an item.
@@ -72,7 +79,7 @@ pub(super) enum Command {
 }
 
 /// See the module.
-pub(super) struct Driver {
+pub(in crate::dht) struct Driver {
     bind: Ipv4Addr,
     socket: UdpSocket,
     courier: Courier,
@@ -107,7 +114,7 @@ struct LookupResult {
 type Neighbours = Vec<(Contact, Option<Vec<u8>>)>;
 
 /// A UDP socket on a free port of `bind`.
-pub(super) fn open_socket(bind: Ipv4Addr) -> io::Result<UdpSocket> {
+pub(in crate::dht) fn open_socket(bind: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind(&SocketAddr::from((bind, 0)).into())?;
     socket.set_nonblocking(true)?;
@@ -116,7 +123,7 @@ pub(super) fn open_socket(bind: Ipv4Addr) -> io::Result<UdpSocket> {
 
 impl Driver {
     /// A driver that runs nothing yet.
-    pub(super) fn new(
+    pub(in crate::dht) fn new(
         bind: Ipv4Addr,
         socket: UdpSocket,
         entropy: Entropy,
@@ -139,7 +146,7 @@ impl Driver {
     }
 
     /// Runs until nobody can command it any more.
-    pub(super) async fn run(
+    pub(in crate::dht) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
         dht: CurrentDht,

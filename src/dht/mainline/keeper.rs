@@ -16,12 +16,12 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::mainline::{Config, NodePlan, Start, build};
+use super::{Config, NodePlan, Start, build};
 use crate::candidate::is_unicast;
 
 /// Why a new node is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(in crate::dht) enum Reason {
     /// Addresses or routes are others now.
     NetworkChanged,
     /// Lookup after lookup ended without an answer.
@@ -29,7 +29,7 @@ pub(super) enum Reason {
 }
 
 /// The node that is there, if any.
-pub(super) type CurrentDht = watch::Receiver<Option<AsyncDht>>;
+pub(in crate::dht) type CurrentDht = watch::Receiver<Option<AsyncDht>>;
 
 /// How long one name may take to resolve.
 const RESOLUTION_TIME_MAX: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ const REBUILD_INTERVAL: Duration = Duration::from_secs(10);
 const ADDRESSES_MAX: usize = 16;
 
 /// Builds nodes until it is dropped.
-pub(super) async fn keep(
+pub(in crate::dht) async fn keep(
     config: Config,
     current: watch::Sender<Option<AsyncDht>>,
     mut rebuild: mpsc::Receiver<Reason>,

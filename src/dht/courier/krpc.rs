@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 use thiserror::Error;
 
-use super::{
-    item::{Item, VALUE_SIZE_MAX},
-    location::Target,
+use crate::{
+    candidate,
+    dht::{
+        item::{Item, VALUE_SIZE_MAX},
+        location::Target,
+    },
 };
-use crate::candidate;
 
 /// Bytes of the largest datagram that is looked at: a value of 1000 bytes with 20 nodes fits.
 pub const DATAGRAM_SIZE_MAX: usize = 2048;

@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{krpc::Contact, location::Target};
+use super::krpc::Contact;
+use crate::dht::location::Target;
 
 /// Between two queries to one node.
 pub const QUERY_INTERVAL_MIN: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use crate::dht::{
     item::Item,
     rendezvous::{PutError, Stored},
 };

@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{krpc::Contact, location::Target, roster::Roster};
-use crate::entropy::Entropy;
+use super::{krpc::Contact, roster::Roster};
+use crate::{dht::location::Target, entropy::Entropy};
 
 /// Nodes kept for a target: those that store there, and some to take their place.
 pub const NEIGHBOURS_MAX: usize = 24;

@@ -6,13 +6,12 @@ use std::{
 };
 
 use super::{
-    item::Item,
     krpc::{Answer, Contact},
-    location::Location,
     neighbourhood::{Neighbourhood, READ_NODES},
     putting::{Putting, WRITE_NODES},
     roster::Roster,
 };
+use crate::dht::{item::Item, location::Location};
 
 /// How long a lookup may take before we take it for lost.
 pub const LOOKUP_TIME_MAX: Duration = Duration::from_secs(10);
