@@ -37,7 +37,7 @@ use p2p_node::{
     node::{Clock, Config, Environment, Node, Role, Target, environment::ExtraSockets},
     proto::Message,
     ticket::Ticket,
-    transport::{tls::Crypto, udp::UdpSocket},
+    transport::{quic::tls::Crypto, sockets::udp::UdpSocket},
 };
 use serde_json::Value;
 use tokio::{runtime::Runtime, sync::Semaphore, task::JoinSet};

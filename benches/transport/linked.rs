@@ -12,12 +12,10 @@ use p2p_node::{
     identity::Identity,
     proto::Message,
     transport::{
-        admission::Admission,
-        link::{Caller, Dial, Link},
-        quic::Endpoint,
+        link::{Caller, Dial, Link, admission::Admission},
+        quic::{Endpoint, tls::Crypto},
         session::{Durability, Receipt, SendError, Session},
-        socket_set::SocketSet,
-        tls::Crypto,
+        sockets::socket_set::SocketSet,
     },
 };
 

@@ -16,7 +16,7 @@ use p2p_node::{
     },
     proto::Message,
     ticket::Ticket,
-    transport::{tls::Crypto, udp::UdpSocket},
+    transport::{quic::tls::Crypto, sockets::udp::UdpSocket},
 };
 use quinn::AsyncUdpSocket as _;
 use tokio::{

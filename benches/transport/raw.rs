@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use p2p_node::transport::{path_table::PathTable, socket_set::SocketSet, udp};
+use p2p_node::transport::{
+    paths::path_table::PathTable,
+    sockets::{socket_set::SocketSet, udp},
+};
 use quinn::{
     AsyncUdpSocket, ClientConfig, Connection, Endpoint, EndpointConfig, Runtime, ServerConfig,
     TokioRuntime, TransportConfig, VarInt,

@@ -30,7 +30,7 @@
 //! **What was tried is tried again**, for as long as the peer is at work: whatever was lost, because the way
 //! between the two was blocked, needs no other ports. A spray that has missed nothing but the way holds its
 //! own filters open for some 2,048 ports, and of a crowd of 512 about 16 mappings are among them. So it is
-//! enough that every socket of the crowd says again what it said ([`again_every`]): the first of those 16
+//! enough that every socket of the crowd says again what it said (`again_every`): the first of those 16
 //! that does so after the way is free is heard. That costs no router another entry, and keeps those that
 //! there are from being forgotten.
 //!

@@ -68,10 +68,9 @@ use crate::{
     probe::{self, ConversationId, ProbeKeys},
     transport::{
         link::{Link, LinkError},
-        quic::{Arrival, Endpoint},
-        route::RouteId,
-        socket_set::SocketSet,
-        stray,
+        paths::route::RouteId,
+        quic::{Arrival, Endpoint, stray},
+        sockets::socket_set::SocketSet,
     },
 };
 

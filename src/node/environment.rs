@@ -9,9 +9,11 @@ use crate::{
     dht::rendezvous::Rendezvous,
     entropy::Entropy,
     transport::{
-        socket::Socket,
-        tls::Crypto,
-        udp::{self, BindError},
+        quic::tls::Crypto,
+        sockets::{
+            socket::Socket,
+            udp::{self, BindError},
+        },
     },
 };
 

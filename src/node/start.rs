@@ -26,7 +26,7 @@ use crate::{
     datagram::BoundSocket,
     failure::{Code, Failure},
     ticket::Ticket,
-    transport::{path_table::PathTable, quic::Endpoint, socket_set::SocketSet},
+    transport::{paths::path_table::PathTable, quic::Endpoint, sockets::socket_set::SocketSet},
 };
 
 impl Node {

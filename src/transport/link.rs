@@ -12,6 +12,9 @@
 //!
 //! The tasks belong to the [`Link`]: dropping it ends everything but the session.
 
+pub mod admission;
+pub mod loss;
+
 mod carrying;
 mod control;
 mod error;
@@ -41,6 +44,7 @@ use tracing::{Instrument, debug_span};
 pub use error::{LinkError, Loss};
 pub use handshake::{Caller, Dial};
 
+use self::loss::Packets;
 use crate::{
     candidate::{CANDIDATES_MAX, encode_compact},
     identity::PeerId,
@@ -48,7 +52,6 @@ use crate::{
     proto::wire::Addresses,
     ticket::TicketSecret,
     transport::{
-        loss::Packets,
         quic::{Arrival, Endpoint},
         session::Session,
     },

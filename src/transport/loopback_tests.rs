@@ -14,9 +14,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::mpsc;
 
 use super::{
-    path_table::{PathTable, RouteId},
-    socket_set::SocketSet,
-    udp::{UdpSocket, bind_all, bind_plain},
+    paths::path_table::{PathTable, RouteId},
+    sockets::{
+        socket_set::SocketSet,
+        udp::{UdpSocket, bind_all, bind_plain},
+    },
 };
 use crate::{
     datagram::{Datagram, Path, SocketIndex},

@@ -4,6 +4,11 @@
 //! quinn's own migration is off, and what it knows of the network (round trip, MTU, congestion) is
 //! allowed to be wrong for a moment after a path changed.
 
+pub(super) mod header;
+pub(super) mod seeded;
+pub mod stray;
+pub mod tls;
+
 use std::{
     io,
     net::SocketAddr,
@@ -27,13 +32,13 @@ use tokio::{
     time::Instant,
 };
 
+use self::{
+    stray::{CONNECTION_ID_SIZE, RunKey, Strays, reset_key},
+    tls::{Credentials, Crypto, Pin, SERVER_NAME},
+};
 use crate::{
     entropy::Entropy,
     identity::{Identity, PeerId},
-    transport::{
-        stray::{CONNECTION_ID_SIZE, RunKey, Strays, reset_key},
-        tls::{Credentials, Crypto, Pin, SERVER_NAME},
-    },
 };
 
 /// A node's QUIC endpoint: dials and accepts connections over one socket.

@@ -12,7 +12,7 @@ use p2p_node::{
     probe::{ConversationId, ProbeKeys, Side},
     sealing::Key,
     time::UnixMillis,
-    transport::demux::{Fate, Kind, sift},
+    transport::sockets::demux::{Fate, Kind, sift},
 };
 use quinn::udp::RecvMeta;
 

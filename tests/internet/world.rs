@@ -24,7 +24,7 @@ use p2p_node::{
     proto::Message,
     service::Service,
     time::UnixMillis,
-    transport::{socket::Socket, tls::Crypto},
+    transport::{quic::tls::Crypto, sockets::socket::Socket},
 };
 use tokio::sync::watch;
 

@@ -17,7 +17,7 @@ use p2p_node::{
     node::{Clock, Config, Environment, Node, Role, environment::ExtraSockets, stun_service},
     sealing::Key,
     service::Service,
-    transport::{tls::Crypto, udp::UdpSocket},
+    transport::{quic::tls::Crypto, sockets::udp::UdpSocket},
 };
 use quinn::AsyncUdpSocket;
 use tokio::time::{Instant, sleep, timeout};

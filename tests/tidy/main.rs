@@ -46,8 +46,8 @@ const SHELL: [&str; 18] = [
     "transport/quic.rs",
     "transport/session.rs",
     "transport/session/carrier.rs",
-    "transport/socket_set.rs",
-    "transport/udp.rs",
+    "transport/sockets/socket_set.rs",
+    "transport/sockets/udp.rs",
 ];
 
 /// Words that mark unfinished work. Spelled in halves, for this file is read too.

@@ -25,7 +25,7 @@ use p2p_node::{
     },
     proto::Message,
     service::Service,
-    transport::{socket::Socket, tls::Crypto},
+    transport::{quic::tls::Crypto, sockets::socket::Socket},
 };
 use tokio::{
     sync::mpsc,

@@ -16,9 +16,11 @@ use p2p_node::{
     failure::{Code, Failure},
     node::{Clock, Config, Environment, Event, Inbox, Node, lan::Lan},
     transport::{
-        socket::Socket,
-        tls::Crypto,
-        udp::{self, BindError, UdpSocket},
+        quic::tls::Crypto,
+        sockets::{
+            socket::Socket,
+            udp::{self, BindError, UdpSocket},
+        },
     },
 };
 use tokio::sync::mpsc;

@@ -12,7 +12,7 @@ use p2p_node::{
     dht::testnet::Testnet,
     failure::{Code, Failure},
     node::{Clock, stun_service},
-    transport::udp::UdpSocket,
+    transport::sockets::udp::UdpSocket,
 };
 use quinn::AsyncUdpSocket;
 use serde::Serialize;

@@ -29,7 +29,7 @@ use crate::{
     offer::{self, AnswerKey, Offer, OpenedOffer},
     probe::{ConversationId, Probe, Side},
     time::UnixMillis,
-    transport::admission::Admission,
+    transport::link::admission::Admission,
 };
 
 /// All offers being answered.

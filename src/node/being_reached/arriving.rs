@@ -14,10 +14,9 @@ use crate::{
     service::Service,
     ticket::Ticket,
     transport::{
-        admission::Admission,
-        link::{Caller, Link, LinkError},
+        link::{Caller, Link, LinkError, admission::Admission},
+        paths::route::RouteId,
         quic::Arrival,
-        route::RouteId,
     },
 };
 

@@ -12,7 +12,7 @@ use crate::{
     datagram::{Family, Path},
     identity::PeerId,
     node::driver::Driver,
-    transport::route::RouteId,
+    transport::paths::route::RouteId,
 };
 
 /// Arrivals whose makers have not proved who they are.

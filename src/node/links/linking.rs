@@ -27,11 +27,9 @@ use crate::{
     probe::ConversationId,
     proto::Message,
     transport::{
-        link::{Link, LinkError},
-        loss::LossMeter,
-        route::RouteId,
+        link::{Link, LinkError, loss::LossMeter},
+        paths::{route::RouteId, upkeep::Upkeep},
         session::Durability,
-        upkeep::Upkeep,
     },
 };
 

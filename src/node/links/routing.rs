@@ -18,7 +18,7 @@ use crate::{
         messages::switchboard::Hearing,
     },
     probe::Probe,
-    transport::{route::RouteId, upkeep},
+    transport::paths::{route::RouteId, upkeep},
 };
 
 impl Driver {

@@ -16,7 +16,7 @@ use crate::{
         environment::{EXTRA_SOCKETS_MAX, ExtraSockets},
         event::Direction,
     },
-    transport::route::RouteId,
+    transport::paths::route::RouteId,
 };
 
 /// All extra sockets, and what volleys may send.

@@ -2,15 +2,13 @@
 
 use quinn::Connection;
 
+use super::admission::ChannelBinding;
 use crate::{
     identity::PeerId,
     probe::{ConversationId, ProbeKeys, Side},
     sealing::Key,
     ticket::TicketSecret,
-    transport::{
-        admission::ChannelBinding,
-        link::error::{LinkError, Loss},
-    },
+    transport::link::error::{LinkError, Loss},
 };
 
 /// The value that proofs are made over: the same at both ends, different for every connection.

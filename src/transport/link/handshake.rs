@@ -23,6 +23,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::admission::{Admission, PROOFS_MAX, Refusal, Verdict, prove};
 use crate::{
     identity::PeerId,
     probe::{ProbeKeys, Side},
@@ -30,15 +31,16 @@ use crate::{
     sealing::Key,
     ticket::TicketSecret,
     transport::{
-        admission::{Admission, PROOFS_MAX, Refusal, Verdict, prove},
         frame::{FrameReader, FrameWriter, ReadFrameError},
         link::{
             error::{CloseCode, LinkError, Loss, printable, truncate},
             exporter::{channel_binding, meeting, probe_keys},
             wire::{CONTROL_STREAM, VERSION, control},
         },
-        quic::{Arrival, Endpoint},
-        tls::{Pin, peer_id_of},
+        quic::{
+            Arrival, Endpoint,
+            tls::{Pin, peer_id_of},
+        },
     },
 };
 

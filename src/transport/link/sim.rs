@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     entropy::Entropy,
     identity::Identity,
-    transport::{quic::Endpoint, tls::Crypto},
+    transport::quic::{Endpoint, tls::Crypto},
 };
 
 /// Time from one node to the other.

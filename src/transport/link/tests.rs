@@ -14,13 +14,13 @@ use tokio::{task::JoinHandle, time::Instant};
 
 use super::{
     Caller, Dial, Link, LinkError,
+    admission::Admission,
     sim::{Network, address, identity},
 };
 use crate::{
     proto::Message,
     sealing::Key,
     transport::{
-        admission::Admission,
         quic::Endpoint,
         session::{Durability, Receipt, SendError, Session},
     },

@@ -13,7 +13,7 @@ use crate::{
     transport::{
         frame::{Chunks, Frame, FrameReader},
         link::{Loss, wire::control},
-        tls::Pin,
+        quic::tls::Pin,
     },
 };
 

@@ -19,22 +19,22 @@ pub struct Strays {
 }
 
 /// The key of the resets of `identity`; it outlives the process.
-pub(super) fn reset_key(identity: &Identity) -> hmac::Key {
+pub(in crate::transport) fn reset_key(identity: &Identity) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, identity.derive("stateless reset").as_bytes())
 }
 
 /// By which a run of the program knows the connection ids that it has given: their second half is a
 /// function of the first. To others they look random.
 #[derive(Clone, Debug)]
-pub(super) struct RunKey(hmac::Key);
+pub(in crate::transport) struct RunKey(hmac::Key);
 
 impl RunKey {
-    pub(super) fn new(secret: [u8; 32]) -> Self {
+    pub(in crate::transport) fn new(secret: [u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
     /// The connection id that begins with `nonce`.
-    pub(super) fn connection_id(&self, nonce: [u8; 4]) -> [u8; CONNECTION_ID_SIZE] {
+    pub(in crate::transport) fn connection_id(&self, nonce: [u8; 4]) -> [u8; CONNECTION_ID_SIZE] {
         let tag = hmac::sign(&self.0, &nonce);
         let mut id = [0; CONNECTION_ID_SIZE];
         let bytes = nonce.iter().chain(tag.as_ref());
@@ -54,7 +54,7 @@ pub fn may_be_stray(packet: &[u8]) -> bool {
 
 impl Strays {
     /// Of the node with `identity`.
-    pub(super) fn new(identity: &Identity, run: RunKey, entropy: Entropy) -> Self {
+    pub(in crate::transport) fn new(identity: &Identity, run: RunKey, entropy: Entropy) -> Self {
         Self { key: reset_key(identity), run, entropy, answered_at: None }
     }
 
@@ -85,7 +85,7 @@ impl Strays {
 }
 
 /// Bytes of the ids that our connections are called by; RFC 9000, section 7.2 asks for eight at least.
-pub(super) const CONNECTION_ID_SIZE: usize = 8;
+pub(in crate::transport) const CONNECTION_ID_SIZE: usize = 8;
 
 /// One answer in so long: as many as restarts need, and nothing for a flood.
 pub const ANSWER_INTERVAL: Duration = Duration::from_millis(20);

@@ -6,8 +6,8 @@ use super::PathTable;
 use crate::{
     datagram::Path,
     transport::{
-        quic_header::{ConnectionId, LongHeader},
-        route::{Outlet, Route, RouteId, Standing},
+        paths::route::{Outlet, Route, RouteId, Standing},
+        quic::header::{ConnectionId, LongHeader},
     },
 };
 

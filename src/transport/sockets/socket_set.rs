@@ -1,7 +1,7 @@
 //! All sockets of a node, as the one socket that quinn sees.
 //!
 //! The set polls its sockets in turn, takes STUN and probes out of what they receive, and translates
-//! between real and virtual addresses by the [path table](super::path_table). quinn ends an endpoint
+//! between real and virtual addresses by the [path table](crate::transport::paths::path_table). quinn ends an endpoint
 //! at the first error that its socket reports, so none is ever reported: errors are counted.
 //!
 //! A set receives, and sends what had to wait, only while a [`quinn::Endpoint`] polls it. It is also
@@ -38,15 +38,17 @@ use tokio::{
 };
 
 use self::{apart::Apart, early::Early, room::RoomPoller};
-use super::{
-    path_table::{Destinations, PathTable, Refusals, WaitingDatagram},
-    repeats::Repeats,
-    route::VirtualAddress,
-    slot::{Full, Receiver, Slot, lock},
-    socket::Socket,
-    traffic::Volume,
+use super::socket::Socket;
+use crate::{
+    datagram::{Datagram, Path, SocketIndex},
+    transport::paths::{
+        path_table::{Destinations, PathTable, Refusals, WaitingDatagram},
+        repeats::Repeats,
+        route::VirtualAddress,
+        slot::{Full, Receiver, Slot, lock},
+        traffic::Volume,
+    },
 };
-use crate::datagram::{Datagram, Path, SocketIndex};
 
 /// Why a socket cannot join the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

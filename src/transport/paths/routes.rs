@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 
 use super::{
     path_table::TooManyRoutes,
-    quic_header::ConnectionId,
     route::{Address, Outlet, Route, RouteId, Standing, VirtualAddress},
 };
-use crate::datagram::{Path, SocketIndex};
+use crate::{
+    datagram::{Path, SocketIndex},
+    transport::quic::header::ConnectionId,
+};
 
 /// All routes, with indexes by everything that a datagram may show.
 #[derive(Debug, Default)]
-pub(super) struct Routes {
+pub(in crate::transport) struct Routes {
     routes: BTreeMap<RouteId, Route>,
     addresses: BTreeMap<VirtualAddress, RouteId>,
     paths: BTreeMap<Path, RouteId>,
@@ -27,7 +29,7 @@ pub(super) struct Routes {
 
 impl Routes {
     /// Makes a route with a virtual address of its own.
-    pub(super) fn open(
+    pub(in crate::transport) fn open(
         &mut self,
         standing: Standing,
         first_id: Option<ConnectionId>,
@@ -51,7 +53,7 @@ impl Routes {
     }
 
     /// Forgets a route with all that it owns.
-    pub(super) fn close(&mut self, route: RouteId) {
+    pub(in crate::transport) fn close(&mut self, route: RouteId) {
         let Some(closed) = self.take(route) else {
             return;
         };
@@ -63,42 +65,46 @@ impl Routes {
         }
     }
 
-    pub(super) fn get(&self, route: RouteId) -> Option<&Route> {
+    pub(in crate::transport) fn get(&self, route: RouteId) -> Option<&Route> {
         self.routes.get(&route)
     }
 
-    pub(super) fn get_mut(&mut self, route: RouteId) -> Option<&mut Route> {
+    pub(in crate::transport) fn get_mut(&mut self, route: RouteId) -> Option<&mut Route> {
         self.routes.get_mut(&route)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
+    pub(in crate::transport) fn iter(&self) -> impl Iterator<Item = (RouteId, &Route)> {
         self.routes.iter().map(|(&id, route)| (id, route))
     }
 
-    pub(super) fn strangers(&self) -> usize {
+    pub(in crate::transport) fn strangers(&self) -> usize {
         self.strangers
     }
 
-    pub(super) fn by_address(&self, address: VirtualAddress) -> Option<RouteId> {
+    pub(in crate::transport) fn by_address(&self, address: VirtualAddress) -> Option<RouteId> {
         self.addresses.get(&address).copied()
     }
 
-    pub(super) fn by_path(&self, path: Path) -> Option<RouteId> {
+    pub(in crate::transport) fn by_path(&self, path: Path) -> Option<RouteId> {
         self.paths.get(&path).copied()
     }
 
     /// The stranger, or the peer that was one, that began a connection with this id.
-    pub(super) fn by_first_id(&self, first_id: ConnectionId) -> Option<RouteId> {
+    pub(in crate::transport) fn by_first_id(&self, first_id: ConnectionId) -> Option<RouteId> {
         self.by_address(*self.first_ids.get(&first_id)?)
     }
 
     /// Whose connection receives under this id.
-    pub(super) fn by_own_id(&self, own_id: ConnectionId) -> Option<RouteId> {
+    pub(in crate::transport) fn by_own_id(&self, own_id: ConnectionId) -> Option<RouteId> {
         self.by_address(*self.own_ids.get(&own_id)?)
     }
 
     /// A connection at `address` told the peer this id.
-    pub(super) fn note_own_id(&mut self, address: VirtualAddress, own_id: ConnectionId) {
+    pub(in crate::transport) fn note_own_id(
+        &mut self,
+        address: VirtualAddress,
+        own_id: ConnectionId,
+    ) {
         let route = self.by_address(address);
         let Some(route) = route.and_then(|route| self.routes.get_mut(&route)) else {
             return;
@@ -116,12 +122,12 @@ impl Routes {
     }
 
     /// Whether the connection that called itself this was given up.
-    pub(super) fn is_given_up(&self, route: RouteId, own_id: ConnectionId) -> bool {
+    pub(in crate::transport) fn is_given_up(&self, route: RouteId, own_id: ConnectionId) -> bool {
         self.get(route).is_some_and(|route| route.given_up.contains(&own_id))
     }
 
     /// Makes a stranger a peer.
-    pub(super) fn promote(&mut self, route: RouteId) {
+    pub(in crate::transport) fn promote(&mut self, route: RouteId) {
         if let Some(promoted) = self.routes.get_mut(&route)
             && promoted.standing == Standing::Stranger
         {
@@ -131,7 +137,7 @@ impl Routes {
     }
 
     /// Gives `path` to the route, from whomever has it; with it, all that a stranger has.
-    pub(super) fn give_path(&mut self, route: RouteId, path: Path) {
+    pub(in crate::transport) fn give_path(&mut self, route: RouteId, path: Path) {
         let Some(owner) = self.by_path(path) else {
             return self.insert_path(route, path);
         };
@@ -148,7 +154,7 @@ impl Routes {
     }
 
     /// Takes `path` from the route, if it has it.
-    pub(super) fn take_path(&mut self, route: RouteId, path: Path) {
+    pub(in crate::transport) fn take_path(&mut self, route: RouteId, path: Path) {
         if let Some(robbed) = self.routes.get_mut(&route) {
             robbed.paths.retain(|own| *own != path);
         }
@@ -158,7 +164,7 @@ impl Routes {
     }
 
     /// Forgets all paths over a socket.
-    pub(super) fn take_paths_over(&mut self, socket: SocketIndex) {
+    pub(in crate::transport) fn take_paths_over(&mut self, socket: SocketIndex) {
         self.paths.retain(|path, _| path.socket != socket);
         for route in self.routes.values_mut() {
             route.paths.retain(|path| path.socket != socket);
@@ -169,7 +175,7 @@ impl Routes {
     }
 
     /// Gives `path`, which nobody has, to the route; if that has too many, it loses the oldest.
-    pub(super) fn insert_path(&mut self, owner: RouteId, path: Path) {
+    pub(in crate::transport) fn insert_path(&mut self, owner: RouteId, path: Path) {
         let Some(route) = self.routes.get_mut(&owner) else {
             return;
         };
@@ -184,7 +190,7 @@ impl Routes {
     }
 
     /// Moves the addresses and paths of a route to another and forgets it.
-    pub(super) fn absorb(&mut self, absorbed: RouteId, into: RouteId) {
+    pub(in crate::transport) fn absorb(&mut self, absorbed: RouteId, into: RouteId) {
         if absorbed == into || !self.routes.contains_key(&into) {
             return;
         }
@@ -209,7 +215,7 @@ impl Routes {
     }
 
     /// Makes `primary` the route's primary address, if it has it.
-    pub(super) fn set_primary(&mut self, route: RouteId, primary: VirtualAddress) {
+    pub(in crate::transport) fn set_primary(&mut self, route: RouteId, primary: VirtualAddress) {
         if self.by_address(primary) == Some(route)
             && let Some(changed) = self.get_mut(route)
         {
@@ -238,7 +244,7 @@ impl Routes {
 
 /// Routes at a time: peers that we know, and strangers. With the datagrams that may wait a route has
 /// at most 8 kB, so this bounds the table to 32 MB.
-pub(super) const ROUTES_MAX: usize = 4096;
+pub(in crate::transport) const ROUTES_MAX: usize = 4096;
 
 /// Paths by which one peer's datagrams may come: double what upkeep keeps an eye on.
 const PATHS_PER_ROUTE_MAX: usize = 16;
@@ -246,7 +252,7 @@ const PATHS_PER_ROUTE_MAX: usize = 16;
 #[cfg(test)]
 impl Routes {
     /// Panics unless the maps say the same.
-    pub(super) fn assert_consistent(&self) {
+    pub(in crate::transport) fn assert_consistent(&self) {
         let (mut paths, mut addresses, mut first_ids, mut own_ids) = (0, 0, 0, 0);
         for (id, route) in self.iter() {
             assert!((1..=2).contains(&route.addresses.len()), "{route:?}");

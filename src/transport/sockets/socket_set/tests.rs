@@ -4,13 +4,13 @@ use std::{collections::VecDeque, io::IoSliceMut};
 
 use std::task::Waker;
 
-use super::{sorting::SIDE_SIZE_MAX, *};
+use super::sorting::SIDE_SIZE_MAX;
+use super::*;
 use crate::{
     probe::FIRST_BYTE,
     transport::{
-        path_table::RouteId,
-        quic_header::tests::{handshake, initial, short},
-        traffic::Traffic,
+        paths::{path_table::RouteId, traffic::Traffic},
+        quic::header::tests::{handshake, initial, short},
     },
 };
 

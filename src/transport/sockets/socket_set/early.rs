@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::apart::Apart;
-use crate::transport::quic_header::{ConnectionId, LongHeader, has_handshake};
+use crate::transport::quic::header::{ConnectionId, LongHeader, has_handshake};
 
 /// The connections that have begun lately.
 #[derive(Default)]
@@ -112,7 +112,7 @@ const WAITING_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::quic_header::tests::{handshake, initial, short};
+    use crate::transport::quic::header::tests::{handshake, initial, short};
 
     const OURS: [u8; 8] = [1; 8];
     const THEIRS: [u8; 8] = [2; 8];

@@ -28,7 +28,7 @@ pub struct Traffic {
 
 /// Whether a send is the first since the peer was last heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(in crate::transport) enum Sent {
     /// It is: from now on the peer owes us an answer.
     First,
     /// Others went before it.
@@ -37,14 +37,14 @@ pub(super) enum Sent {
 
 impl Traffic {
     /// Counts datagrams of the peer.
-    pub(super) fn count_received(&mut self, volume: Volume, now: Instant) {
+    pub(in crate::transport) fn count_received(&mut self, volume: Volume, now: Instant) {
         self.received.add(volume);
         self.heard_at = Some(now);
         self.unanswered_since = None;
     }
 
     /// Counts datagrams to the peer.
-    pub(super) fn count_sent(&mut self, volume: Volume, now: Instant) -> Sent {
+    pub(in crate::transport) fn count_sent(&mut self, volume: Volume, now: Instant) -> Sent {
         self.sent.add(volume);
         self.sent_at = Some(now);
         match self.unanswered_since {
@@ -59,7 +59,7 @@ impl Traffic {
 
 impl Volume {
     /// What a buffer of datagrams of `segment_size` bytes holds; the last one may be shorter.
-    pub(super) fn of(bytes: usize, segment_size: usize) -> Self {
+    pub(in crate::transport) fn of(bytes: usize, segment_size: usize) -> Self {
         let datagrams = bytes.div_ceil(segment_size.max(1));
         Self {
             datagrams: u64::try_from(datagrams).unwrap_or(u64::MAX),

@@ -25,7 +25,6 @@ use quinn::udp::Transmit;
 
 pub use super::route::{RouteId, WaitingDatagram};
 use super::{
-    quic_header::LongHeader,
     repeats::Copies,
     route::{Outlet, Standing, VirtualAddress, Watch},
     routes::{ROUTES_MAX, Routes},
@@ -34,6 +33,7 @@ use super::{
 use crate::{
     candidate::{CANDIDATES_MAX, canonical, is_unicast},
     datagram::{Path, SocketIndex},
+    transport::quic::header::LongHeader,
 };
 
 /// Where a datagram of QUIC goes.
@@ -418,7 +418,7 @@ impl Family {
 
 /// `address` as the table knows it: IPv4 as such, and no flow label. A link-local address keeps its
 /// scope.
-pub(super) fn normal(address: SocketAddr) -> SocketAddr {
+pub(in crate::transport) fn normal(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_some() => canonical(address),
         SocketAddr::V6(mut v6) => {

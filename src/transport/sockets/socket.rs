@@ -11,7 +11,7 @@ pub type SendWithin = Arc<dyn Fn(SocketAddr, &[u8], u8) -> io::Result<()> + Send
 /// A socket, of the system or of a simulation. Clones are the same socket.
 #[derive(Clone)]
 pub struct Socket {
-    pub(super) quic: Arc<dyn AsyncUdpSocket>,
+    pub(in crate::transport) quic: Arc<dyn AsyncUdpSocket>,
     within: Option<SendWithin>,
 }
 
@@ -38,7 +38,12 @@ impl Socket {
     ///
     /// # Errors
     /// When the socket has no room, or cannot do this at all.
-    pub(super) fn send_within(&self, to: SocketAddr, bytes: &[u8], hops: u8) -> io::Result<()> {
+    pub(in crate::transport) fn send_within(
+        &self,
+        to: SocketAddr,
+        bytes: &[u8],
+        hops: u8,
+    ) -> io::Result<()> {
         match &self.within {
             Some(within) => within(to, bytes, hops),
             None => Err(io::ErrorKind::Unsupported.into()),

@@ -11,16 +11,15 @@ use std::{
 
 use quinn::udp::{EcnCodepoint, Transmit};
 
-use super::{
-    quic_header::{ConnectionId, LongHeader},
-    repeats::Copies,
-    traffic::Traffic,
+use super::{repeats::Copies, traffic::Traffic};
+use crate::{
+    datagram::Path,
+    transport::quic::header::{ConnectionId, LongHeader},
 };
-use crate::datagram::Path;
 
 /// Names a route; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteId(pub(super) u64);
+pub struct RouteId(pub(in crate::transport) u64);
 
 /// A datagram that QUIC sent before there was a path, to be sent on `path` now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,30 +34,30 @@ pub struct WaitingDatagram {
 
 /// Which of a peer's virtual addresses; its number in the prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct VirtualAddress(pub(super) u64);
+pub(in crate::transport) struct VirtualAddress(pub(in crate::transport) u64);
 
 #[derive(Debug)]
-pub(super) struct Route {
-    pub(super) standing: Standing,
+pub(in crate::transport) struct Route {
+    pub(in crate::transport) standing: Standing,
     /// The primary one first; never empty.
-    pub(super) addresses: Vec<Address>,
+    pub(in crate::transport) addresses: Vec<Address>,
     /// Where the peer's datagrams may come from, longest known first.
-    pub(super) paths: Vec<Path>,
+    pub(in crate::transport) paths: Vec<Path>,
     /// Where the peer may be reached.
-    pub(super) candidates: Vec<SocketAddr>,
-    pub(super) outlet: Outlet,
+    pub(in crate::transport) candidates: Vec<SocketAddr>,
+    pub(in crate::transport) outlet: Outlet,
     /// The path by which the last datagram came.
-    pub(super) heard_on: Option<Path>,
-    pub(super) traffic: Traffic,
-    pub(super) watch: Watch,
+    pub(in crate::transport) heard_on: Option<Path>,
+    pub(in crate::transport) traffic: Traffic,
+    pub(in crate::transport) watch: Watch,
     /// Ids of connections that nobody answered and nobody waits for, the newest last.
-    pub(super) given_up: VecDeque<ConnectionId>,
+    pub(in crate::transport) given_up: VecDeque<ConnectionId>,
     /// Datagrams of the newest connection that are still to be sent twice.
     repeats_left: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::transport) enum Standing {
     /// A peer that we dialled or that proved who it is.
     Peer,
     /// Somebody whose first packet began a connection.
@@ -66,17 +65,17 @@ pub(super) enum Standing {
 }
 
 #[derive(Debug)]
-pub(super) struct Address {
-    pub(super) address: VirtualAddress,
+pub(in crate::transport) struct Address {
+    pub(in crate::transport) address: VirtualAddress,
     /// Ids under which connections at this address receive, the newest last.
     own_ids: VecDeque<ConnectionId>,
     /// What the stranger that came in here called us first.
-    pub(super) first_id: Option<ConnectionId>,
+    pub(in crate::transport) first_id: Option<ConnectionId>,
 }
 
 /// Where a route's datagrams go.
 #[derive(Debug)]
-pub(super) enum Outlet {
+pub(in crate::transport) enum Outlet {
     /// To one path.
     Open(Path),
     /// To whatever may reach the peer. The last datagrams wait, oldest first, to be sent again.
@@ -84,7 +83,7 @@ pub(super) enum Outlet {
 }
 
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(in crate::transport) struct Waiting {
     bytes: Vec<u8>,
     ecn: Option<EcnCodepoint>,
     sent_at: Instant,
@@ -92,19 +91,19 @@ pub(super) struct Waiting {
 
 /// Whether the route's owner wants to hear of the next unanswered send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Watch {
+pub(in crate::transport) enum Watch {
     On,
     Off,
 }
 
 impl VirtualAddress {
-    pub(super) fn to_socket_addr(self) -> SocketAddr {
+    pub(in crate::transport) fn to_socket_addr(self) -> SocketAddr {
         let ip = Ipv6Addr::from_bits(u128::from(PREFIX) << 64 | u128::from(self.0));
         SocketAddr::new(IpAddr::V6(ip), VIRTUAL_PORT)
     }
 
     /// `None` for an address that is none of ours.
-    pub(super) fn from_socket_addr(address: SocketAddr) -> Option<Self> {
+    pub(in crate::transport) fn from_socket_addr(address: SocketAddr) -> Option<Self> {
         let IpAddr::V6(ip) = address.ip() else {
             return None;
         };
@@ -115,12 +114,15 @@ impl VirtualAddress {
 }
 
 impl Address {
-    pub(super) fn new(address: VirtualAddress, first_id: Option<ConnectionId>) -> Self {
+    pub(in crate::transport) fn new(
+        address: VirtualAddress,
+        first_id: Option<ConnectionId>,
+    ) -> Self {
         Self { address, own_ids: VecDeque::new(), first_id }
     }
 
     /// Remembers an id that we told the peer; returns the one that it makes us forget.
-    pub(super) fn note_own_id(&mut self, id: ConnectionId) -> Option<ConnectionId> {
+    pub(in crate::transport) fn note_own_id(&mut self, id: ConnectionId) -> Option<ConnectionId> {
         let forgotten = match self.own_ids.len() < OWN_IDS_MAX {
             true => None,
             false => self.own_ids.pop_front(),
@@ -129,7 +131,7 @@ impl Address {
         forgotten
     }
 
-    pub(super) fn own_ids(&self) -> impl Iterator<Item = &ConnectionId> {
+    pub(in crate::transport) fn own_ids(&self) -> impl Iterator<Item = &ConnectionId> {
         self.own_ids.iter()
     }
 
@@ -140,7 +142,7 @@ impl Address {
 }
 
 impl Route {
-    pub(super) fn new(standing: Standing, address: Address, outlet: Outlet) -> Self {
+    pub(in crate::transport) fn new(standing: Standing, address: Address, outlet: Outlet) -> Self {
         Self {
             standing,
             addresses: vec![address],
@@ -155,12 +157,12 @@ impl Route {
         }
     }
 
-    pub(super) fn primary(&self) -> VirtualAddress {
+    pub(in crate::transport) fn primary(&self) -> VirtualAddress {
         let primary = self.addresses.first();
         primary.expect("a route has an address, see Route::new").address
     }
 
-    pub(super) fn best(&self) -> Option<Path> {
+    pub(in crate::transport) fn best(&self) -> Option<Path> {
         match self.outlet {
             Outlet::Open(path) => Some(path),
             Outlet::Searching(_) => None,
@@ -168,11 +170,14 @@ impl Route {
     }
 
     /// Takes the oldest address but the primary one, if there are too many.
-    pub(super) fn drop_excess_address(&mut self) -> Option<Address> {
+    pub(in crate::transport) fn drop_excess_address(&mut self) -> Option<Address> {
         (self.addresses.len() > ADDRESSES_PER_ROUTE_MAX).then(|| self.addresses.remove(1))
     }
 
-    pub(super) fn address_mut(&mut self, address: VirtualAddress) -> Option<&mut Address> {
+    pub(in crate::transport) fn address_mut(
+        &mut self,
+        address: VirtualAddress,
+    ) -> Option<&mut Address> {
         self.addresses.iter_mut().find(|own| own.address == address)
     }
 
@@ -181,7 +186,7 @@ impl Route {
     /// A client tells a server further ids under encryption, and quinn's servers use one of those at
     /// once; clients stay with the id that they saw first. So what bears an unknown id is for the
     /// connection that we dialled, unless it begins one.
-    pub(super) fn receiver(&self, datagram: &[u8]) -> VirtualAddress {
+    pub(in crate::transport) fn receiver(&self, datagram: &[u8]) -> VirtualAddress {
         if let Some(known) = self.addresses.iter().find(|own| own.receives(datagram)) {
             return known.address;
         }
@@ -193,7 +198,7 @@ impl Route {
     }
 
     /// A connection begins.
-    pub(super) fn begin_repeating(&mut self) {
+    pub(in crate::transport) fn begin_repeating(&mut self) {
         self.repeats_left = REPEATS_PER_CONNECTION;
     }
 
@@ -201,7 +206,7 @@ impl Route {
     ///
     /// Not to a stranger: whoever began a connection from there has not shown yet that it receives there, and
     /// gets no more than QUIC allows (RFC 9000, section 8.1).
-    pub(super) fn copies(&mut self, transmit: &Transmit<'_>) -> Option<Copies> {
+    pub(in crate::transport) fn copies(&mut self, transmit: &Transmit<'_>) -> Option<Copies> {
         let segment_size = transmit.segment_size.unwrap_or(transmit.contents.len());
         let datagrams = transmit.contents.len().div_ceil(segment_size.max(1));
         let is_repeated = self.standing == Standing::Peer
@@ -215,7 +220,7 @@ impl Route {
     }
 
     /// Forgets what waits, and the connections that it is from.
-    pub(super) fn give_up_dials(&mut self) {
+    pub(in crate::transport) fn give_up_dials(&mut self) {
         if let Outlet::Searching(waiting) = &mut self.outlet {
             waiting.clear();
         }
@@ -223,7 +228,7 @@ impl Route {
     }
 
     /// Keeps what may have to be sent again as soon as there is a path.
-    pub(super) fn keep_waiting(&mut self, transmit: &Transmit<'_>, now: Instant) {
+    pub(in crate::transport) fn keep_waiting(&mut self, transmit: &Transmit<'_>, now: Instant) {
         let Outlet::Searching(waiting) = &mut self.outlet else {
             return;
         };
@@ -244,7 +249,11 @@ impl Route {
     }
 
     /// What waits and is not too old, for each of `paths`.
-    pub(super) fn waiting_for(&self, paths: &[Path], now: Instant) -> Vec<WaitingDatagram> {
+    pub(in crate::transport) fn waiting_for(
+        &self,
+        paths: &[Path],
+        now: Instant,
+    ) -> Vec<WaitingDatagram> {
         let Outlet::Searching(waiting) = &self.outlet else {
             return Vec::new();
         };
@@ -261,7 +270,7 @@ impl Route {
 
 impl Outlet {
     /// No path is known, and nothing waits.
-    pub(super) fn searching() -> Self {
+    pub(in crate::transport) fn searching() -> Self {
         Self::Searching(VecDeque::new())
     }
 }

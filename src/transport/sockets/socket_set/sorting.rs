@@ -17,11 +17,13 @@ use super::{
 use crate::{
     datagram::{Datagram, Path, SocketIndex},
     transport::{
-        demux::{Fate, Kind, sift},
-        path_table::{Source, normal},
-        slot::lock,
-        stray,
-        traffic::Volume,
+        paths::{
+            path_table::{Source, normal},
+            slot::lock,
+            traffic::Volume,
+        },
+        quic::stray,
+        sockets::demux::{Fate, Kind, sift},
     },
 };
 

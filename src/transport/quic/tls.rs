@@ -2,7 +2,7 @@
 //!
 //! Both sides show a self-signed certificate made from their identity, and each ignores everything in
 //! the other's but the public key. The dialler demands the key it dials; the acceptor demands the key
-//! it was told of, or takes any and lets [`admission`](super::admission) judge it afterwards. No names,
+//! it was told of, or takes any and lets [`admission`](crate::transport::link::admission) judge it afterwards. No names,
 //! no dates, no authorities, no resumption, no early data from the dialler, and TLS 1.3 with X25519 and
 //! Ed25519 only, so that there is nothing to negotiate down.
 
@@ -22,10 +22,10 @@ use rustls::{
     version::TLS13,
 };
 
+use super::seeded;
 use crate::{
     entropy::Entropy,
     identity::{Identity, PeerId},
-    transport::seeded,
 };
 
 /// The application protocol, negotiated in TLS; a peer with another major version fails there.

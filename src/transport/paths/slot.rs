@@ -22,13 +22,12 @@ use quinn::{
 };
 use tokio::time::Sleep;
 
-use super::socket::Socket;
-use crate::datagram::SocketIndex;
+use crate::{datagram::SocketIndex, transport::sockets::socket::Socket};
 
 /// A socket with its index in the set.
-pub(super) struct Slot {
-    pub(super) index: SocketIndex,
-    pub(super) socket: Socket,
+pub(in crate::transport) struct Slot {
+    pub(in crate::transport) index: SocketIndex,
+    pub(in crate::transport) socket: Socket,
     full: AtomicBool,
     has_unsent: AtomicBool,
     unsent: Mutex<Unsent>,
@@ -46,11 +45,11 @@ struct Attention {
 
 /// The task that polls all sockets of a set.
 #[derive(Default)]
-pub(super) struct Receiver(Mutex<Option<Waker>>);
+pub(in crate::transport) struct Receiver(Mutex<Option<Waker>>);
 
 impl Receiver {
     /// It is this task from now on.
-    pub(super) fn set(&self, waker: &Waker) {
+    pub(in crate::transport) fn set(&self, waker: &Waker) {
         let mut task = lock(&self.0);
         if !task.as_ref().is_some_and(|task| task.will_wake(waker)) {
             *task = Some(waker.clone());
@@ -58,7 +57,7 @@ impl Receiver {
     }
 
     /// Has it poll.
-    pub(super) fn wake(&self) {
+    pub(in crate::transport) fn wake(&self) {
         if let Some(task) = &*lock(&self.0) {
             task.wake_by_ref();
         }
@@ -78,14 +77,14 @@ impl Wake for Attention {
 
 /// The socket has no room for a datagram now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(in crate::transport) struct Full;
 
 /// What went wrong on a socket so far.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
-    pub(super) receive: AtomicU64,
-    pub(super) send: AtomicU64,
-    pub(super) unsent: AtomicU64,
+pub(in crate::transport) struct Failures {
+    pub(in crate::transport) receive: AtomicU64,
+    pub(in crate::transport) send: AtomicU64,
+    pub(in crate::transport) unsent: AtomicU64,
 }
 
 #[derive(Default)]
@@ -102,7 +101,7 @@ struct UnsentDatagram {
 }
 
 impl Slot {
-    pub(super) fn new(index: SocketIndex, socket: Socket) -> Self {
+    pub(in crate::transport) fn new(index: SocketIndex, socket: Socket) -> Self {
         Self {
             index,
             socket,
@@ -116,26 +115,30 @@ impl Slot {
     }
 
     /// One of many sockets, most of which have nothing to say: it is polled only when it has called.
-    pub(super) fn quiet(index: SocketIndex, socket: Socket, receiver: &Arc<Receiver>) -> Self {
+    pub(in crate::transport) fn quiet(
+        index: SocketIndex,
+        socket: Socket,
+        receiver: &Arc<Receiver>,
+    ) -> Self {
         let attention =
             Attention { is_wanted: AtomicBool::new(true), receiver: Arc::clone(receiver) };
         Self { attention: Some(Arc::new(attention)), ..Self::new(index, socket) }
     }
 
-    pub(super) fn failures(&self) -> &Failures {
+    pub(in crate::transport) fn failures(&self) -> &Failures {
         &self.failures
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(in crate::transport) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
     }
 
-    pub(super) fn has_room_again(&self) {
+    pub(in crate::transport) fn has_room_again(&self) {
         self.full.store(false, Ordering::Release);
     }
 
     /// Sends now. An error is counted and the datagram is gone, as any datagram may be.
-    pub(super) fn try_send(&self, transmit: &Transmit<'_>) -> Result<(), Full> {
+    pub(in crate::transport) fn try_send(&self, transmit: &Transmit<'_>) -> Result<(), Full> {
         match self.socket.quic.try_send(transmit) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -150,7 +153,7 @@ impl Slot {
     }
 
     /// Sends one datagram that crosses a few routers only, now or never.
-    pub(super) fn send_within(&self, remote: SocketAddr, bytes: &[u8], hops: u8) {
+    pub(in crate::transport) fn send_within(&self, remote: SocketAddr, bytes: &[u8], hops: u8) {
         if self.socket.send_within(remote, bytes, hops).is_err() {
             self.failures.send.fetch_add(1, Ordering::Relaxed);
         }
@@ -158,7 +161,7 @@ impl Slot {
 
     /// Sends one datagram now, or keeps it until there is room; [`Slot::poll_unsent`] must be polled
     /// then.
-    pub(super) fn send_or_keep(
+    pub(in crate::transport) fn send_or_keep(
         &self,
         remote: SocketAddr,
         bytes: &[u8],
@@ -177,7 +180,7 @@ impl Slot {
     }
 
     /// Sends what was kept, as far as there is room; if not all, wakes the task when there is more.
-    pub(super) fn poll_unsent(&self, cx: &mut Context<'_>) {
+    pub(in crate::transport) fn poll_unsent(&self, cx: &mut Context<'_>) {
         if !self.has_unsent.load(Ordering::Acquire) {
             return;
         }
@@ -203,7 +206,7 @@ impl Slot {
     }
 
     /// Receives datagrams; never zero of them, and never an error.
-    pub(super) fn poll_recv(
+    pub(in crate::transport) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
         buffers: &mut [io::IoSliceMut<'_>],
@@ -261,12 +264,12 @@ impl fmt::Debug for Slot {
 
 /// The value in `mutex`. A task that panicked while it held it left a value that is still sound: every
 /// section that locks one changes it in steps that each keep it so.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(in crate::transport) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One datagram to `destination`, not a batch.
-pub(super) fn single(
+pub(in crate::transport) fn single(
     destination: SocketAddr,
     contents: &[u8],
     ecn: Option<EcnCodepoint>,

@@ -14,10 +14,10 @@ use crate::entropy::Entropy;
 
 /// A seeded stream of bytes in the shape that rustls takes.
 #[derive(Debug)]
-pub(super) struct Random(Mutex<Entropy>);
+pub(in crate::transport) struct Random(Mutex<Entropy>);
 
 impl Random {
-    pub(super) fn new(entropy: Entropy) -> Self {
+    pub(in crate::transport) fn new(entropy: Entropy) -> Self {
         Self(Mutex::new(entropy))
     }
 
@@ -39,7 +39,7 @@ impl SecureRandom for Random {
 
 /// X25519 (RFC 7748) with secrets from a seeded stream; `ring` draws its own and cannot be told.
 #[derive(Debug)]
-pub(super) struct X25519(pub(super) &'static Random);
+pub(in crate::transport) struct X25519(pub(in crate::transport) &'static Random);
 
 impl SupportedKxGroup for X25519 {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {

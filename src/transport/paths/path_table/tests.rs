@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{strangers::STRANGERS_MAX, *};
-use crate::transport::quic_header::tests::{handshake, initial, short};
+use super::strangers::STRANGERS_MAX;
+use super::*;
+use crate::transport::quic::header::tests::{handshake, initial, short};
 
 const V4: SocketIndex = SocketIndex(0);
 const V6: SocketIndex = SocketIndex(1);

@@ -3,18 +3,18 @@
 
 /// A connection id, as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ConnectionId {
+pub(in crate::transport) struct ConnectionId {
     size: u8,
     bytes: [u8; CONNECTION_ID_SIZE_MAX],
 }
 
 /// The connection ids of a packet with a long header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LongHeader {
+pub(in crate::transport) struct LongHeader {
     /// Its receiver's id; in a client's first packets a random one.
-    pub(super) destination: ConnectionId,
+    pub(in crate::transport) destination: ConnectionId,
     /// Its sender's id: what the receiver will put into its own packets.
-    pub(super) source: ConnectionId,
+    pub(in crate::transport) source: ConnectionId,
 }
 
 impl ConnectionId {
@@ -29,7 +29,7 @@ impl ConnectionId {
     }
 
     /// Whether `datagram` starts with a packet to this connection id.
-    pub(super) fn receives(&self, datagram: &[u8]) -> bool {
+    pub(in crate::transport) fn receives(&self, datagram: &[u8]) -> bool {
         let Some((&first, rest)) = datagram.split_first() else {
             return false;
         };
@@ -41,14 +41,14 @@ impl ConnectionId {
     }
 
     /// Whether it is so long that nobody has it by chance.
-    pub(super) fn is_unguessable(&self) -> bool {
+    pub(in crate::transport) fn is_unguessable(&self) -> bool {
         self.size >= UNGUESSABLE_SIZE_MIN
     }
 }
 
 impl LongHeader {
     /// The header that `datagram` starts with; `None` if it is a short one or broken.
-    pub(super) fn read(datagram: &[u8]) -> Option<Self> {
+    pub(in crate::transport) fn read(datagram: &[u8]) -> Option<Self> {
         let (&first, rest) = datagram.split_first()?;
         if first & LONG_FORM == 0 {
             return None;
@@ -61,7 +61,7 @@ impl LongHeader {
 
     /// The header of a client's Initial packet of QUIC version 1, the only packet with which a
     /// connection can begin.
-    pub(super) fn read_first(datagram: &[u8]) -> Option<Self> {
+    pub(in crate::transport) fn read_first(datagram: &[u8]) -> Option<Self> {
         let (&first, rest) = datagram.split_first()?;
         let version = rest.first_chunk::<4>()?;
         let initial = first & TYPE_MASK == INITIAL && *version == VERSION_1;
@@ -74,7 +74,7 @@ impl LongHeader {
 }
 
 /// Whether there is a Handshake packet of QUIC version 1 among the packets in `datagram`.
-pub(super) fn has_handshake(mut datagram: &[u8]) -> bool {
+pub(in crate::transport) fn has_handshake(mut datagram: &[u8]) -> bool {
     loop {
         match datagram.first().map(|first| first & TYPE_MASK) {
             Some(HANDSHAKE) => return true,
@@ -135,23 +135,23 @@ const VERSION_1: [u8; 4] = [0, 0, 0, 1];
 const INITIAL_DATAGRAM_SIZE_MIN: usize = 1200;
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::transport) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// The first datagram of a client that dials.
-    pub(in super::super) fn initial(destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
+    pub(in crate::transport) fn initial(destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
         long(0xC3, destination, source)
     }
 
     /// A datagram that starts with a Handshake packet.
-    pub(in super::super) fn handshake(destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
+    pub(in crate::transport) fn handshake(destination: [u8; 8], source: [u8; 8]) -> Vec<u8> {
         long(0xE3, destination, source)
     }
 
     /// A datagram of an established connection.
-    pub(in super::super) fn short(destination: [u8; 8]) -> Vec<u8> {
+    pub(in crate::transport) fn short(destination: [u8; 8]) -> Vec<u8> {
         [&[0x43], destination.as_slice(), &[7; 100]].concat()
     }
 

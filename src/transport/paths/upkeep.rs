@@ -9,7 +9,7 @@
 //! Its owner decodes probes, hands in the route's [`Traffic`] when [`SocketSet::next_unanswered`] tells
 //! of it and before every [`Upkeep::handle_timeout`], and does what [`Upkeep::poll_output`] says.
 //!
-//! [`SocketSet::next_unanswered`]: super::socket_set::SocketSet::next_unanswered
+//! [`SocketSet::next_unanswered`]: crate::transport::sockets::socket_set::SocketSet::next_unanswered
 
 mod known;
 mod patience;

@@ -12,8 +12,8 @@ use std::{
 
 use quinn::udp::Transmit;
 
-use super::{quic_header::LongHeader, route::WaitingDatagram};
-use crate::datagram::Path;
+use super::route::WaitingDatagram;
+use crate::{datagram::Path, transport::quic::header::LongHeader};
 
 /// When a datagram is sent again, counted from when it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Copies(&'static [Duration]);
 impl Copies {
     /// Of a datagram with a long header, or of one without: there are more of the latter, and QUIC repairs them
     /// sooner.
-    pub(super) fn of(datagram: &[u8]) -> Self {
+    pub(in crate::transport) fn of(datagram: &[u8]) -> Self {
         match LongHeader::read(datagram) {
             Some(_) => Self(&HANDSHAKE_AGAIN),
             None => Self(&LATER_AGAIN),
@@ -32,7 +32,7 @@ impl Copies {
 
 /// Datagrams that are to be sent again.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
+pub(in crate::transport) struct Repeats {
     /// By when they are due, and in their order.
     due: BTreeMap<(Instant, u64), WaitingDatagram>,
     count: u64,
@@ -40,7 +40,7 @@ pub(super) struct Repeats {
 
 impl Repeats {
     /// `transmit` goes by `path` now, and is due again later; unless too many are.
-    pub(super) fn push(
+    pub(in crate::transport) fn push(
         &mut self,
         path: Path,
         transmit: &Transmit<'_>,
@@ -61,12 +61,12 @@ impl Repeats {
     }
 
     /// When the next one is due.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::transport) fn poll_timeout(&self) -> Option<Instant> {
         self.due.first_key_value().map(|((due, _), _)| *due)
     }
 
     /// The next one that is due.
-    pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<WaitingDatagram> {
+    pub(in crate::transport) fn poll_transmit(&mut self, now: Instant) -> Option<WaitingDatagram> {
         self.poll_timeout().filter(|due| *due <= now)?;
         self.due.pop_first().map(|(_, datagram)| datagram)
     }
@@ -87,8 +87,8 @@ mod tests {
     use crate::{
         datagram::SocketIndex,
         transport::{
-            quic_header::tests::{handshake, short},
-            slot::single,
+            paths::slot::single,
+            quic::header::tests::{handshake, short},
         },
     };
 
