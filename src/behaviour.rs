@@ -128,6 +128,19 @@ impl NatBehaviour {
         Self { counter: None, ..self }
     }
 
+    /// Whether it is the same but for what every look shows otherwise: where a count has got to, and how far the ports
+    /// seen of a block reach.
+    pub fn is_like(self, other: Self) -> bool {
+        let ports = [self, other].map(|nat| nat.allocation);
+        let both_are_blocks =
+            ports.iter().all(|known| matches!(known, Some(PortAllocation::Block { .. })));
+        let [ours, theirs] = [self, other].map(|nat| match both_are_blocks {
+            true => Self { allocation: None, ..nat.without_counter() },
+            false => nat.without_counter(),
+        });
+        ours == theirs
+    }
+
     /// As it stands in a record or an offer made at `made_at`.
     pub fn to_wire(self, made_at: UnixMillis) -> Wire {
         let wire = |dependence: Option<Dependence>| {

@@ -134,12 +134,10 @@ impl Engine {
         addresses: Vec<Address>,
         now: Instant,
     ) {
-        let is_same = |party: &Party| {
-            let nat = party.nat.without_counter();
-            nat == theirs.nat.without_counter() && party.public == theirs.public
-        };
-        let is_other = !is_same(&self.theirs.party)
+        let is_same = |party: &Party| party.nat.without_counter() == theirs.nat.without_counter();
+        let is_elsewhere = self.theirs.party.public != theirs.public
             || (!addresses.is_empty() && addresses != self.theirs.addresses);
+        let is_other = is_elsewhere || !is_same(&self.theirs.party);
         self.theirs.party = theirs;
         self.theirs.forecast = forecast.or(self.theirs.forecast);
         if !addresses.is_empty() {
@@ -147,7 +145,7 @@ impl Engine {
         }
         self.peer_begins = self.peer_begins.min(now);
         if matches!(self.state, State::Trying { .. }) {
-            self.take_news(is_other, now);
+            self.take_news(is_other && (is_elsewhere || !self.is_filling_on()), now);
         }
     }
 
@@ -158,8 +156,10 @@ impl Engine {
         if ours == self.ours || is_lost {
             return;
         }
+        let is_elsewhere = ours.public != self.ours.public;
         self.ours = ours;
-        if matches!(self.state, State::Trying { .. }) {
+        let is_unchanged = !is_elsewhere && self.is_filling_on();
+        if matches!(self.state, State::Trying { .. }) && !is_unchanged {
             self.plan(now);
         }
     }

@@ -23,7 +23,7 @@ const PER_SECOND: u32 = 300;
 const SECONDS: u64 = 2;
 
 /// PROTOCOL.md, section 4, a helper's limits: at once, and then each second.
-const FROM_ONE_SOURCE: [u64; 2] = [10, 2];
+const FROM_ONE_SOURCE: [u64; 2] = [15, 2];
 const TO_ONE_SERVED: [u64; 2] = [20, 5];
 
 /// From a question to its answer, on a busy machine.

@@ -58,16 +58,21 @@ class Allocator:
     def __init__(self, ports: dict[str, object], dice: random.Random) -> None:
         self.ports, self.dice = ports, dice
         self.next, self.counted_at = dice.randint(20_000, 40_000), time.monotonic()
+        # A block that is nearly full takes no longer than one that is empty.
+        low, high = ports.get("low", FIRST_PORT), ports.get("high", LAST_PORT)
+        self.free = list(range(low, high + 1)) if ports["kind"] == "random" else []
 
     def candidates(self, inside_port: int):
         """Ports to try, in this order."""
         kind = self.ports["kind"]
-        low, high = self.ports.get("low", FIRST_PORT), self.ports.get("high", LAST_PORT)
         if kind == "preserving":
             yield inside_port
         if kind == "random":
-            while True:
-                yield self.dice.randint(low, high)
+            if self.free:
+                drawn = self.dice.randrange(len(self.free))
+                self.free[drawn], self.free[-1] = self.free[-1], self.free[drawn]
+                yield self.free.pop()
+            return
         self.pass_others()
         while True:
             port, step = self.next, self.ports.get("step", 1)
@@ -75,6 +80,11 @@ class Allocator:
             if self.next > LAST_PORT:
                 self.next -= LAST_PORT - FIRST_PORT + 1
             yield port
+
+    def take_back(self, port: int) -> None:
+        """The mapping that had the port is no more."""
+        if self.ports["kind"] == "random":
+            self.free.append(port)
 
     def pass_others(self) -> None:
         """Other users of the NAT have taken ports since its last mapping."""
@@ -149,7 +159,6 @@ class Nat:
     def allocate(self, key: tuple[object, ...], source: Endpoint) -> Mapping | None:
         if len(self.by_key) >= MAPPINGS_MAX:
             return None
-        # A block that is full yields no free port however often it is asked.
         for _, port in zip(range(8 * 1024), self.allocator.candidates(source[1])):
             if port not in self.by_port:
                 mapping = self.by_key[key] = self.by_port[port] = Mapping(key, source, port)
@@ -183,11 +192,12 @@ class Nat:
 
     def remove(self, mapping: Mapping) -> None:
         del self.by_key[mapping.key], self.by_port[mapping.port]
+        self.allocator.take_back(mapping.port)
 
     def forget(self, networks: list[str] | None) -> None:
         if networks is None:
-            self.by_key.clear()
-            self.by_port.clear()
+            for mapping in list(self.by_key.values()):
+                self.remove(mapping)
             return
         meant = [ipaddress.IPv4Network(network) for network in networks]
         for mapping in list(self.by_key.values()):

@@ -3,7 +3,8 @@
 //! ```text
 //!   planned ──due──▶ leave asked ──granted──▶ firing ──▶ again: what was tried, as long as it takes
 //!      ▲                 │ refused              │           │ a spray: OTHER_PORTS_AFTER
-//!      └─────────────────┴──────────────────────┴───────────┘ news that change the aim
+//!      ├─────────────────┴──────────────────────┴───────────┤ news that change the aim
+//!      └──FORGOTTEN_AFTER── resting ◀──OTHER_PORTS_AFTER────┘ what has filled a block
 //! ```
 
 use std::{
@@ -36,8 +37,10 @@ pub(super) struct Guessing {
     pub(super) volley: Option<Volley>,
     /// What the volley under way is about, and when it is to be doubted.
     under_way: Option<(Order, Instant)>,
-    /// When a spray turns to other ports.
+    /// When a spray, or what has filled a block, turns to other ports.
     other_ports: Option<Instant>,
+    /// What fills a block anew when the NAT has forgotten what filled it before.
+    resting: Option<(Order, Instant)>,
     /// Sockets opened for volleys.
     pub(super) extra: BTreeSet<SocketIndex>,
 }
@@ -52,12 +55,13 @@ impl Guessing {
             volley: None,
             under_way: None,
             other_ports: None,
+            resting: None,
             extra: BTreeSet::new(),
         }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let planned = self.planned.map(|(_, at)| at);
+        let planned = self.planned.or(self.resting).map(|(_, at)| at);
         let volley = self.volley.as_ref().and_then(Volley::poll_timeout);
         let doubt = self.under_way.map(|(_, doubt)| doubt);
         [planned, volley, doubt, self.other_ports].into_iter().flatten().min()
@@ -88,7 +92,7 @@ impl Guessing {
 impl Engine {
     /// Says what will be tried, and when the volley begins if there is one.
     pub(super) fn plan(&mut self, now: Instant) {
-        self.guessing.planned = None;
+        (self.guessing.planned, self.guessing.resting) = (None, None);
         for plan in plans(&self.ours, &self.theirs.party, self.side) {
             if let Method::Volley(order) = plan.method {
                 self.guessing.planned = Some((order, self.begins_at(order, now)));
@@ -141,6 +145,20 @@ impl Engine {
         }
     }
 
+    /// Whether the volley under way fills our block, or has, and there would be the same one again but for the edges of
+    /// the peer's: the ports that another one would need are taken.
+    pub(super) fn is_filling_on(&self) -> bool {
+        let guessing = &self.guessing;
+        let Some((under_way, _)) =
+            guessing.under_way.or(guessing.resting).filter(|(order, _)| fills_a_block(*order))
+        else {
+            return false;
+        };
+        let is_same = |order: Order| fills_a_block(order) && order.crowd == under_way.crowd;
+        let again = plans(&self.ours, &self.theirs.party, self.side);
+        again.iter().any(|plan| matches!(plan.method, Method::Volley(order) if is_same(order)))
+    }
+
     fn plan_at(&mut self, now: Instant) {
         self.plan(now);
         if let Some((_, at)) = &mut self.guessing.planned {
@@ -150,6 +168,9 @@ impl Engine {
 
     /// Does what is due of volleys.
     pub(super) fn guess(&mut self, now: Instant) {
+        let guessing = &mut self.guessing;
+        let rested = guessing.resting.take_if(|(_, at)| *at <= now);
+        guessing.planned = guessing.planned.or(rested);
         if let Some((order, _)) = self.guessing.planned.take_if(|(_, at)| *at <= now) {
             self.ask_leave(order, now);
         }
@@ -178,11 +199,21 @@ impl Engine {
     }
 
     fn turn_to_other_ports(&mut self, now: Instant) {
-        if let Some((order, _)) = self.guessing.under_way.filter(|_| self.is_peer_at_work(now)) {
-            let why = "none of the ports that we tried has answered: now others";
-            self.outputs.push_back(Output::Trying(Plan::new(Method::Volley(order), why)));
+        let Some((order, _)) = self.guessing.under_way.filter(|_| self.is_peer_at_work(now)) else {
+            return;
+        };
+        let why = if fills_a_block(order) {
+            // To say it again would keep our own ports taken, and the one of theirs that it waits for may be in use
+            // for something else.
+            self.end_volley();
+            self.close_crowd();
+            self.guessing.resting = Some((order, now + FORGOTTEN_AFTER));
+            "no pair of ports has met: others, when our NAT has forgotten these"
+        } else {
             self.guessing.planned = Some((order, now));
-        }
+            "none of the ports that we tried has answered: now others"
+        };
+        self.outputs.push_back(Output::Trying(Plan::new(Method::Volley(order), why)));
     }
 
     /// A volley that should have met has not, although the peer is at work: either the way between the two
@@ -191,8 +222,13 @@ impl Engine {
         if !self.is_peer_at_work(now) {
             return;
         }
-        let why = "no pair of ports has met, which is a chance in thousands: a look at our NAT, and the \
-                   same pairs again";
+        let why = if fills_a_block(order) {
+            "no pair of ports has met, as it happens to one in ten that fill a block: a look at our NAT, and \
+             the same pairs again"
+        } else {
+            "no pair of ports has met, which is a chance in thousands: a look at our NAT, and the same pairs \
+             again"
+        };
         self.outputs.push_back(Output::Trying(Plan::new(Method::Volley(order), why)));
         self.outputs.push_back(Output::Doubtful);
     }
@@ -217,6 +253,7 @@ impl Engine {
     pub(super) fn end_volley(&mut self) {
         let guessing = &mut self.guessing;
         (guessing.asked, guessing.under_way, guessing.other_ports) = (None, None, None);
+        guessing.resting = None;
         if let Some(volley) = guessing.volley.take() {
             guessing.spend(volley.sent());
             let unspent = std::mem::take(&mut guessing.granted).saturating_sub(volley.sent());
@@ -267,7 +304,8 @@ impl Engine {
         };
         self.guessing.granted = allowance;
         self.guessing.under_way = Some((order, now + DOUBT_AFTER));
-        self.guessing.other_ports = (order.crowd == 0).then_some(now + OTHER_PORTS_AFTER);
+        let turns = order.crowd == 0 || fills_a_block(order);
+        self.guessing.other_ports = turns.then_some(now + OTHER_PORTS_AFTER);
         self.guessing.volley = Some(Volley::new(setup, now, entropy));
     }
 }
@@ -275,6 +313,11 @@ impl Engine {
 /// Whether both sides count, so that each answer tells where the next runs will be.
 fn meets_a_count(order: Order) -> bool {
     matches!(order.aim, Aim::Next { .. }) && order.crowd == RUN_TO_MEET
+}
+
+/// Whether it takes all the ports that our NAT has for us, so that there is nothing left for another one.
+fn fills_a_block(order: Order) -> bool {
+    matches!(order.aim, Aim::Block { .. }) && order.crowd >= CROWD
 }
 
 pub(super) fn announce(plan: Plan) -> Output {
@@ -303,6 +346,10 @@ const DOUBT_AFTER: Duration = Duration::from_secs(10);
 /// When a spray turns to other ports, and an attempt may ask for as many datagrams again: a router with room
 /// for 4,096 entries forgets those of an earlier spray within 30 s or is full.
 const OTHER_PORTS_AFTER: Duration = Duration::from_secs(20);
+
+/// After how long of silence a block is taken to be empty again: Linux and most carriers forget what was never answered
+/// after 30 s. Where it takes longer, the volley finds fewer ports, and the next one more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(35);
 
 /// How long a volley that had its turn waits for the next one.
 const TURN_PAUSE: Duration = Duration::from_secs(3);

@@ -308,3 +308,62 @@ fn a_volley_waits_for_leave_and_gives_back_what_it_does_not_need() {
     engine.handle_leave(5, now, &mut entropy);
     assert_eq!(engine.poll_output(), Some(Output::Unspent(5)));
 }
+
+/// Where a crowd of ours that fills our block aims, and what it has opened and closed by then: at 19, 50 and 60 s, with a
+/// peer that makes an offer each 2.5 s and sees more of its own block each time.
+#[test]
+fn what_has_filled_a_block_stays_is_silent_until_it_is_forgotten_and_aims_at_another_port() {
+    let block = |high: u16| {
+        let ports = PortAllocation::Block { low: 20_000, high };
+        nat(Dependence::AddressAndPortDependent, Some(ports))
+    };
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let address = Address::Proved(Proved::by(peer.ip(), Witness::Peer, Witness::Record).unwrap());
+    let mut engine = engine(block(20_900), block(20_500), Side::Responder);
+    let (start, mut entropy) = (moment(), Entropy::from_seed(1));
+    engine.handle_news(block(20_500), None, vec![address.clone()], start);
+    let (mut now, mut offers) = (start, 0_u16);
+    let (mut opened, mut closed, mut aims) = (0, 0, BTreeSet::new());
+    let mut seen = vec![];
+    for until in [19, 50, 60].map(Duration::from_secs) {
+        while now < start + until {
+            while let Some(output) = engine.poll_output() {
+                match output {
+                    Output::OpenSocket { .. } => {
+                        opened += 1;
+                        engine.handle_socket_opened(SocketIndex(opened), now, &mut entropy);
+                    }
+                    Output::CloseSocket(_) => closed += 1,
+                    Output::AskLeave(Leave::New { datagrams, .. } | Leave::Again { datagrams }) => {
+                        engine.handle_leave(datagrams, now, &mut entropy);
+                    }
+                    Output::Transmit { path, .. } if path.socket != SocketIndex(0) => {
+                        aims.insert(path.remote.port());
+                    }
+                    Output::Transmit { .. }
+                    | Output::Unspent(_)
+                    | Output::Heard { .. }
+                    | Output::Ask(_)
+                    | Output::Offer(_)
+                    | Output::Doubtful
+                    | Output::Open(_)
+                    | Output::Better(_)
+                    | Output::Trying(_)
+                    | Output::Incompatible(_)
+                    | Output::GaveUp(_) => {}
+                }
+            }
+            let next_offer = start + Duration::from_millis(2_500) * u32::from(offers);
+            if next_offer <= now {
+                offers += 1;
+                let candidate = Candidate::new(CandidateKind::ServerReflexive, peer).unwrap();
+                engine.restart(&[candidate], now + Duration::from_secs(20), now);
+                engine.handle_news(block(20_500 + offers), None, vec![address.clone()], now);
+            }
+            now = engine.poll_timeout().map_or(next_offer, |due| due.min(next_offer)).max(now);
+            engine.handle_timeout(now, &mut entropy);
+        }
+        seen.push((opened, closed, aims.len()));
+    }
+    assert_eq!(seen, [(512, 0, 2), (512, 512, 2), (1_024, 512, 4)]);
+}

@@ -217,9 +217,8 @@ impl Driver {
         let ((offer, carrier, bystander), now) = (again, self.clock.now());
         let (peer, vouched) = (offer.from, self.witnesses(&offer));
         let Some(answer) = self.answering.answers.get_mut(&peer) else { return };
-        let described = |offer: &Offer| (offer.nat.without_counter(), public_of(offer));
         let is_elsewhere = public_of(&answer.offer) != public_of(&offer);
-        let is_other = described(&answer.offer) != described(&offer);
+        let is_other = is_elsewhere || !answer.offer.nat.is_like(offer.nat);
         if let Some(engine) = &mut answer.engine {
             engine.restart(&offer.candidates, until, now);
         }

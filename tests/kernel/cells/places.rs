@@ -27,6 +27,13 @@ impl Place {
         Self { client, server, server_flags: &[], routers }
     }
 
+    /// From here on no router knows anything that went through it, as if it had just been started.
+    pub fn forget_everything(&self) {
+        for router in &self.routers {
+            router.nat_box().restart();
+        }
+    }
+
     /// From here on no router knows that either side has sent anything to the other.
     pub fn forget_each_other(&self) {
         for router in &self.routers {
