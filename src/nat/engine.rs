@@ -22,7 +22,7 @@ mod openers;
 mod report;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -171,9 +171,13 @@ impl Engine {
     }
 
     /// Begins the plain probes anew, as [`Punch::restart`] does. A volley that is under way goes on; after a
-    /// path or the deadline there is another one.
+    /// path or the deadline there is another one. Where a path has opened just now nothing begins anew: the
+    /// offer was made before its maker knew, and a link is coming up.
     pub fn restart(&mut self, candidates: &[Candidate], deadline: Instant, now: Instant) {
         self.theirs.candidates = candidates.to_vec();
+        if matches!(self.state, State::Open { until: Some(until), .. } if now < until) {
+            return self.punch.add_candidates(candidates, now);
+        }
         self.punch.restart(candidates, deadline, now);
         if self.side == Side::Responder {
             self.take_sign_of_work(now);
@@ -193,7 +197,7 @@ impl Engine {
         now: Instant,
         entropy: &mut Entropy,
     ) {
-        self.note_heard(socket);
+        self.note_heard(socket, now);
         self.punch.handle_probe(socket, from, probe, now, entropy);
         self.drain(now, entropy);
     }
@@ -327,14 +331,13 @@ impl Engine {
         let best = opened.path.socket;
         self.guessing.planned = None;
         self.end_volley();
-        self.close_unheard_sockets(Some(best));
+        self.close_unheard_sockets(best, now);
         self.state = State::Open { best, until: Some(now + KEEP_HEARD) };
     }
 
-    fn close_unheard_sockets(&mut self, best: Option<SocketIndex>) {
-        let heard: BTreeSet<SocketIndex> =
-            self.punch.facts().heard.iter().map(|path| path.socket).collect();
-        self.close_sockets(|socket| best == Some(socket) || heard.contains(&socket));
+    fn close_unheard_sockets(&mut self, best: SocketIndex, now: Instant) {
+        let heard = self.guessing.heard_lately(now);
+        self.close_sockets(|socket| best == socket || heard.contains(&socket));
     }
 
     fn close_sockets(&mut self, is_wanted: impl Fn(SocketIndex) -> bool) {

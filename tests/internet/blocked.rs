@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use p2p_node::{
     lab::{Nat, Ports},
-    node::{Event, HelperMode, Role},
+    node::{Event, HelperMode, Role, Target, event::Stage},
 };
 use tokio::time::{Instant, sleep};
 
 use crate::{
     peer::Peer,
-    world::{World, ms, run_for, secs, seed_from_environment, to_service},
+    world::{World, message, ms, run_for, secs, seed_from_environment, to_service},
 };
 
 /// Worlds for each pair and each way of meeting.
 const WORLDS: u64 = 3;
+
+/// Worlds in which something is said: in a quarter of them an offer crosses with the handshake.
+const WORLDS_TO_TALK: u64 = 12;
 
 /// How long nothing passes.
 const BLOCKED_FOR: Duration = Duration::from_secs(20);
@@ -226,6 +229,59 @@ mod two_that_count {
         let by_helper = OF_ONE_SIDE.map(|(waiting, _, block)| (waiting, Carried::ByHelper, block));
         try_all("blocked::two_that_count", "two_that_count", pair, &by_helper[1..3]);
     }
+}
+
+/// How long after the link of a dial its message was there, and after that the answer; nothing passes between the
+/// two for `blocked_for` from when the dial begins.
+async fn talk(
+    mut world: World,
+    (client, server): (Nat, Nat),
+    blocked_for: Duration,
+) -> [Duration; 2] {
+    let homes = (world.behind(client).delay_ms(14), world.behind(server).delay_ms(14));
+    let _helper = helper(&mut world).await;
+    let mut listener = world.server(&homes.1);
+    listener.online().await;
+    sleep(secs(60)).await;
+    let mut dialler = world.client(&homes.0);
+    sleep(secs(2)).await;
+    let (internet, hosts) = (world.internet.clone(), (homes.0.host.clone(), homes.1.host.clone()));
+    internet.block(&hosts.0, &hosts.1);
+    let node = dialler.node.clone();
+    tokio::spawn(async move { node.send(to_service(), message("hello"), Some(secs(60))).await });
+    sleep(blocked_for).await;
+    internet.unblock(&hosts.0, &hosts.1);
+    let (peer, _) = listener.message_within(secs(20)).await;
+    let heard = Instant::now();
+    listener.say(Target::Peer(peer), "and hello").await.unwrap();
+    dialler.message_within(secs(20)).await;
+    let linked = dialler.stage(Stage::Link).unwrap();
+    let answered = dialler.messages().first().map(|(at, _, _)| *at).unwrap();
+    [heard.saturating_duration_since(linked), answered.saturating_duration_since(heard)]
+}
+
+/// Says something in worlds whose blocks end one soon after the other, the first after `begin`.
+fn talk_in_all(name: &str, pair: (Nat, Nat), begin: Duration) {
+    let test = "blocked::what_is_said_over_a_link_arrives_at_once";
+    let seeds = match seed_from_environment() {
+        Some(seed) => seed..=seed,
+        None => 1..=WORLDS_TO_TALK,
+    };
+    for seed in seeds {
+        let blocked_for = begin + ms(20 * seed);
+        let took = run_for(test, seed, async |world| talk(world, pair, blocked_for).await);
+        assert!(took.iter().all(|took| *took <= ms(100)), "{name}, world {seed}: {took:?}");
+    }
+}
+
+/// The first: offers that were made before their makers knew of a path are read when a link is coming up over it.
+/// What one of those begins anew must not take away the socket of a crowd that was hit. The second: the dialler
+/// comes in from a port that keeps quiet, and hears nothing on those that answered its probes beside it.
+#[test]
+fn what_is_said_over_a_link_arrives_at_once() {
+    talk_in_all("easy × random", (Nat::home(), random()), BLOCKED_FOR - ms(160));
+    talk_in_all("random × easy", (random(), Nat::home()), BLOCKED_FOR - ms(160));
+    talk_in_all("easy × easy", (Nat::home(), Nat::home()), BLOCKED_FOR + ms(1_600));
 }
 
 /// Two full blocks meet at one pair of ports, and somebody else may have one of the two: then they do not, once

@@ -50,6 +50,7 @@ pub(crate) fn run_for<T>(test: &str, seed: u64, story: impl AsyncFnOnce(World) -
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_test_writer()
+        .with_timer(VirtualTime)
         .try_init();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -57,6 +58,21 @@ pub(crate) fn run_for<T>(test: &str, seed: u64, story: impl AsyncFnOnce(World) -
         .build()
         .unwrap();
     runtime.block_on(async { story(World::new(seed)).await })
+}
+
+/// Says in logs how long the clocks of this world have run.
+struct VirtualTime;
+
+impl tracing_subscriber::fmt::time::FormatTime for VirtualTime {
+    fn format_time(
+        &self,
+        line: &mut tracing_subscriber::fmt::format::Writer<'_>,
+    ) -> std::fmt::Result {
+        thread_local!(static BEGAN: tokio::time::Instant = tokio::time::Instant::now());
+        let now = tokio::time::Instant::now();
+        let began = BEGAN.with(|began| *began);
+        write!(line, "{:>10.6}", now.saturating_duration_since(began).as_secs_f64())
+    }
 }
 
 /// The seed that the user wants a test to begin with.

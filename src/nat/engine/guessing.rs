@@ -8,11 +8,11 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use super::{Engine, Output, State};
+use super::{Engine, KEEP_HEARD, Output, State};
 use crate::{
     datagram::SocketIndex,
     entropy::Entropy,
@@ -43,6 +43,8 @@ pub(super) struct Guessing {
     resting: Option<(Order, Instant)>,
     /// Sockets opened for volleys.
     pub(super) extra: BTreeSet<SocketIndex>,
+    /// When the peer was last heard on the sockets on which it was.
+    heard: BTreeMap<SocketIndex, Instant>,
 }
 
 impl Guessing {
@@ -57,6 +59,7 @@ impl Guessing {
             other_ports: None,
             resting: None,
             extra: BTreeSet::new(),
+            heard: BTreeMap::new(),
         }
     }
 
@@ -71,7 +74,19 @@ impl Guessing {
     pub(super) fn take_sockets(&mut self, is_it: impl Fn(SocketIndex) -> bool) -> Vec<SocketIndex> {
         let taken = self.extra.iter().copied().filter(|socket| is_it(*socket)).collect();
         self.extra.retain(|socket| !is_it(*socket));
+        self.heard.retain(|socket, _| !is_it(*socket));
         taken
+    }
+
+    /// The peer was heard on `socket`.
+    pub(super) fn note_heard(&mut self, socket: SocketIndex, now: Instant) {
+        self.heard.insert(socket, now);
+    }
+
+    /// Where the peer was heard so lately that a link may be coming up there, whatever was begun anew since.
+    pub(super) fn heard_lately(&self, now: Instant) -> BTreeSet<SocketIndex> {
+        let lately = self.heard.iter().filter(|(_, at)| now < **at + KEEP_HEARD);
+        lately.map(|(socket, _)| *socket).collect()
     }
 
     /// Counts what was sent against what an attempt may send.
@@ -180,7 +195,7 @@ impl Engine {
                 // Others wait for their turn, and this one has had its own.
                 let order = self.guessing.under_way.map(|(order, _)| order);
                 self.end_volley();
-                self.close_crowd();
+                self.close_crowd(now);
                 self.guessing.planned = order.map(|order| (order, now + TURN_PAUSE));
             }
         }
@@ -206,7 +221,7 @@ impl Engine {
             // To say it again would keep our own ports taken, and the one of theirs that it waits for may be in use
             // for something else.
             self.end_volley();
-            self.close_crowd();
+            self.close_crowd(now);
             self.guessing.resting = Some((order, now + FORGOTTEN_AFTER));
             "no pair of ports has met: others, when our NAT has forgotten these"
         } else {
@@ -236,7 +251,7 @@ impl Engine {
     /// A volley is due. One that is under way ends: there are never two crowds at a time.
     fn ask_leave(&mut self, order: Order, now: Instant) {
         self.end_volley();
-        self.close_crowd();
+        self.close_crowd(now);
         let datagrams = self.guessing.allowed(now);
         if self.theirs.addresses.is_empty() {
             return;
@@ -263,10 +278,9 @@ impl Engine {
         }
     }
 
-    /// Closes the sockets of volleys on which the peer was not heard.
-    fn close_crowd(&mut self) {
-        let heard: BTreeSet<SocketIndex> =
-            self.punch.facts().heard.iter().map(|path| path.socket).collect();
+    /// Closes the sockets of volleys on which the peer was not heard lately.
+    fn close_crowd(&mut self, now: Instant) {
+        let heard = self.guessing.heard_lately(now);
         let unheard = self.guessing.take_sockets(|socket| !heard.contains(&socket));
         self.outputs.extend(unheard.into_iter().map(Output::CloseSocket));
     }

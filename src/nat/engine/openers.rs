@@ -187,7 +187,8 @@ impl Engine {
     }
 
     /// The peer was heard on `socket`.
-    pub(super) fn note_heard(&mut self, socket: SocketIndex) {
+    pub(super) fn note_heard(&mut self, socket: SocketIndex, now: Instant) {
+        self.guessing.note_heard(socket, now);
         if let Some(opener) = self.fresh.opener.as_mut().filter(|it| it.has(socket)) {
             opener.handle_heard();
         }

@@ -1,5 +1,7 @@
 //! What the engine does beside the table: openers, sockets, limits, and that it is never idle.
 
+use std::collections::BTreeSet;
+
 use super::{
     openers::QUIET_TIME,
     world::{ALICE, BOB, RTT, World},
@@ -312,7 +314,7 @@ fn a_volley_waits_for_leave_and_gives_back_what_it_does_not_need() {
 /// Where a crowd of ours that fills our block aims, and what it has opened and closed by then: at 19, 50 and 60 s, with a
 /// peer that makes an offer each 2.5 s and sees more of its own block each time.
 #[test]
-fn what_has_filled_a_block_stays_is_silent_until_it_is_forgotten_and_aims_at_another_port() {
+fn what_has_filled_a_block_is_silent_until_it_is_forgotten_and_aims_at_another_port() {
     let block = |high: u16| {
         let ports = PortAllocation::Block { low: 20_000, high };
         nat(Dependence::AddressAndPortDependent, Some(ports))
@@ -366,4 +368,61 @@ fn what_has_filled_a_block_stays_is_silent_until_it_is_forgotten_and_aims_at_ano
         seen.push((opened, closed, aims.len()));
     }
     assert_eq!(seen, [(512, 0, 2), (512, 512, 2), (1_024, 512, 4)]);
+}
+
+/// An offer that crosses with the datagrams that open a path is read when a link is coming up over it.
+#[test]
+fn an_offer_made_before_its_maker_knew_of_the_path_takes_no_socket_away_and_one_made_later_begins_anew()
+ {
+    let random = nat(Dependence::AddressAndPortDependent, Some(PortAllocation::Random));
+    let mut engine = engine(random, nat(Dependence::EndpointIndependent, None), Side::Responder);
+    let peer: SocketAddr = PEER.parse().unwrap();
+    let candidates = [Candidate::new(CandidateKind::ServerReflexive, peer).unwrap()];
+    let (start, mut entropy) = (moment(), Entropy::from_seed(1));
+    let (mut now, mut sockets, mut opened_at) = (start, 0, None);
+    let (mut again, mut closed, mut asked) = (vec![], BTreeSet::new(), vec![]);
+    while now < start + Duration::from_secs(6) {
+        while let Some(output) = engine.poll_output() {
+            match output {
+                Output::OpenSocket { .. } => {
+                    sockets += 1;
+                    engine.handle_socket_opened(SocketIndex(sockets), now, &mut entropy);
+                }
+                Output::AskLeave(Leave::New { datagrams, .. } | Leave::Again { datagrams }) => {
+                    asked.push(opened_at.map(|opened| now - opened));
+                    engine.handle_leave(datagrams, now, &mut entropy);
+                }
+                Output::Transmit { path, probe: Probe::Ping { transaction, .. }, .. }
+                    if path.socket == SocketIndex(5) && opened_at.is_none() =>
+                {
+                    opened_at = Some(now);
+                    again = vec![now + Duration::from_millis(40), now + Duration::from_secs(4)];
+                    let pong = Probe::Pong { transaction, observed: peer };
+                    engine.handle_probe(path.socket, path.remote, pong, now, &mut entropy);
+                }
+                Output::CloseSocket(socket) => drop(closed.insert(socket)),
+                Output::Transmit { .. }
+                | Output::Unspent(_)
+                | Output::Heard { .. }
+                | Output::Ask(_)
+                | Output::Offer(_)
+                | Output::Doubtful
+                | Output::Open(_)
+                | Output::Better(_)
+                | Output::Trying(_)
+                | Output::Incompatible(_)
+                | Output::GaveUp(_) => {}
+            }
+        }
+        let due = engine.poll_timeout().into_iter().chain(again.first().copied()).min();
+        now = due.unwrap().max(now);
+        if again.first().is_some_and(|at| *at <= now) {
+            again.remove(0);
+            assert!(!closed.contains(&SocketIndex(5)), "it is needed still");
+            engine.restart(&candidates, now + Duration::from_secs(20), now);
+        }
+        engine.handle_timeout(now, &mut entropy);
+    }
+    let asked: Vec<_> = asked.into_iter().flatten().map(|after| after.as_secs()).collect();
+    assert_eq!(asked, [4], "the second time there was no link");
 }

@@ -104,7 +104,15 @@ impl Driver {
         let peer = link.peer_id();
         match self.links.neighbours.get(&peer).map(|neighbour| neighbour.route) {
             Some(own) if own == route => {}
-            Some(own) => self.sockets.adopt_stranger(route, own),
+            Some(own) => {
+                let came_by = self.sockets.best(route);
+                self.sockets.adopt_stranger(route, own);
+                // It dialled before it was heard, and takes answers only from where it dialled to: a path that
+                // answered a probe meanwhile is none that it listens to.
+                if let Some(path) = came_by.filter(|_| !self.links.is_live(peer)) {
+                    self.sockets.set_best(own, path);
+                }
+            }
             None => {
                 self.sockets.keep(route);
                 self.adopt_route(peer, route, &[]);

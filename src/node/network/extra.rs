@@ -225,14 +225,16 @@ impl Driver {
         }
     }
 
-    /// Whether the link that `peer` is dialling should stay on the path that it came in by, rather than go
-    /// over to `path`.
+    /// Whether the link that `peer` is dialling should stay on the path that it comes in by, rather than go
+    /// over to `path`. It does not where that has gone silent, or its socket is closed.
     pub(in crate::node) fn is_settled_elsewhere(&self, peer: PeerId, path: Path) -> bool {
         let route = self.links.neighbours.get(&peer).map(|neighbour| neighbour.route);
-        let best = route.and_then(|route| self.sockets.best(route));
+        let (Some(route), false) = (route, self.links.is_live(peer)) else { return false };
+        let heard_at = self.sockets.traffic(route).and_then(|traffic| traffic.heard_at);
+        let is_heard = heard_at.is_some_and(|at| self.clock.now() < at + HANDSHAKE_GAP_MAX);
         let is_extra = |path: Path| self.extra.local(path.socket).is_some();
-        let is_guessed = is_extra(path) || best.is_some_and(is_extra);
-        is_guessed && self.hears_quic(peer) && !self.links.is_live(peer)
+        let best = self.sockets.best(route);
+        best.is_some_and(|best| is_heard && (is_extra(path) || is_extra(best)))
     }
 
     /// What a socket is bound to, one of the node's own or an extra one.
@@ -245,6 +247,9 @@ impl Driver {
 /// How often it is seen to that sockets are still in use, and how long those that are not are kept for
 /// what is on its way: the two ends of a link may settle on different ones of several paths.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Between two datagrams of a handshake that comes in: what is lost is sent again so soon, or a little later.
+const HANDSHAKE_GAP_MAX: Duration = Duration::from_secs(1);
 
 /// How long a crowd may stay in the way of another one: a volley, and what it repeats.
 const CROWD_TURN: Duration = Duration::from_secs(12);
