@@ -389,8 +389,9 @@ impl Trouble {
 }
 
 /// What one node sends in a minute without saying anything: dials that fail, links that are looked after.
-/// Of these, what volleys repeat is 410 a second at the most, while a dial that is in vain lasts and is answered: 30 s.
-const DATAGRAMS_MAX: u64 = 6_000 + 30 * 410;
+/// Of these, what volleys repeat is 410 a second at the most for as long as a dial is in vain and is answered: the whole
+/// minute where links are lost, and dialled anew, as soon as they are there.
+const DATAGRAMS_MAX: u64 = 6_000 + 60 * 410;
 
 /// Of a message, at least this much fits into a datagram.
 const DATAGRAM_PAYLOAD: usize = 1_100;

@@ -318,8 +318,10 @@ impl Engine {
         };
         self.guessing.granted = allowance;
         self.guessing.under_way = Some((order, now + DOUBT_AFTER));
-        let turns = order.crowd == 0 || fills_a_block(order);
-        self.guessing.other_ports = turns.then_some(now + OTHER_PORTS_AFTER);
+        self.guessing.other_ports = match order.crowd {
+            0 => Some(now + OTHER_PORTS_AFTER),
+            _ => fills_a_block(order).then_some(now + BLOCK_GIVEN_UP_AFTER),
+        };
         self.guessing.volley = Some(Volley::new(setup, now, entropy));
     }
 }
@@ -360,6 +362,11 @@ const DOUBT_AFTER: Duration = Duration::from_secs(10);
 /// When a spray turns to other ports, and an attempt may ask for as many datagrams again: a router with room
 /// for 4,096 entries forgets those of an earlier spray within 30 s or is full.
 const OTHER_PORTS_AFTER: Duration = Duration::from_secs(20);
+
+/// How long a full block says the same again: the way may be blocked, and then the pairs are good when it is
+/// free. Two full blocks that have not met by then have met an outage of more than half a minute, or a port that
+/// is in use for something else.
+const BLOCK_GIVEN_UP_AFTER: Duration = Duration::from_secs(45);
 
 /// After how long of silence a block is taken to be empty again: Linux and most carriers forget what was never answered
 /// after 30 s. Where it takes longer, the volley finds fewer ports, and the next one more.

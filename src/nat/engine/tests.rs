@@ -311,7 +311,7 @@ fn a_volley_waits_for_leave_and_gives_back_what_it_does_not_need() {
     assert_eq!(engine.poll_output(), Some(Output::Unspent(5)));
 }
 
-/// Where a crowd of ours that fills our block aims, and what it has opened and closed by then: at 19, 50 and 60 s, with a
+/// Where a crowd of ours that fills our block aims, and what it has opened and closed by then: at 44, 75 and 85 s, with a
 /// peer that makes an offer each 2.5 s and sees more of its own block each time.
 #[test]
 fn what_has_filled_a_block_is_silent_until_it_is_forgotten_and_aims_at_another_port() {
@@ -327,7 +327,7 @@ fn what_has_filled_a_block_is_silent_until_it_is_forgotten_and_aims_at_another_p
     let (mut now, mut offers) = (start, 0_u16);
     let (mut opened, mut closed, mut aims) = (0, 0, BTreeSet::new());
     let mut seen = vec![];
-    for until in [19, 50, 60].map(Duration::from_secs) {
+    for until in [44, 75, 85].map(Duration::from_secs) {
         while now < start + until {
             while let Some(output) = engine.poll_output() {
                 match output {

@@ -29,11 +29,15 @@ impl Dial {
     pub(super) fn count_again_if_stale(&mut self, now: Instant) {
         let unix = self.unix_at(now);
         let is_stale = self.counter.is_some_and(|counter| counter.age_at(unix) > STALE_AFTER);
+        let is_looking = self.counting_until.is_some();
         if let State::Reaching(reach) = &mut self.state
             && is_stale
+            && !is_looking
             && reach.has_volley()
         {
             reach.next_attempt = reach.next_attempt.min(now + STALE_PAUSE);
+            // The last look was in vain, and this one will not be.
+            self.counted_at = None;
         }
     }
 
