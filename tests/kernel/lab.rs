@@ -205,7 +205,11 @@ impl Router {
         namespace.load_rules(&nat.rules(&inside));
         let nat_box = match nat {
             Nat::InUserSpace(nat) => Some(NatBox::start(&namespace, nat, &address, &inside)),
-            Nat::Masquerade | Nat::AddressRestricted | Nat::FullCone | Nat::FullyRandom => None,
+            Nat::Masquerade
+            | Nat::AddressRestricted
+            | Nat::FullCone
+            | Nat::FullyRandom
+            | Nat::Block { .. } => None,
         };
         Self {
             shared: Rc::new(Shared {
@@ -231,13 +235,18 @@ impl Router {
         &self.shared.address
     }
 
-    /// Its NAT, if that is one in user space.
+    /// Its NAT, if that is one in user space: the kernel's own cannot be told to forget.
+    pub fn any_nat_box(&self) -> Option<&NatBox> {
+        self.shared.nat_box.as_ref()
+    }
+
+    /// Its NAT, which is one in user space.
     ///
     /// # Panics
     ///
-    /// If it is the kernel's own, which cannot be told to forget.
+    /// If it is the kernel's own.
     pub fn nat_box(&self) -> &NatBox {
-        self.shared.nat_box.as_ref().expect("the story needs a NAT in user space")
+        self.any_nat_box().expect("the story needs a NAT in user space")
     }
 
     /// Lets everybody in by this port, to the same port of the first host.

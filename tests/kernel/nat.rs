@@ -19,13 +19,23 @@ pub enum Nat {
     /// `masquerade fully-random`: another random port for every destination, address- and port-dependent
     /// filtering.
     FullyRandom,
+    /// The same out of a block of ports, `low` to `high`. As for every NAT of the Linux kernel, a port is taken for one
+    /// destination only.
+    Block { low: u16, high: u16 },
     /// What no rules make.
     InUserSpace(UserNat),
+}
+
+impl From<UserNat> for Nat {
+    fn from(nat: UserNat) -> Self {
+        Self::InUserSpace(nat)
+    }
 }
 
 impl Nat {
     /// The rules of a router whose outside is the interface `wan`, and whose inside network this is.
     pub fn rules(self, inside: &str) -> String {
+        let block;
         let (masquerade, inbound) = match self {
             Self::Masquerade => ("masquerade", ""),
             Self::AddressRestricted => (
@@ -34,6 +44,10 @@ impl Nat {
             ),
             Self::FullCone => ("masquerade", "iifname wan dnat to udp dport map @inside"),
             Self::FullyRandom => ("masquerade fully-random", ""),
+            Self::Block { low, high } => {
+                block = format!("meta l4proto udp masquerade to :{low}-{high} fully-random");
+                (block.as_str(), "")
+            }
             Self::InUserSpace(_) => return NatBox::rules(inside),
         };
         format!(

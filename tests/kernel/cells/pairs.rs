@@ -3,6 +3,7 @@
 use super::{
     super::{
         lab::KernelLab,
+        nat::Nat,
         user_nat::{Filtering, Hairpin, Ports, UserNat},
     },
     ROUND_TRIP_MS,
@@ -66,6 +67,10 @@ const OPENS: Promise = Promise::Opens(ALWAYS);
 const LOW_BLOCK: UserNat = UserNat::symmetric(Ports::Block { low: 20_480, high: 21_503 });
 const HIGH_BLOCK: UserNat = UserNat::symmetric(Ports::Block { low: 50_176, high: 51_199 });
 
+/// The same by the Linux kernel, where every destination has a whole block.
+const LOW_KERNEL_BLOCK: Nat = Nat::Block { low: 20_480, high: 21_503 };
+const HIGH_KERNEL_BLOCK: Nat = Nat::Block { low: 50_176, high: 51_199 };
+
 /// Others use the same router.
 const SHARED: UserNat = UserNat::symmetric(Ports::Sequential { step: 1, others_per_second: 5 });
 
@@ -124,6 +129,11 @@ pub const CHANCY: &[Pair] = &[
         "blocks of 1,024 × the same",
         Promise::Opens(Opening { percent: 90, worst_ms: 10_000.0, ..ALWAYS }),
         |lab| places::homes(lab, LOW_BLOCK, HIGH_BLOCK),
+    ),
+    pair(
+        "blocks of 1,024 by Linux × the same",
+        Promise::Opens(Opening { percent: 90, worst_ms: 10_000.0, ..ALWAYS }),
+        |lab| places::homes(lab, LOW_KERNEL_BLOCK, HIGH_KERNEL_BLOCK),
     ),
 ];
 

@@ -29,22 +29,22 @@ impl Place {
 
     /// From here on no router knows anything that went through it, as if it had just been started.
     pub fn forget_everything(&self) {
-        for router in &self.routers {
-            router.nat_box().restart();
+        for nat_box in self.routers.iter().filter_map(Router::any_nat_box) {
+            nat_box.restart();
         }
     }
 
     /// From here on no router knows that either side has sent anything to the other.
     pub fn forget_each_other(&self) {
-        for router in &self.routers {
-            router.nat_box().forget(&HOMES);
+        for nat_box in self.routers.iter().filter_map(Router::any_nat_box) {
+            nat_box.forget(&HOMES);
         }
     }
 }
 
 /// Two homes.
-pub fn homes(lab: &KernelLab, client: UserNat, server: UserNat) -> Place {
-    let routers = [client, server].map(|nat| lab.home(Nat::InUserSpace(nat)));
+pub fn homes(lab: &KernelLab, client: impl Into<Nat>, server: impl Into<Nat>) -> Place {
+    let routers = [client.into(), server.into()].map(|nat| lab.home(nat));
     Place::new(routers[0].host(), routers[1].host(), routers.into())
 }
 
