@@ -58,6 +58,26 @@ pub struct PortCounter {
     pub others_per_minute: u32,
 }
 
+/// What helps to foresee the next ports of a NAT, and is out of date in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortHint {
+    /// One that gives out ports in order had got so far.
+    Counter(PortCounter),
+    /// One that gives them out of a block: this one of the block was in use for nothing, as far as is known. With all
+    /// others taken it is the next.
+    Free(u16),
+}
+
+impl PortHint {
+    /// Where a NAT that counts had got to.
+    pub const fn counter(self) -> Option<PortCounter> {
+        match self {
+            Self::Counter(counter) => Some(counter),
+            Self::Free(_) => None,
+        }
+    }
+}
+
 /// Whether hosts behind a NAT reach each other by its public address (RFC 4787, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Hairpin {
@@ -112,20 +132,20 @@ pub struct NatBehaviour {
     /// How the ports of new mappings are chosen; told only where mappings depend on the destination, as
     /// nobody else has to guess them.
     pub allocation: Option<PortAllocation>,
-    /// Where the NAT had got to, if it gives out ports in order.
-    pub counter: Option<PortCounter>,
+    /// Which port comes next.
+    pub hint: Option<PortHint>,
 }
 
 impl NatBehaviour {
     /// Nothing but how mappings and filters depend on the remote address.
     pub const fn new(mapping: Option<Dependence>, filtering: Option<Dependence>) -> Self {
-        Self { mapping, filtering, allocation: None, counter: None }
+        Self { mapping, filtering, allocation: None, hint: None }
     }
 
     /// The same without what is out of date in seconds: for records that live for hours in little room.
     #[must_use]
-    pub const fn without_counter(self) -> Self {
-        Self { counter: None, ..self }
+    pub const fn without_hint(self) -> Self {
+        Self { hint: None, ..self }
     }
 
     /// Whether it is the same but for what every look shows otherwise: where a count has got to, and how far the ports
@@ -135,8 +155,8 @@ impl NatBehaviour {
         let both_are_blocks =
             ports.iter().all(|known| matches!(known, Some(PortAllocation::Block { .. })));
         let [ours, theirs] = [self, other].map(|nat| match both_are_blocks {
-            true => Self { allocation: None, ..nat.without_counter() },
-            false => nat.without_counter(),
+            true => Self { allocation: None, ..nat.without_hint() },
+            false => nat.without_hint(),
         });
         ours == theirs
     }
@@ -154,7 +174,7 @@ impl NatBehaviour {
                 }
             })
         };
-        let ports = self.allocation.map(|allocation| to_wire(allocation, self.counter, made_at));
+        let ports = self.allocation.map(|allocation| to_wire(allocation, self.hint, made_at));
         Wire { mapping: wire(self.mapping), filtering: wire(self.filtering), ports }
     }
 
@@ -175,7 +195,7 @@ impl NatBehaviour {
             mapping: dependence(wire.mapping()),
             filtering: dependence(wire.filtering()),
             allocation,
-            counter: wire.ports.and_then(|ports| counter(&ports, made_at)),
+            hint: wire.ports.and_then(|ports| hint(&ports, allocation?, made_at)),
         }
     }
 
@@ -190,7 +210,7 @@ impl NatBehaviour {
 
 fn to_wire(
     allocation: PortAllocation,
-    counter: Option<PortCounter>,
+    hint: Option<PortHint>,
     made_at: UnixMillis,
 ) -> WireAllocation {
     let (kind, step, low, high) = match allocation {
@@ -198,6 +218,11 @@ fn to_wire(
         PortAllocation::Sequential { step } => (WireKind::Sequential, step, 0, 0),
         PortAllocation::Block { low, high } => (WireKind::Block, 0, low, high),
         PortAllocation::Random => (WireKind::Random, 0, 0, 0),
+    };
+    let counter = hint.and_then(PortHint::counter);
+    let free_port = match hint {
+        Some(PortHint::Free(port)) => port,
+        Some(PortHint::Counter(_)) | None => 0,
     };
     let age_ms = counter.map_or(0, |counter| counter.seen_at.age_at(made_at).as_millis());
     WireAllocation {
@@ -208,6 +233,7 @@ fn to_wire(
         last_port: counter.map_or(0, |counter| counter.port.into()),
         last_port_age_ms: u32::try_from(age_ms).unwrap_or(u32::MAX),
         others_per_minute: counter.map_or(0, |counter| counter.others_per_minute),
+        free_port: free_port.into(),
     }
 }
 
@@ -228,10 +254,25 @@ fn allocation(wire: &WireAllocation) -> Option<PortAllocation> {
     }
 }
 
-fn counter(wire: &WireAllocation, made_at: UnixMillis) -> Option<PortCounter> {
-    let port = u16::try_from(wire.last_port).ok().filter(|port| *port != 0)?;
-    let seen_at = UnixMillis(made_at.0.saturating_sub(u64::from(wire.last_port_age_ms)));
-    Some(PortCounter { port, seen_at, others_per_minute: wire.others_per_minute })
+/// Of another kind than the allocation it says nothing.
+fn hint(
+    wire: &WireAllocation,
+    allocation: PortAllocation,
+    made_at: UnixMillis,
+) -> Option<PortHint> {
+    let port = |wire: u32| u16::try_from(wire).ok().filter(|port| *port != 0);
+    match allocation {
+        PortAllocation::Sequential { .. } => {
+            let seen_at = UnixMillis(made_at.0.saturating_sub(u64::from(wire.last_port_age_ms)));
+            let (port, others_per_minute) = (port(wire.last_port)?, wire.others_per_minute);
+            Some(PortHint::Counter(PortCounter { port, seen_at, others_per_minute }))
+        }
+        PortAllocation::Block { low, high } => {
+            let free = port(wire.free_port).filter(|port| (low..=high).contains(port));
+            free.map(PortHint::Free)
+        }
+        PortAllocation::Preserving | PortAllocation::Random => None,
+    }
 }
 
 /// The largest distance between consecutive ports that is believed: beyond it, a run of mappings would
@@ -314,25 +355,30 @@ mod tests {
 
     const MADE_AT: UnixMillis = UnixMillis(1_763_820_000_000);
 
-    fn symmetric(allocation: PortAllocation, counter: Option<PortCounter>) -> NatBehaviour {
+    fn symmetric(allocation: PortAllocation, hint: Option<PortHint>) -> NatBehaviour {
         let mapping = Some(Dependence::AddressAndPortDependent);
-        NatBehaviour { allocation: Some(allocation), counter, ..NatBehaviour::new(mapping, None) }
+        NatBehaviour { allocation: Some(allocation), hint, ..NatBehaviour::new(mapping, None) }
     }
 
     #[test]
     fn how_ports_are_chosen_and_how_old_the_last_one_is_comes_over_the_wire() {
         let seen_at = UnixMillis(MADE_AT.0 - 1_500);
-        let counter = Some(PortCounter { port: 50_112, seen_at, others_per_minute: 90 });
+        let counter = PortCounter { port: 50_112, seen_at, others_per_minute: 90 };
+        let counter = Some(PortHint::Counter(counter));
         for nat in [
             symmetric(PortAllocation::Sequential { step: -2 }, counter),
             symmetric(PortAllocation::Block { low: 2_048, high: 3_071 }, None),
+            symmetric(
+                PortAllocation::Block { low: 2_048, high: 3_071 },
+                Some(PortHint::Free(2_500)),
+            ),
             symmetric(PortAllocation::Random, None),
             symmetric(PortAllocation::Preserving, None),
             NatBehaviour::default(),
         ] {
             assert_eq!(NatBehaviour::from_wire(Some(nat.to_wire(MADE_AT)), MADE_AT), nat);
         }
-        let told = symmetric(PortAllocation::Random, counter).to_wire(MADE_AT);
+        let told = symmetric(PortAllocation::Sequential { step: 1 }, counter).to_wire(MADE_AT);
         assert_eq!(told.ports.map(|ports| ports.last_port_age_ms), Some(1_500));
     }
 
@@ -376,11 +422,11 @@ mod tests {
         #[test]
         fn any_numbers_are_taken_calmly(
             (kind, step, low, high) in (any::<i32>(), any::<i32>(), any::<u32>(), any::<u32>()),
-            (last_port, last_port_age_ms, others_per_minute) in any::<(u32, u32, u32)>(),
+            (last_port, last_port_age_ms, others_per_minute, free_port) in any::<(u32, u32, u32, u32)>(),
             made_at in any::<u64>(),
         ) {
             let ports = WireAllocation {
-                kind, step, low, high, last_port, last_port_age_ms, others_per_minute,
+                kind, step, low, high, last_port, last_port_age_ms, others_per_minute, free_port,
             };
             let wire = Wire { ports: Some(ports), ..Wire::default() };
             let nat = NatBehaviour::from_wire(Some(wire), UnixMillis(made_at));

@@ -32,7 +32,7 @@ use self::{
 use super::{
     item::Item,
     location::{Location, Target},
-    rendezvous::{Counters, Health, Pace, PutError, Stored},
+    rendezvous::{Counters, Health, Pace, PutError, SEEN_MAX, Stored},
 };
 use crate::entropy::Entropy;
 
@@ -98,6 +98,8 @@ pub struct Courier {
     next_put_check: Option<Instant>,
     outputs: VecDeque<Output>,
     counters: Counters,
+    /// By whom we were seen, and where; the latest last.
+    seen_at: VecDeque<(SocketAddrV4, SocketAddrV4)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +134,7 @@ impl Courier {
             next_put_check: None,
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            seen_at: VecDeque::new(),
         }
     }
 
@@ -228,6 +231,7 @@ impl Courier {
     pub fn handle_network_change(&mut self, now: Instant) {
         self.roster.forgive();
         self.in_flight.clear();
+        self.seen_at.clear();
         for place in self.places.values_mut() {
             place.forget_network();
         }
@@ -238,8 +242,9 @@ impl Courier {
     pub fn handle_datagram(&mut self, from: SocketAddrV4, datagram: &[u8], now: Instant) {
         self.counters.received += 1;
         match krpc::decode(datagram) {
-            Ok(Reply::Answer { transaction, answer }) => {
+            Ok(Reply::Answer { transaction, answer, seen_at }) => {
                 if let Some(query) = self.take_in_flight(transaction, from) {
+                    self.note_seen_at(from, seen_at);
                     self.handle_answer(query, *answer, now);
                 }
             }
@@ -292,6 +297,19 @@ impl Courier {
     /// What was sent and received so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Where nodes see us, by those that answered last.
+    pub fn seen_at(&self) -> impl Iterator<Item = SocketAddrV4> {
+        self.seen_at.iter().map(|(_, seen_at)| *seen_at)
+    }
+
+    fn note_seen_at(&mut self, by: SocketAddrV4, seen_at: Option<SocketAddrV4>) {
+        self.seen_at.retain(|(node, _)| *node != by);
+        self.seen_at.extend(seen_at.map(|seen_at| (by, seen_at)));
+        if self.seen_at.len() > SEEN_MAX {
+            self.seen_at.pop_front();
+        }
     }
 
     /// When the last answer of any node came.

@@ -85,6 +85,7 @@ pub(super) struct Notes {
     pub(super) health: Health,
     pub(super) last_answer: Option<std::time::Instant>,
     pub(super) newest: BTreeMap<Target, Item>,
+    pub(super) seen_at: Vec<SocketAddrV4>,
 }
 
 impl Mainline {
@@ -171,6 +172,10 @@ impl Rendezvous for Mainline {
         self.command(Command::NetworkChanged);
         // If it is full, a rebuild is coming anyway.
         let _ = self.rebuild.try_send(keeper::Reason::NetworkChanged);
+    }
+
+    fn seen_at(&self) -> Vec<SocketAddrV4> {
+        self.board.lock().seen_at.clone()
     }
 
     fn health(&self) -> Health {

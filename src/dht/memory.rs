@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddrV4,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -231,6 +232,10 @@ impl Rendezvous for MemoryDht {
     }
 
     fn network_changed(&self) {}
+
+    fn seen_at(&self) -> Vec<SocketAddrV4> {
+        vec![]
+    }
 
     fn health(&self) -> Health {
         let state = self.lock();

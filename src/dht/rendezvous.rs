@@ -3,7 +3,7 @@
 //! [`super::mainline::Mainline`] does it on the BitTorrent DHT, [`super::memory::MemoryDht`] in virtual
 //! time. Both are used as `Arc<dyn Rendezvous>`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, net::SocketAddrV4, time::Duration};
 
 use futures_lite::future::Boxed;
 use thiserror::Error;
@@ -48,7 +48,14 @@ pub trait Rendezvous: Send + Sync + fmt::Debug + 'static {
 
     /// How well it works.
     fn health(&self) -> Health;
+
+    /// Where its nodes say that they see us (BEP 42), [`SEEN_MAX`] of them, those that answered last. Any one of them may
+    /// lie.
+    fn seen_at(&self) -> Vec<SocketAddrV4>;
 }
+
+/// More than there are nodes that one keeps in touch with.
+pub const SEEN_MAX: usize = 64;
 
 /// How often watched locations are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -95,8 +95,8 @@ impl ServiceEntry {
         description: &Description<'_>,
         now: UnixMillis,
     ) -> Self {
-        // An entry is small and lives for hours: where the NAT had got to would be of no use.
-        let nat = description.nat.without_counter();
+        // An entry is small and lives for hours: which port came next would be of no use.
+        let nat = description.nat.without_hint();
         let mut wire = WireEntry {
             peer_id: identity.peer_id().as_bytes().to_vec().into(),
             made_at_s: u32::try_from(now.seconds()).unwrap_or(u32::MAX),

@@ -14,7 +14,7 @@ use super::{
     service_record::{Description, ENTRY_SIZE_MAX, ServiceEntry, ServiceRecord},
 };
 use crate::{
-    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
+    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter, PortHint},
     candidate::{Candidate, CandidateKind},
     entropy::Entropy,
     forwarding::{Helper, Token},
@@ -60,7 +60,7 @@ fn symmetric_record() -> PeerRecord {
         PortCounter { port: 50_112, seen_at: UnixMillis(NOW.0 - 1_500), others_per_minute: 90 };
     let nat = NatBehaviour {
         allocation: Some(PortAllocation::Sequential { step: 2 }),
-        counter: Some(counter),
+        hint: Some(PortHint::Counter(counter)),
         ..NatBehaviour::new(Some(Dependence::AddressAndPortDependent), None)
     };
     PeerRecord { nat, ..record() }

@@ -134,7 +134,7 @@ impl Engine {
         addresses: Vec<Address>,
         now: Instant,
     ) {
-        let is_same = |party: &Party| party.nat.without_counter() == theirs.nat.without_counter();
+        let is_same = |party: &Party| party.nat.without_hint() == theirs.nat.without_hint();
         let is_elsewhere = self.theirs.party.public != theirs.public
             || (!addresses.is_empty() && addresses != self.theirs.addresses);
         let is_other = is_elsewhere || !is_same(&self.theirs.party);

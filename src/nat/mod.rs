@@ -9,6 +9,7 @@ pub mod hairpin;
 pub mod inference;
 pub mod lifetime;
 pub mod opener;
+pub mod ports_in_use;
 pub mod prediction;
 pub mod proved;
 pub mod punch;

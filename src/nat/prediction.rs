@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::inference::allocation::{PORT_COUNT, PORT_MIN};
-use crate::behaviour::{NatBehaviour, PortAllocation};
+use crate::behaviour::{NatBehaviour, PortAllocation, PortHint};
 
 /// What is known of a NAT that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ impl Forecast {
     /// What a peer told of its NAT in a record or an offer, if it counts. `age` is how long ago the port
     /// was seen, see [`PortCounter::age_at`](crate::behaviour::PortCounter::age_at).
     pub fn of(nat: &NatBehaviour, age: Duration, now: Instant) -> Option<Self> {
-        let (Some(PortAllocation::Sequential { step }), Some(counter)) =
-            (nat.allocation, nat.counter)
+        let (Some(PortAllocation::Sequential { step }), Some(PortHint::Counter(counter))) =
+            (nat.allocation, nat.hint)
         else {
             return None;
         };

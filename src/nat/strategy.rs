@@ -17,7 +17,6 @@
 use std::{fmt, net::IpAddr};
 
 use crate::behaviour::{Dependence, NatBehaviour, PortAllocation};
-use crate::probe::Side;
 
 /// Mappings that a NAT with ports in order is made to open for an independent peer.
 ///
@@ -33,7 +32,7 @@ pub const RUN_TO_MEET: u16 = 32;
 /// Sockets of a crowd behind a NAT with random ports, see [`super::volley`] for the odds.
 pub const CROWD: u16 = 512;
 
-/// Sockets of the one side that fills its block with mappings towards one endpoint.
+/// Sockets of each side that fills its block with mappings towards one endpoint.
 ///
 /// Carriers' smallest common block has 512 ports, the usual one 1,024 to 2,048. Whoever cannot open so many
 /// files goes on with fewer, and has a chance in proportion.
@@ -106,8 +105,8 @@ pub enum Aim {
     Anywhere,
 }
 
-/// The ways to `theirs` from `ours`, best first, for the side that made the offer or received it.
-pub fn plans(ours: &Party, theirs: &Party, side: Side) -> Vec<Plan> {
+/// The ways to `theirs` from `ours`, best first.
+pub fn plans(ours: &Party, theirs: &Party) -> Vec<Plan> {
     let mut plans = vec![];
     if ours.public.iter().any(|ip| theirs.public.contains(ip)) {
         let why = "both are seen from the same public address";
@@ -145,7 +144,7 @@ pub fn plans(ours: &Party, theirs: &Party, side: Side) -> Vec<Plan> {
                 plans.push(ports_at(&theirs.nat));
             }
         }
-        (true, true) => plans.push(meeting(&ours.nat, &theirs.nat, side)),
+        (true, true) => plans.push(meeting(&ours.nat, &theirs.nat)),
     }
     plans
 }
@@ -230,7 +229,7 @@ fn aim_at(theirs: &NatBehaviour) -> Aim {
 }
 
 /// Both have another port for each destination: a datagram arrives only if both ports were foreseen.
-fn meeting(ours: &NatBehaviour, theirs: &NatBehaviour, side: Side) -> Plan {
+fn meeting(ours: &NatBehaviour, theirs: &NatBehaviour) -> Plan {
     use PortAllocation::{Block, Sequential};
     match (ours.allocation, theirs.allocation) {
         (Some(Sequential { .. }), Some(Sequential { step })) => {
@@ -248,13 +247,9 @@ fn meeting(ours: &NatBehaviour, theirs: &NatBehaviour, side: Side) -> Plan {
             Plan::volley(BLOCK_CROWD, Aim::Next { step, run: RUN_TO_MEET }, why)
         }
         (Some(Block { .. }), Some(Block { low, high })) => {
-            let crowd = match side {
-                Side::Initiator => BLOCK_CROWD,
-                Side::Responder => CROWD,
-            };
             let why = "both NATs take ports from a block: each side fills its own, which leaves other \
                        programs behind it without ports for half a minute";
-            Plan::volley(crowd, Aim::Block { low, high }, why)
+            Plan::volley(BLOCK_CROWD, Aim::Block { low, high }, why)
         }
         (None, _) | (_, None) => Plan::new(
             Method::Simultaneous,

@@ -25,7 +25,8 @@
 //! enough that the other side has a mapping at that port, `N/R`, and that the port which this mapping
 //! aims at has one on our side, `N/R`: the chance is `(N/R)²`, which no choice of aims can beat, and nearly
 //! certain when both blocks are full. So each side aims at as few ports as its sockets allow, and only
-//! one port in the block has to be known, not where it begins and ends.
+//! one port in the block has to be known, not where it begins and ends. Best it is one that the other side names: of its
+//! ports some are in use for something else, and it knows of most of them.
 //!
 //! **What was tried is tried again**, for as long as the peer is at work: whatever was lost, because the way
 //! between the two was blocked, needs no other ports. A spray that has missed nothing but the way holds its
@@ -118,6 +119,8 @@ pub struct Setup {
     pub endpoints: Vec<SocketAddr>,
     /// Where its NAT had got to, if it counts.
     pub forecast: Option<Forecast>,
+    /// A port of its block that was in use for nothing.
+    pub free_port: Option<u16>,
     /// Datagrams that may be sent, out of a [`Budget`].
     pub allowance: u32,
 }
@@ -214,7 +217,13 @@ impl Volley {
             opening: 0,
             crowd: vec![],
             kind,
-            targets: Targets::new(order, ips, setup.endpoints, setup.forecast, entropy),
+            targets: Targets::new(
+                order,
+                ips,
+                setup.endpoints,
+                (setup.forecast, setup.free_port),
+                entropy,
+            ),
             target: None,
             datagrams_left,
             next_slot: Some(now),

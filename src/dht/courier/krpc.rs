@@ -62,6 +62,8 @@ pub enum Reply {
         transaction: TransactionId,
         /// What it says.
         answer: Box<Answer>,
+        /// Where the node sees us (BEP 42), if it says so.
+        seen_at: Option<SocketAddrV4>,
     },
     /// A refusal.
     Error {
@@ -185,7 +187,9 @@ pub fn decode(datagram: &[u8]) -> Result<Reply, NotAReply> {
     let transaction = || to_array(&message.t);
     match (message.y.as_slice(), message.r, &message.e) {
         (b"r", Some(answer), _) => {
-            Ok(Reply::Answer { transaction: transaction()?, answer: Box::new(answer.parse()?) })
+            let seen_at = message.ip.as_deref().and_then(|ip| to_endpoint(ip));
+            let (transaction, answer) = (transaction()?, Box::new(answer.parse()?));
+            Ok(Reply::Answer { transaction, answer, seen_at })
         }
         (b"e", _, Some((code, _))) => Ok(Reply::Error { transaction: transaction()?, code: *code }),
         (b"q", ..) => Err(NotAReply::Query),
@@ -231,12 +235,17 @@ fn to_contacts(bytes: &[u8]) -> Vec<Contact> {
         .take(CONTACTS_MAX)
         .filter_map(|contact| {
             let (id, rest) = contact.split_first_chunk::<20>()?;
-            let (ip, port) = rest.split_first_chunk::<4>()?;
-            let port = u16::from_be_bytes(*port.first_chunk()?);
-            let address = SocketAddrV4::new(Ipv4Addr::from(*ip), port);
+            let address = to_endpoint(rest)?;
             candidate::is_unicast(SocketAddr::V4(address)).then_some(Contact { id: *id, address })
         })
         .collect()
+}
+
+/// IPv4 address and port, as BEP 5 writes them.
+fn to_endpoint(bytes: &[u8]) -> Option<SocketAddrV4> {
+    let (ip, port) = bytes.split_first_chunk::<4>()?;
+    let port: [u8; 2] = port.try_into().ok()?;
+    Some(SocketAddrV4::new(Ipv4Addr::from(*ip), u16::from_be_bytes(port)))
 }
 
 fn to_array<const N: usize>(bytes: &[u8]) -> Result<[u8; N], NotAReply> {
@@ -316,6 +325,7 @@ struct WireMessage {
     y: ByteBuf,
     r: Option<WireAnswer>,
     e: Option<(i64, ByteBuf)>,
+    ip: Option<ByteBuf>,
 }
 
 #[derive(Deserialize)]
@@ -390,7 +400,8 @@ mod tests {
             seq: Some(7),
             value: Some(ReturnedValue { value: b"hello".to_vec(), signature: *item.signature() }),
         };
-        let expected = Reply::Answer { transaction: *b"abcd", answer: Box::new(answer) };
+        let seen_at = Some("127.0.0.1:6881".parse().unwrap());
+        let expected = Reply::Answer { transaction: *b"abcd", answer: Box::new(answer), seen_at };
         assert_eq!(decode(&bytes), Ok(expected));
     }
 
@@ -403,7 +414,8 @@ mod tests {
             seq: Some(7),
             ..Answer::default()
         };
-        let expected = Reply::Answer { transaction: *b"abcd", answer: Box::new(answer) };
+        let expected =
+            Reply::Answer { transaction: *b"abcd", answer: Box::new(answer), seen_at: None };
         assert_eq!(decode(bytes), Ok(expected));
     }
 

@@ -277,7 +277,10 @@ impl Driver {
         // Counting nodes is too much work for every datagram.
         if now() >= self.next_count {
             self.next_count = now() + COUNT_INTERVAL;
-            self.board.lock().health = self.courier.health(now());
+            let seen_at = self.courier.seen_at().collect();
+            let mut notes = self.board.lock();
+            notes.health = self.courier.health(now());
+            notes.seen_at = seen_at;
         }
         let mut notes = self.board.lock();
         notes.health.counters = self.courier.counters();

@@ -14,6 +14,7 @@ use std::{
 
 use super::{Engine, KEEP_HEARD, Output, State};
 use crate::{
+    behaviour::PortHint,
     datagram::SocketIndex,
     entropy::Entropy,
     nat::{
@@ -108,7 +109,7 @@ impl Engine {
     /// Says what will be tried, and when the volley begins if there is one.
     pub(super) fn plan(&mut self, now: Instant) {
         (self.guessing.planned, self.guessing.resting) = (None, None);
-        for plan in plans(&self.ours, &self.theirs.party, self.side) {
+        for plan in plans(&self.ours, &self.theirs.party) {
             if let Method::Volley(order) = plan.method {
                 self.guessing.planned = Some((order, self.begins_at(order, now)));
             }
@@ -170,7 +171,7 @@ impl Engine {
             return false;
         };
         let is_same = |order: Order| fills_a_block(order) && order.crowd == under_way.crowd;
-        let again = plans(&self.ours, &self.theirs.party, self.side);
+        let again = plans(&self.ours, &self.theirs.party);
         again.iter().any(|plan| matches!(plan.method, Method::Volley(order) if is_same(order)))
     }
 
@@ -314,6 +315,10 @@ impl Engine {
             addresses,
             endpoints,
             forecast: self.theirs.forecast,
+            free_port: match self.theirs.party.nat.hint {
+                Some(PortHint::Free(port)) => Some(port),
+                Some(PortHint::Counter(_)) | None => None,
+            },
             allowance,
         };
         self.guessing.granted = allowance;

@@ -150,7 +150,7 @@ impl Engine {
     }
 
     fn quiet_plan(&self) -> Option<Plan> {
-        let offered = plans(&self.ours, &self.theirs.party, self.side);
+        let offered = plans(&self.ours, &self.theirs.party);
         offered.into_iter().find(|plan| plan.method == Method::QuietOpeners)
     }
 

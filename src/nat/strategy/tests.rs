@@ -18,7 +18,7 @@ fn symmetric(allocation: PortAllocation) -> Party {
 }
 
 fn methods(ours: &Party, theirs: &Party) -> Vec<String> {
-    plans(ours, theirs, Side::Initiator).iter().map(|plan| plan.method.to_string()).collect()
+    plans(ours, theirs).iter().map(|plan| plan.method.to_string()).collect()
 }
 
 const BLOCK: PortAllocation = Block { low: 2_048, high: 2_900 };
@@ -76,8 +76,8 @@ fn one_dependent_mapping_is_a_crowd_there_and_guessed_ports_here() {
 
 #[test]
 fn two_dependent_mappings_meet_where_both_can_be_foreseen() {
-    let aims = |ours, theirs, side| {
-        let found = plans(&symmetric(ours), &Party { public: vec![], ..symmetric(theirs) }, side);
+    let aims = |ours, theirs| {
+        let found = plans(&symmetric(ours), &Party { public: vec![], ..symmetric(theirs) });
         match found.last().map(|plan| plan.method) {
             Some(Method::Volley(order)) => Some((order.crowd, order.aim)),
             _ => None,
@@ -85,14 +85,10 @@ fn two_dependent_mappings_meet_where_both_can_be_foreseen() {
     };
     let (next, block) =
         (Aim::Next { step: 2, run: RUN_TO_MEET }, Aim::Block { low: 2_048, high: 2_900 });
-    let both = [Side::Initiator, Side::Responder];
-    for side in both {
-        assert_eq!(aims(IN_ORDER, IN_ORDER, side), Some((RUN_TO_MEET, next)));
-        assert_eq!(aims(IN_ORDER, BLOCK, side), Some((RUN_TO_MEET, block)));
-        assert_eq!(aims(BLOCK, IN_ORDER, side), Some((BLOCK_CROWD, next)));
-    }
-    assert_eq!(aims(BLOCK, BLOCK, Side::Initiator), Some((BLOCK_CROWD, block)));
-    assert_eq!(aims(BLOCK, BLOCK, Side::Responder), Some((CROWD, block)));
+    assert_eq!(aims(IN_ORDER, IN_ORDER), Some((RUN_TO_MEET, next)));
+    assert_eq!(aims(IN_ORDER, BLOCK), Some((RUN_TO_MEET, block)));
+    assert_eq!(aims(BLOCK, IN_ORDER), Some((BLOCK_CROWD, next)));
+    assert_eq!(aims(BLOCK, BLOCK), Some((BLOCK_CROWD, block)));
 }
 
 #[test]
@@ -100,7 +96,7 @@ fn without_order_on_one_of_two_dependent_sides_there_is_no_way_and_it_says_what_
     for other in [Random, Preserving, IN_ORDER, BLOCK] {
         for (ours, theirs) in [(Random, other), (other, Random)] {
             let theirs = Party { public: vec![], ..symmetric(theirs) };
-            let found = plans(&symmetric(ours), &theirs, Side::Initiator);
+            let found = plans(&symmetric(ours), &theirs);
             let last = found.last().unwrap();
             assert_eq!(last.method, Method::Incompatible);
             assert!(last.to_string().contains("IPv6, a forwarded port"), "{last}");

@@ -51,8 +51,8 @@ enum State {
 enum Aims {
     /// The middle of the peer's next run.
     Forecast { forecast: Forecast, run: u16 },
-    /// Ports of a block.
-    Block(Shuffled),
+    /// Ports of a block: the one that the peer has named, and any others.
+    Block { first: Option<u16>, others: Shuffled },
 }
 
 impl Targets {
@@ -60,7 +60,7 @@ impl Targets {
         order: Order,
         ips: Vec<IpAddr>,
         endpoints: Vec<SocketAddr>,
-        forecast: Option<Forecast>,
+        (forecast, free_port): (Option<Forecast>, Option<u16>),
         entropy: &mut Entropy,
     ) -> Self {
         let state = match (order.aim, order.crowd) {
@@ -95,7 +95,8 @@ impl Targets {
             (Aim::Block { low, high }, _) => {
                 // The outermost ports are known because somebody else has them.
                 let inside = (low.saturating_add(1), high.saturating_sub(1).max(low));
-                let aims = Aims::Block(Shuffled::new(inside.0, inside.1, entropy));
+                let others = Shuffled::new(inside.0, inside.1, entropy);
+                let aims = Aims::Block { first: free_port, others };
                 State::Rounds { aims, round: 0, port: None }
             }
             (Aim::Anywhere, _) => {
@@ -151,8 +152,8 @@ impl Targets {
             // Every round makes new mappings on both sides, in step with each other.
             Aims::Forecast { .. } if is_small && *round + 1 < ROUNDS_MAX => Next::AnotherRound,
             // Until our own block is full.
-            Aims::Block(_) if !is_small && mappings < usize::from(BLOCK_CROWD) => Next::AtOnce,
-            Aims::Forecast { .. } | Aims::Block(_) => Next::Nothing,
+            Aims::Block { .. } if !is_small && mappings < usize::from(BLOCK_CROWD) => Next::AtOnce,
+            Aims::Forecast { .. } | Aims::Block { .. } => Next::Nothing,
         };
         // A crowd goes to one address in each round.
         self.last = None;
@@ -170,7 +171,7 @@ impl Aims {
                 let ahead = u32::from(*run) * round + u32::from(*run / 2);
                 Some(forecast.port(ahead, now))
             }
-            Self::Block(ports) => ports.next(),
+            Self::Block { first, others } => first.take().or_else(|| others.next()),
         }
     }
 }
@@ -253,7 +254,7 @@ mod tests {
         let order = Order { crowd: 0, aim: Aim::Block { low: 2_000, high: 2_500 } };
         let ip = IpAddr::from([198, 51, 100, 1]);
         let mut entropy = Entropy::from_seed(1);
-        let mut targets = Targets::new(order, vec![ip], vec![], None, &mut entropy);
+        let mut targets = Targets::new(order, vec![ip], vec![], (None, None), &mut entropy);
         let now = crate::nat::story::moment();
         let ports: Vec<u16> =
             std::iter::from_fn(|| targets.next(now)).map(|target| target.port()).collect();
@@ -261,6 +262,25 @@ mod tests {
         assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len());
         assert!(ports[..501].iter().all(|port| (2_000..=2_500).contains(port)));
         assert!(ports[501..1_200].iter().all(|port| (1_024..=3_100).contains(port)));
+    }
+
+    #[test]
+    fn of_a_block_the_port_that_the_peer_names_comes_first_and_then_any_others() {
+        let order = Order { crowd: 1_024, aim: Aim::Block { low: 2_000, high: 3_000 } };
+        let ip = IpAddr::from([198, 51, 100, 1]);
+        let now = crate::nat::story::moment();
+        for seed in 0..20 {
+            let hints = (None, Some(2_345));
+            let mut entropy = Entropy::from_seed(seed);
+            let mut targets = Targets::new(order, vec![ip], vec![], hints, &mut entropy);
+            let first = targets.next(now).unwrap();
+            assert_eq!(first, SocketAddr::new(ip, 2_345));
+            // Half of the sockets that were wanted could be had: the rest of our block is filled with another aim.
+            assert_eq!(targets.after_round(512), Next::AtOnce);
+            let second = targets.next(now).unwrap().port();
+            assert!((2_001..=2_999).contains(&second));
+            assert_eq!(targets.after_round(512), Next::Nothing);
+        }
     }
 
     #[test]

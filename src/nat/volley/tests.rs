@@ -20,7 +20,15 @@ fn proved() -> Address {
 fn volley(order: Order, address: Address, allowance: u32) -> Volley {
     let endpoints = vec![SocketAddr::new(PEER, 4_000)];
     let addresses = vec![address];
-    let setup = Setup { order, main: MAIN, addresses, endpoints, forecast: None, allowance };
+    let setup = Setup {
+        order,
+        main: MAIN,
+        addresses,
+        endpoints,
+        forecast: None,
+        free_port: None,
+        allowance,
+    };
     Volley::new(setup, moment(), &mut Entropy::from_seed(1))
 }
 

@@ -12,7 +12,6 @@ use crate::{
         helping::reachability::is_public,
         reaching::{attempt::public_addresses, dial::Found},
     },
-    probe::Side,
     time::UnixMillis,
 };
 
@@ -118,7 +117,7 @@ fn ways(ours: &Ours, found: &Found, theirs: &Party) -> Vec<Way> {
             takes: ONE_ROUND_TRIP.to_owned(),
         });
     }
-    let tried = plans(&ours.party, theirs, Side::Initiator).into_iter();
+    let tried = plans(&ours.party, theirs).into_iter();
     // A second try of the same, for routers that punish: nothing that a verdict rests on.
     let tried = tried.filter(|plan| plan.method != Method::QuietOpeners);
     let is_said = |plan: &Plan, way: &Way| {

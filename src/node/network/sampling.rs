@@ -14,11 +14,12 @@ use std::{
 
 use super::extra::Holder;
 use crate::{
-    behaviour::{Dependence, NatBehaviour, PortAllocation, PortCounter},
+    behaviour::{Dependence, NatBehaviour, PortAllocation, PortHint},
     datagram::{Datagram, Family, Path, SocketIndex},
     nat::{
         distance::{Distance, is_shared},
         inference::{Counted, Inferred, Observation, SAMPLE_AGE_MAX, infer},
+        ports_in_use::PortsInUse,
         sampler::{self, SAMPLES_FOR_COUNT, SAMPLES_FOR_KIND, Sampler},
         stun::Response,
     },
@@ -30,6 +31,7 @@ use crate::{
 pub(in crate::node) struct Sampling {
     running: Option<Sampler>,
     known: Option<Known>,
+    in_use: PortsInUse,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -65,11 +67,6 @@ impl Sampling {
         self.known.is_some()
     }
 
-    /// Where our NAT had got to, if it counts.
-    pub(in crate::node) fn counted(&self) -> Option<Counted> {
-        self.known.as_ref()?.counted
-    }
-
     /// Where the sockets were seen: the newest endpoint at each public address.
     pub(in crate::node) fn public(&self) -> impl Iterator<Item = SocketAddr> {
         let inferred = self.known.iter().filter_map(|known| known.inferred.as_ref());
@@ -79,6 +76,7 @@ impl Sampling {
     /// Forgets everything: the network is another one.
     pub(in crate::node) fn forget(&mut self) {
         self.known = None;
+        self.in_use.forget();
     }
 
     /// What was seen is perhaps not so: the next look is a thorough one.
@@ -112,6 +110,9 @@ impl Sampling {
     /// Takes in what a look has shown: all that a few sockets say of how ports are chosen, or the newest port
     /// of a NAT that counts.
     fn take(&mut self, seen: &[Observation], now: Instant) {
+        for observation in seen {
+            self.in_use.note(observation.reflexive.port(), now);
+        }
         let inferred = infer(Family::V4, seen);
         match (&mut self.known, inferred) {
             (Some(known), Some(inferred)) if seen.len() < usize::from(SAMPLES_FOR_KIND) / 2 => {
@@ -174,6 +175,9 @@ impl Driver {
     pub(in crate::node) fn handle_seen_at(&mut self, socket: SocketIndex, observed: SocketAddr) {
         let is_public =
             Distance::of(observed.ip()) == Distance::Internet && !is_shared(observed.ip());
+        if is_public && observed.is_ipv4() {
+            self.sampling.in_use.note(observed.port(), self.clock.now());
+        }
         let is_own = self.bound_sockets.iter().any(|own| own.index == socket);
         let nat = self.addresses.nat();
         let stands_still =
@@ -205,10 +209,20 @@ impl Driver {
         self.sampling.is_running()
     }
 
-    /// Where our NAT has got to, as peers are told.
-    pub(in crate::node) fn port_counter(&self) -> Option<PortCounter> {
-        let counted = self.sampling.counted()?;
-        Some(counted.to_counter(self.clock.now(), self.clock.unix()))
+    /// Which port of our NAT comes next, as peers are told.
+    pub(in crate::node) fn port_hint(&mut self) -> Option<PortHint> {
+        let (now, unix) = (self.clock.now(), self.clock.unix());
+        let known = self.sampling.known.as_ref()?;
+        if let Some(counted) = known.counted {
+            return Some(PortHint::Counter(counted.to_counter(now, unix)));
+        }
+        let Some(PortAllocation::Block { low, high }) = known.allocation else { return None };
+        let seen_by_dht = self.rendezvous.iter().flat_map(|rendezvous| rendezvous.seen_at());
+        for endpoint in self.addresses.public().into_iter().chain(seen_by_dht.map(SocketAddr::V4)) {
+            self.sampling.in_use.note(endpoint.port(), now);
+        }
+        let free = self.sampling.in_use.free_port(low, high, now, &mut self.entropy);
+        free.map(PortHint::Free)
     }
 
     /// Takes in a STUN server's answer to a fresh socket.
@@ -266,8 +280,8 @@ impl Driver {
     /// Tells everybody who waits for it how our NAT gives out ports.
     fn handle_ports_known(&mut self) {
         self.refresh_gathered();
-        let counter = self.port_counter();
-        self.tell_dials(|dial, now| dial.handle_counted(counter, now));
+        let hint = self.port_hint();
+        self.tell_dials(|dial, now| dial.handle_counted(hint, now));
         self.begin_waiting_answers();
     }
 }

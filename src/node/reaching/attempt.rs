@@ -9,7 +9,7 @@ use std::{
 
 use super::dial::Gathered;
 use crate::{
-    behaviour::NatBehaviour,
+    behaviour::{NatBehaviour, PortHint},
     candidate::Candidate,
     datagram::{BoundSocket, Family},
     nat::{
@@ -44,7 +44,8 @@ impl Peer {
 
     /// Where its NAT had got to.
     pub(in crate::node) fn forecast(&self, now: Instant, unix: UnixMillis) -> Option<Forecast> {
-        let age = self.nat.counter.map(|counter| counter.age_at(unix)).unwrap_or_default();
+        let counter = self.nat.hint.and_then(PortHint::counter);
+        let age = counter.map(|counter| counter.age_at(unix)).unwrap_or_default();
         Forecast::of(&self.nat, age, now)
     }
 
@@ -97,7 +98,7 @@ pub(in crate::node) fn ours_as_party(ours: &Gathered) -> Party {
 
 /// Whether ports have to be guessed, or nothing helps: then the other side is told what it cannot know.
 pub(in crate::node) fn has_to_guess(setup: &Setup) -> bool {
-    let plans = plans(&setup.ours, &setup.theirs, setup.side);
+    let plans = plans(&setup.ours, &setup.theirs);
     plans.iter().any(|plan| matches!(plan.method, Method::Volley(_) | Method::Incompatible))
 }
 

@@ -29,7 +29,7 @@ use std::{
 pub(in crate::node) use self::interface::{Dialler, Found, Gathered, Output};
 use self::{contenders::Contenders, reach::Reach};
 use crate::{
-    behaviour::{NatBehaviour, PortCounter},
+    behaviour::{NatBehaviour, PortHint},
     candidate::listed,
     datagram::{Path, SocketIndex},
     entropy::Entropy,
@@ -59,8 +59,8 @@ pub(in crate::node) struct Dial {
     /// What the peer that was reached said, if it does not want us.
     rejection: Option<Failure>,
     facts: Facts,
-    /// Where our NAT had got to, if it counts.
-    counter: Option<PortCounter>,
+    /// Which port of our NAT comes next.
+    hint: Option<PortHint>,
     /// Until when the first offer waits to know that.
     counting_until: Option<Instant>,
     /// When that was last known.
@@ -109,7 +109,7 @@ impl Dial {
             state: State::Resolving,
             rejection: None,
             facts: Facts::default(),
-            counter: None,
+            hint: None,
             counting_until: None,
             counted_at: None,
             offer_stored_at: None,
@@ -362,9 +362,9 @@ impl Dial {
             return;
         };
         let peer = reach.peer;
-        let is_aimed_anew = self.counter.is_some() && reach.has_volley();
+        let is_aimed_anew = self.hint.and_then(PortHint::counter).is_some() && reach.has_volley();
         reach.next_attempt = now + if is_aimed_anew { AIM_INTERVAL } else { ATTEMPT_INTERVAL };
-        let nat = NatBehaviour { counter: self.counter, ..self.gathered.nat };
+        let nat = NatBehaviour { hint: self.hint, ..self.gathered.nat };
         let gathered = Gathered { nat, ..self.gathered.clone() };
         let offer = reach.offer(&self.dialler, &gathered, made_at, &mut self.entropy);
         if reach.probe(&self.dialler, &self.gathered, (now, self.deadline), made_at) {

@@ -253,8 +253,9 @@ impl Driver {
         let gathered = self.addresses.gathered();
         let mut dial =
             Dial::new(target.clone(), dialler, gathered, times, deadline, self.entropy.fork());
-        if is_counting {
-            dial.await_count(times.0 + SAMPLE_WAIT);
+        match is_counting {
+            true => dial.await_count(times.0 + SAMPLE_WAIT),
+            false => dial.set_port_hint(self.port_hint()),
         }
         if let Target::Ticket(ticket) = &target
             && !ticket.addresses.is_empty()

@@ -21,7 +21,7 @@ impl Driver {
     pub(super) fn tell_back(&mut self, peer: PeerId) {
         let made_at = self.clock.unix();
         let gathered = self.addresses.gathered();
-        let nat = NatBehaviour { counter: self.port_counter(), ..gathered.nat };
+        let nat = NatBehaviour { hint: self.port_hint(), ..gathered.nat };
         let Some(answer) = self.answering.answers.get(&peer) else { return };
         let offer = Offer {
             from: self.us,

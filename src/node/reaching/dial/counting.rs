@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::{Dial, Output, State};
-use crate::{behaviour::PortCounter, nat::sampler::SAMPLE_WAIT};
+use crate::{
+    behaviour::{PortCounter, PortHint},
+    nat::sampler::SAMPLE_WAIT,
+};
 
 impl Dial {
     /// Waits for [`Self::handle_counted`] before the first offer, until `deadline` at most.
@@ -11,9 +14,14 @@ impl Dial {
         self.counting_until = Some(deadline);
     }
 
-    /// Takes in where our NAT had got to, if it counts.
-    pub(in crate::node) fn handle_counted(&mut self, counter: Option<PortCounter>, now: Instant) {
-        self.counter = counter;
+    /// Our offers say from now on that this port of our NAT comes next, though nobody has looked at it anew.
+    pub(in crate::node) fn set_port_hint(&mut self, hint: Option<PortHint>) {
+        self.hint = hint;
+    }
+
+    /// Takes in which port of our NAT comes next, by a look just now.
+    pub(in crate::node) fn handle_counted(&mut self, hint: Option<PortHint>, now: Instant) {
+        self.hint = hint;
         self.counted_at = Some(now);
         if self.counting_until.take().is_some()
             && let State::Reaching(reach) = &mut self.state
@@ -28,7 +36,7 @@ impl Dial {
     /// there is soon another one: the network is back.
     pub(super) fn count_again_if_stale(&mut self, now: Instant) {
         let unix = self.unix_at(now);
-        let is_stale = self.counter.is_some_and(|counter| counter.age_at(unix) > STALE_AFTER);
+        let is_stale = self.counter().is_some_and(|counter| counter.age_at(unix) > STALE_AFTER);
         let is_looking = self.counting_until.is_some();
         if let State::Reaching(reach) = &mut self.state
             && is_stale
@@ -45,8 +53,9 @@ impl Dial {
     /// use any more.
     pub(super) fn counts_first(&mut self, now: Instant) -> bool {
         let is_known = self.counted_at.is_some_and(|at| now < at + COUNT_AGE_MAX);
+        let is_counted = self.counter().is_some();
         let State::Reaching(reach) = &mut self.state else { return false };
-        let is_wanted = self.counter.is_some() && reach.has_volley() && reach.attempts > 0;
+        let is_wanted = is_counted && reach.has_volley() && reach.attempts > 0;
         if is_known || !is_wanted {
             return false;
         }
@@ -57,6 +66,11 @@ impl Dial {
         reach.next_attempt = until;
         self.outputs.push_back(Output::Count);
         true
+    }
+
+    /// Where our NAT had got to, if it counts.
+    fn counter(&self) -> Option<PortCounter> {
+        self.hint.and_then(PortHint::counter)
     }
 }
 

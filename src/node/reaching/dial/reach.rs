@@ -137,7 +137,7 @@ impl Reach {
         (now, unix): (Instant, UnixMillis),
     ) -> bool {
         let candidates = &found.candidates;
-        if self.nat.without_counter() != found.nat && self.answered_at.is_none() {
+        if self.nat.without_hint() != found.nat && self.answered_at.is_none() {
             self.nat = found.nat;
             self.witnesses.insert(Witness::Record);
             let candidates = candidates.clone();

@@ -28,8 +28,8 @@ impl Driver {
     /// Looks how far our NAT has counted, for the next offer of a dial.
     pub(super) fn count_for_dial(&mut self, id: DialId) {
         if !self.look_at_ports() {
-            let counter = self.port_counter();
-            self.tell_dial(id, |dial, now| dial.handle_counted(counter, now));
+            let hint = self.port_hint();
+            self.tell_dial(id, |dial, now| dial.handle_counted(hint, now));
         }
     }
 
