@@ -14,6 +14,7 @@ pub mod putting;
 pub mod roster;
 
 mod answers;
+mod seen;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,16 +24,17 @@ use std::{
 
 use self::{
     burst::Burst,
-    krpc::{Contact, NotAReply, Query, Reply, TransactionId},
+    krpc::{Contact, Query, TransactionId},
     place::Place,
     polling::{POLL_INTERVAL, Polling, WatchId},
     putting::{Putting, Response},
     roster::Roster,
+    seen::SeenAt,
 };
 use super::{
     item::Item,
     location::{Location, Target},
-    rendezvous::{Counters, Health, Pace, PutError, SEEN_MAX, Stored},
+    rendezvous::{Counters, Health, Pace, PutError, Stored},
 };
 use crate::entropy::Entropy;
 
@@ -98,8 +100,7 @@ pub struct Courier {
     next_put_check: Option<Instant>,
     outputs: VecDeque<Output>,
     counters: Counters,
-    /// By whom we were seen, and where; the latest last.
-    seen_at: VecDeque<(SocketAddrV4, SocketAddrV4)>,
+    seen_at: SeenAt,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,7 +135,7 @@ impl Courier {
             next_put_check: None,
             outputs: VecDeque::new(),
             counters: Counters::default(),
-            seen_at: VecDeque::new(),
+            seen_at: SeenAt::default(),
         }
     }
 
@@ -238,29 +239,6 @@ impl Courier {
         self.next_lookup = now;
     }
 
-    /// A datagram came.
-    pub fn handle_datagram(&mut self, from: SocketAddrV4, datagram: &[u8], now: Instant) {
-        self.counters.received += 1;
-        match krpc::decode(datagram) {
-            Ok(Reply::Answer { transaction, answer, seen_at }) => {
-                if let Some(query) = self.take_in_flight(transaction, from) {
-                    self.note_seen_at(from, seen_at);
-                    self.handle_answer(query, *answer, now);
-                }
-            }
-            Ok(Reply::Error { transaction, code }) => {
-                if let Some(query) = self.take_in_flight(transaction, from) {
-                    self.counters.errors += 1;
-                    self.handle_refusal(query, code, now);
-                }
-            }
-            Err(NotAReply::Malformed) => self.counters.malformed += 1,
-            Err(NotAReply::Query) => self.counters.unexpected += 1,
-            Err(NotAReply::Oversized(_)) => self.counters.forged += 1,
-        }
-        self.advance_puts(now);
-    }
-
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire_queries(now);
@@ -301,15 +279,7 @@ impl Courier {
 
     /// Where nodes see us, by those that answered last.
     pub fn seen_at(&self) -> impl Iterator<Item = SocketAddrV4> {
-        self.seen_at.iter().map(|(_, seen_at)| *seen_at)
-    }
-
-    fn note_seen_at(&mut self, by: SocketAddrV4, seen_at: Option<SocketAddrV4>) {
-        self.seen_at.retain(|(node, _)| *node != by);
-        self.seen_at.extend(seen_at.map(|seen_at| (by, seen_at)));
-        if self.seen_at.len() > SEEN_MAX {
-            self.seen_at.pop_front();
-        }
+        self.seen_at.endpoints()
     }
 
     /// When the last answer of any node came.

@@ -367,7 +367,7 @@ fn what_has_filled_a_block_is_silent_until_it_is_forgotten_and_aims_at_another_p
         }
         seen.push((opened, closed, aims.len()));
     }
-    assert_eq!(seen, [(512, 0, 2), (512, 512, 2), (1_024, 512, 4)]);
+    assert_eq!(seen, [(1_024, 0, 1), (1_024, 1_024, 1), (2_048, 1_024, 2)]);
 }
 
 /// An offer that crosses with the datagrams that open a path is read when a link is coming up over it.
