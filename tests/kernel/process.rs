@@ -52,6 +52,11 @@ impl Process {
         }
     }
 
+    /// What it has written to stderr.
+    pub fn log(&self) -> String {
+        self.stderr.lock().expect("nobody panics while holding it").clone()
+    }
+
     /// Writes a line to its stdin.
     pub fn tell(&self, line: &Value) {
         // It may have ended: then the wait for an answer says so, with its last words.
@@ -90,7 +95,7 @@ impl Process {
                         RecvTimeoutError::Disconnected => "before the program ended".into(),
                     },
                     listing(&pending),
-                    self.stderr.lock().expect("nobody panics while holding it"),
+                    self.log(),
                 ),
             }
         }

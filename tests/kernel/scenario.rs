@@ -286,7 +286,10 @@ impl World {
     /// client's `connected`.
     fn they_talk(&self, server: &Host, client: &Host) -> Value {
         let (server, client) = (self.server(server), self.client(client));
-        connect(&client).expect("these two can reach each other");
+        if let Err(error) = connect(&client) {
+            let logs = [&server, &client].map(|node| node.process.log());
+            panic!("{error}\nserver:\n{}\nclient:\n{}", logs[0], logs[1]);
+        }
         let connected = client.process.wait_for("connected", DELIVERY);
         assert_eq!(connected["peer"], server.peer_id, "{connected}");
 

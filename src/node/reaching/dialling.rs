@@ -59,8 +59,9 @@ struct Entry {
     /// When the first offer to it was sent.
     offered_at: Option<Instant>,
     quic: Option<AbortHandle>,
-    /// Looks for the peer's answer, in this place.
-    answer: Option<(dht::location::Target, AbortHandle)>,
+    /// Looks for the peer's answer, in every slot that an offer of ours was left in: one that is on its way while we leave
+    /// the next elsewhere is not lost.
+    answers: BTreeMap<dht::location::Target, AbortHandle>,
     unproved: Option<Unproved>,
     purpose: Purpose,
     conversation: Option<ConversationId>,
@@ -277,7 +278,7 @@ impl Driver {
             peer: None,
             offered_at: None,
             quic: None,
-            answer: None,
+            answers: BTreeMap::new(),
             unproved: None,
             purpose,
             conversation: None,
@@ -385,7 +386,7 @@ impl Driver {
         let entry = self.dialling.dials.remove(&id)?;
         self.end_errands(id);
         self.hand_over(Holder::Dial(id), entry.peer);
-        if let Some((_, look)) = &entry.answer {
+        for look in entry.answers.values() {
             look.abort();
         }
         let unproved = entry.unproved.as_ref();

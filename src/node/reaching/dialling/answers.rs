@@ -40,8 +40,7 @@ impl Driver {
             return;
         };
         let at = item.target();
-        let is_watched = entry.answer.as_ref().is_some_and(|(watched, _)| *watched == at);
-        if !entry.dial.wants_answer() || is_watched {
+        if !entry.dial.wants_answer() || entry.answers.contains_key(&at) {
             return;
         }
         let slots: Vec<_> = name.inbox().into_iter().filter(|slot| slot.target == at).collect();
@@ -56,10 +55,8 @@ impl Driver {
                 }
             }
         });
-        if let Some(entry) = self.dialling.dials.get_mut(&id)
-            && let Some((_, before)) = entry.answer.replace((at, look))
-        {
-            before.abort();
+        if let Some(entry) = self.dialling.dials.get_mut(&id) {
+            entry.answers.insert(at, look);
         }
     }
 
