@@ -135,6 +135,8 @@ impl Putting {
         // A number we know to be stored is worth telling only if it is another than the one we sent.
         let current = current.filter(|seq| *seq != self.item.seq());
         if conflicting > stored {
+            // Nor is it the one that we wanted to replace, if that is all we know of: nodes say that it is not there.
+            let current = current.filter(|seq| Some(*seq) != self.cas);
             return Err(PutError::CasFailed { current });
         }
         if refused(NOT_NEWER) > stored {
@@ -216,6 +218,15 @@ mod tests {
         assert_eq!(verdict(&mostly), Ok(Stored { nodes: 2, conflicting: 1 }));
         let lost = [Kept, Refused(301), Refused(301)];
         assert_eq!(verdict(&lost), Err(PutError::CasFailed { current }));
+    }
+
+    /// Else whoever looks for another place would take this one to be still its own, over and over.
+    #[test]
+    fn of_an_item_that_is_not_where_it_was_it_is_not_said_that_it_is_there() {
+        let now = some_instant();
+        let conflicts = [Response::Refused(301); 8];
+        let verdict = putting(&conflicts, now).verdict(false, Some(5), now);
+        assert_eq!(verdict, Some(Err(PutError::CasFailed { current: None })));
     }
 
     #[test]
