@@ -59,6 +59,9 @@ const DIRECT_READS: usize = 4;
 /// Between two looks at a put that waits for nodes that may not be asked yet.
 const PUT_CHECK: Duration = Duration::from_millis(100);
 
+/// Time until a look that found nobody who may be asked is tried again: shorter than [`PUT_CHECK`].
+const POLL_RETRY: Duration = Duration::from_millis(50);
+
 /// Names one put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PutId(pub u64);
@@ -242,9 +245,8 @@ impl Courier {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.expire_queries(now);
-        self.advance_puts(now);
         self.look_up_watched(now);
-        self.poll_watched(now);
+        self.advance_puts(now);
     }
 
     /// What to do next.
@@ -351,10 +353,12 @@ impl Courier {
         // A quarter more or less, so that nodes and watchers do not fall into step.
         let percent = u32::try_from(75 + self.entropy.below(51)).unwrap_or(100);
         self.next_poll = now + self.pace.interval(POLL_INTERVAL) * percent / 100;
+        let mut knows_nodes = false;
         for target in self.polling.in_turn() {
             let Some(place) = self.places.get(&target) else {
                 continue;
             };
+            knows_nodes |= place.neighbourhood.closest(&self.roster, now).next().is_some();
             let (roster, entropy) = (&self.roster, &mut self.entropy);
             if let Some(node) = place.neighbourhood.next_to_ask(roster, entropy, now) {
                 let known = place.newest.as_ref().map(Item::seq);
@@ -363,10 +367,18 @@ impl Courier {
                 return;
             }
         }
+        if knows_nodes {
+            // All have been asked within a second, and soon one may be asked again.
+            self.next_poll = now + POLL_RETRY;
+        }
     }
 
     /// Sends every item to the nodes that it may be sent to by now, and tells what puts came to.
+    ///
+    /// What is watched is looked at first. Where nodes are few, one put after the other would have them all each second, and
+    /// an answer for which somebody makes offer after offer would never be read.
     fn advance_puts(&mut self, now: Instant) {
+        self.poll_watched(now);
         self.next_put_check = None;
         let ids: Vec<PutId> = self.puts.keys().copied().collect();
         for id in ids {

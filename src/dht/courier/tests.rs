@@ -294,6 +294,32 @@ fn a_lost_race_is_told_as_such() {
     world.assert_polite();
 }
 
+/// In a small DHT all places have the same nodes, each of which is asked once a second.
+#[test]
+fn what_is_watched_is_looked_at_though_one_put_follows_the_other() {
+    let mut world = World::new(&[Manners::Honest; 8]);
+    world.courier.handle_prepare(location(2), world.now);
+    world.answer_lookup(location(2));
+    world.courier.handle_watch(WatchId(1), vec![location(1)], world.now);
+    world.answer_lookup(location(1));
+    world.run_for(secs(2));
+    let put_at = world.now;
+    world.store_everywhere(&item(1, 7));
+    for number in 1..=10 {
+        world.outputs.retain(|(_, output)| !matches!(output, Output::PutEnded(..)));
+        let cas = Some(i64::MAX);
+        let offer = item(2, 100 + i64::try_from(number).unwrap());
+        world.courier.handle_put(PutId(number), location(2), offer, cas, world.now);
+        while world.put_result().is_none() {
+            world.run_for(Duration::from_millis(10));
+        }
+    }
+    let noticed = world.noticed();
+    assert_eq!(noticed.len(), 1);
+    assert!(noticed[0].0 - put_at <= Duration::from_millis(1_200), "{:?}", noticed[0].0 - put_at);
+    world.assert_polite();
+}
+
 #[test]
 fn a_node_whose_secret_changed_gets_the_item_with_a_new_token() {
     let mut world = World::new(&[Manners::Forgetful; 4]);
