@@ -75,11 +75,15 @@ class Allocator:
             return
         self.pass_others()
         while True:
-            port, step = self.next, self.ports.get("step", 1)
-            self.next += step
-            if self.next > LAST_PORT:
-                self.next -= LAST_PORT - FIRST_PORT + 1
-            yield port
+            yield self.count_on()
+
+    def count_on(self) -> int:
+        """The port that is next, after which another one is."""
+        port = self.next
+        self.next += self.ports.get("step", 1)
+        if self.next > LAST_PORT:
+            self.next -= LAST_PORT - FIRST_PORT + 1
+        return port
 
     def take_back(self, port: int) -> None:
         """The mapping that had the port is no more."""
@@ -94,7 +98,7 @@ class Allocator:
             if self.counted_at > now:
                 # The next one of theirs is still to come; that it is drawn anew does not change the distribution.
                 break
-            self.next += self.ports.get("step", 1)
+            self.count_on()
         self.counted_at = now
 
 

@@ -129,12 +129,16 @@ fn packets_take_the_time_they_are_told_to() {
     let host = lab.home(Nat::Masquerade).host();
     let (world, host) = (agent(&world), agent(&host));
 
-    let sent = Instant::now();
-    send(&host, PORT, ("198.51.100.10", PORT), "ping");
-    let (_, seen) = heard(&world);
-    world.tell(&json!({"cmd": "send", "port": PORT, "to": seen, "text": "pong"}));
-    assert_eq!(heard(&host).0, "pong");
-    let took = sent.elapsed();
+    let took = (0..10).map(|_| {
+        let sent = Instant::now();
+        send(&host, PORT, ("198.51.100.10", PORT), "ping");
+        let (_, seen) = heard(&world);
+        world.tell(&json!({"cmd": "send", "port": PORT, "to": seen, "text": "pong"}));
+        assert_eq!(heard(&host).0, "pong");
+        sent.elapsed()
+    });
+    // Whatever else the machine is busy with, it does not hold up all ten.
+    let took = took.min().expect("there are ten");
     assert!(round_trip <= took && took < round_trip * 3, "{took:?}");
 }
 

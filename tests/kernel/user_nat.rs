@@ -39,7 +39,7 @@ pub enum Ports {
     /// The inside endpoint's own, if it is free.
     Preserving,
     /// The one that is so much above that of the NAT's last mapping, whoever asked for that.
-    Sequential { step: u16, others_per_second: u16 },
+    Sequential { step: u16, others_per_second: u32 },
     /// Any of these.
     Block { low: u16, high: u16 },
     /// Any at all.
