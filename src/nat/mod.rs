@@ -23,11 +23,12 @@ pub mod volley;
 
 #[cfg(test)]
 mod story {
-    use std::time::Instant;
+    use std::{sync::LazyLock, time::Instant};
 
-    /// Some moment for a test to count from: only differences matter.
+    /// Some moment for a test to count from, always the same: only differences matter.
     #[allow(clippy::disallowed_methods, reason = "an Instant cannot be made up")]
     pub(super) fn moment() -> Instant {
-        Instant::now()
+        static MOMENT: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *MOMENT
     }
 }

@@ -83,6 +83,9 @@ pub const UNPROVED_MAX: u32 = 40;
 /// Addresses of one peer that a volley goes to: with each, the chance of every datagram shrinks.
 pub const ADDRESSES_MAX: usize = 2;
 
+/// Datagrams that are made good at a time, if the owner wakes late: timers are a millisecond coarse.
+const LATE_MAX: usize = 8;
+
 /// Time from one round of a crowd to the next, at other ports: a round trip to the other side of the earth.
 const ROUND_PAUSE: Duration = Duration::from_millis(400);
 
@@ -287,12 +290,22 @@ impl Volley {
         matches!(&self.phase, Phase::Again(again) if again.is_held_up())
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`: if the owner wakes late, as much as it has missed, within bounds.
     pub fn handle_timeout(&mut self, now: Instant) {
+        for _ in 0..LATE_MAX {
+            let Some(slot) = self.next_slot.filter(|slot| *slot <= now) else { return };
+            if !self.is_firing() {
+                break;
+            }
+            match self.kind {
+                Kind::Spray => self.spray(slot, now),
+                Kind::Crowd => self.gather(slot, now),
+            }
+        }
         let Some(slot) = self.next_slot.filter(|slot| *slot <= now) else { return };
         match (&mut self.phase, self.kind) {
-            (Phase::Firing, Kind::Spray) => self.spray(now),
-            (Phase::Firing, Kind::Crowd) => self.gather(now),
+            // What was missed beyond that is not made good.
+            (Phase::Firing, _) => self.next_slot = Some(now),
             (Phase::Again(again), kind) => {
                 let first_pace = match kind {
                     Kind::Spray => SPRAY_PACE,
@@ -341,25 +354,25 @@ impl Volley {
         self.next_slot = may_repeat.then_some(now);
     }
 
-    fn spray(&mut self, now: Instant) {
+    fn spray(&mut self, slot: Instant, now: Instant) {
         match self.targets.next(now) {
             Some(target) if self.datagrams_left > 0 => {
                 self.ping(self.main, target);
-                self.next_slot = Some(now + SPRAY_PACE);
+                self.next_slot = Some(slot + SPRAY_PACE);
             }
             Some(_) | None => self.finish_firing(now),
         }
     }
 
     /// One step of a crowd: another socket, or another datagram from one that there is.
-    fn gather(&mut self, now: Instant) {
+    fn gather(&mut self, slot: Instant, now: Instant) {
         if self.target.is_none() {
             self.target = self.targets.next(now).map(|target| (target, 0));
         }
         if self.target.is_none() || self.datagrams_left == 0 {
             return self.finish_firing(now);
         }
-        self.next_slot = Some(now + CROWD_PACE);
+        self.next_slot = Some(slot + CROWD_PACE);
         if self.wanted > 0 {
             self.wanted -= 1;
             self.opening += 1;
@@ -381,7 +394,8 @@ impl Volley {
         // All have sent there.
         self.target = None;
         match self.targets.after_round(self.crowd.len()) {
-            targets::Next::AtOnce => self.next_slot = Some(now + CROWD_PACE),
+            // At the slot that is next in any case.
+            targets::Next::AtOnce => {}
             targets::Next::AnotherRound => self.next_slot = Some(now + ROUND_PAUSE),
             targets::Next::Nothing => self.finish_firing(now),
         }

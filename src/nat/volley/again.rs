@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::LATE_MAX;
 use crate::datagram::Path;
 
 /// Datagrams that are asked for at a time: those of a third of a second, at the quickest.
 pub(super) const SLICE: u32 = 128;
-
-/// Datagrams that are made good at a time, if the owner wakes late: timers are a millisecond coarse.
-const LATE_MAX: usize = 8;
 
 /// Time until leave that was refused is asked for again.
 const LEAVE_RETRY: Duration = Duration::from_secs(1);

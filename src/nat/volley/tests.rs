@@ -74,6 +74,38 @@ fn a_spray_sends_250_a_second_to_ports_that_never_repeat_and_then_those_again() 
     assert!(!volley.is_firing());
 }
 
+/// Timers are coarse, and a pace that begins anew with each wake falls behind by as much as each is late.
+#[test]
+fn who_wakes_late_sends_as_much_in_a_second_but_never_a_burst() {
+    for (crowd, aim, each_second) in [(0, Aim::Anywhere, 250), (CROWD, Aim::Endpoint, 512)] {
+        let mut volley = volley(Order { crowd, aim }, proved(), u32::MAX);
+        let (mut sent, mut sockets) = (0, 0);
+        for wake in 0..=200 {
+            let now = moment() + Duration::from_millis(5 * wake);
+            let before = sent;
+            volley.handle_timeout(now);
+            while let Some(output) = volley.poll_output() {
+                match output {
+                    Output::Ping(_) => sent += 1,
+                    Output::OpenSocket => {
+                        sockets += 1;
+                        volley.handle_socket_opened(SocketIndex(sockets), now);
+                    }
+                    Output::AskAgain(_) => {}
+                }
+            }
+            assert!(sent - before <= LATE_MAX, "{}", sent - before);
+        }
+        assert!((each_second..=each_second + 1).contains(&sent), "{sent}");
+    }
+
+    // A machine that has slept does not make good what it has missed.
+    let mut volley = volley(Order { crowd: 0, aim: Aim::Anywhere }, proved(), u32::MAX);
+    volley.handle_timeout(moment() + Duration::from_secs(60));
+    assert_eq!(volley.sent(), 8);
+    assert_eq!(volley.poll_timeout(), Some(moment() + Duration::from_secs(60)));
+}
+
 /// A peer of which nothing is heard is not at work: what was tried is tried rarely. When it is heard of, all of
 /// it goes out at once.
 #[test]
