@@ -325,7 +325,7 @@ impl Engine {
         self.guessing.under_way = Some((order, now + DOUBT_AFTER));
         self.guessing.other_ports = match order.crowd {
             0 => Some(now + OTHER_PORTS_AFTER),
-            _ => fills_a_block(order).then_some(now + BLOCK_GIVEN_UP_AFTER),
+            _ => given_up_after(order).map(|after| now + after),
         };
         self.guessing.volley = Some(Volley::new(setup, now, entropy));
     }
@@ -338,7 +338,18 @@ fn meets_a_count(order: Order) -> bool {
 
 /// Whether it takes all the ports that our NAT has for us, so that there is nothing left for another one.
 fn fills_a_block(order: Order) -> bool {
-    matches!(order.aim, Aim::Block { .. }) && order.crowd >= CROWD
+    matches!(order.aim, Aim::Block { .. } | Aim::Next { .. }) && order.crowd >= CROWD
+}
+
+/// How long what fills a block says the same again. Two full blocks that have not met after more than half a minute have met
+/// a long outage, or a port that is in use for something else; where the peer counts, the one port that all of ours aim at
+/// is somebody's by then, and an outage of 20 s is to be outlived.
+fn given_up_after(order: Order) -> Option<Duration> {
+    let seconds = match order.aim {
+        Aim::Next { .. } => 25,
+        Aim::Block { .. } | Aim::Endpoint | Aim::Anywhere => 45,
+    };
+    fills_a_block(order).then_some(Duration::from_secs(seconds))
 }
 
 pub(super) fn announce(plan: Plan) -> Output {
@@ -367,11 +378,6 @@ const DOUBT_AFTER: Duration = Duration::from_secs(10);
 /// When a spray turns to other ports, and an attempt may ask for as many datagrams again: a router with room
 /// for 4,096 entries forgets those of an earlier spray within 30 s or is full.
 const OTHER_PORTS_AFTER: Duration = Duration::from_secs(20);
-
-/// How long a full block says the same again: the way may be blocked, and then the pairs are good when it is
-/// free. Two full blocks that have not met by then have met an outage of more than half a minute, or a port that
-/// is in use for something else.
-const BLOCK_GIVEN_UP_AFTER: Duration = Duration::from_secs(45);
 
 /// After how long of silence a block is taken to be empty again: Linux and most carriers forget what was never answered
 /// after 30 s. Where it takes longer, the volley finds fewer ports, and the next one more.

@@ -311,23 +311,53 @@ fn a_volley_waits_for_leave_and_gives_back_what_it_does_not_need() {
     assert_eq!(engine.poll_output(), Some(Output::Unspent(5)));
 }
 
-/// Where a crowd of ours that fills our block aims, and what it has opened and closed by then: at 44, 75 and 85 s, with a
-/// peer that makes an offer each 2.5 s and sees more of its own block each time.
 #[test]
 fn what_has_filled_a_block_is_silent_until_it_is_forgotten_and_aims_at_another_port() {
-    let block = |high: u16| {
-        let ports = PortAllocation::Block { low: 20_000, high };
-        nat(Dependence::AddressAndPortDependent, Some(ports))
+    // A peer that sees more of its own block each time.
+    let block = |offers: u16| (in_block(20_500 + offers), None);
+    assert_eq!(
+        filled_block([44, 75, 85], block),
+        [(1_024, 0, 1), (1_024, 1_024, 1), (2_048, 1_024, 2)]
+    );
+}
+
+/// Its ports go to others as well: what all of our block aims at is soon somebody's, whether or not the way is blocked.
+#[test]
+fn what_has_filled_a_block_towards_a_peer_that_counts_is_silent_sooner() {
+    let counting = |offers: u16| {
+        let ports = PortAllocation::Sequential { step: 2 };
+        let party = nat(Dependence::AddressAndPortDependent, Some(ports));
+        let seen_at = moment() + Duration::from_millis(2_500) * u32::from(offers);
+        let port = 30_000 + 200 * offers;
+        (party, Some(Forecast { port, seen_at, step: 2, others_per_minute: 0 }))
     };
+    assert_eq!(
+        filled_block([24, 55, 65], counting),
+        [(1_024, 0, 1), (1_024, 1_024, 1), (2_048, 1_024, 2)]
+    );
+}
+
+fn in_block(high: u16) -> Party {
+    let ports = PortAllocation::Block { low: 20_000, high };
+    nat(Dependence::AddressAndPortDependent, Some(ports))
+}
+
+/// What a crowd of ours that fills our block has opened and closed by these times, in seconds, and at how many ports it has
+/// aimed: with a peer that makes an offer each 2.5 s, from which we know this of it.
+fn filled_block(
+    times: [u64; 3],
+    told: impl Fn(u16) -> (Party, Option<Forecast>),
+) -> Vec<(u16, usize, usize)> {
     let peer: SocketAddr = PEER.parse().unwrap();
     let address = Address::Proved(Proved::by(peer.ip(), Witness::Peer, Witness::Record).unwrap());
-    let mut engine = engine(block(20_900), block(20_500), Side::Responder);
+    let (theirs, forecast) = told(0);
+    let mut engine = engine(in_block(20_900), theirs.clone(), Side::Responder);
     let (start, mut entropy) = (moment(), Entropy::from_seed(1));
-    engine.handle_news(block(20_500), None, vec![address.clone()], start);
+    engine.handle_news(theirs, forecast, vec![address.clone()], start);
     let (mut now, mut offers) = (start, 0_u16);
     let (mut opened, mut closed, mut aims) = (0, 0, BTreeSet::new());
     let mut seen = vec![];
-    for until in [44, 75, 85].map(Duration::from_secs) {
+    for until in times.map(Duration::from_secs) {
         while now < start + until {
             while let Some(output) = engine.poll_output() {
                 match output {
@@ -360,14 +390,15 @@ fn what_has_filled_a_block_is_silent_until_it_is_forgotten_and_aims_at_another_p
                 offers += 1;
                 let candidate = Candidate::new(CandidateKind::ServerReflexive, peer).unwrap();
                 engine.restart(&[candidate], now + Duration::from_secs(20), now);
-                engine.handle_news(block(20_500 + offers), None, vec![address.clone()], now);
+                let (theirs, forecast) = told(offers);
+                engine.handle_news(theirs, forecast, vec![address.clone()], now);
             }
             now = engine.poll_timeout().map_or(next_offer, |due| due.min(next_offer)).max(now);
             engine.handle_timeout(now, &mut entropy);
         }
         seen.push((opened, closed, aims.len()));
     }
-    assert_eq!(seen, [(1_024, 0, 1), (1_024, 1_024, 1), (2_048, 1_024, 2)]);
+    seen
 }
 
 /// An offer that crosses with the datagrams that open a path is read when a link is coming up over it.
